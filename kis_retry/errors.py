@@ -1,0 +1,73 @@
+"""
+What this package raises, and nothing else.
+
+No message here ever holds an app key, a secret, a token, a header or a body: an error text ends up in logs and in
+bug reports.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ConfigurationError", "KisRetryError", "ResponseError", "TokenIssueError", "TokenIssueLimited"]
+
+
+class KisRetryError(Exception):
+    """Everything this package raises of its own accord is one of these."""
+
+
+class ConfigurationError(KisRetryError, ValueError):
+    """
+    A setting is missing or out of range; the message names it, what it got and what it takes.
+
+    It is a `ValueError` too, so code that only knows the standard library catches it.
+    """
+
+
+class ResponseError(KisRetryError):
+    """
+    A host answered something that is not KIS's JSON object (a proxy's error page, an empty body).
+
+    Raised by `KisClient`; `status` is the HTTP status. The body is left out on purpose.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_response_error, (str(self), self.status)
+
+
+class TokenIssueError(KisRetryError):
+    """
+    No token could be had from `POST /oauth2/tokenP`.
+
+    `code` is KIS's `error_code` ("EGW00103": wrong app key, "EGW00105": wrong secret), or None where KIS gave no
+    verdict (no connection, a time-out, an answer that is not JSON). `retryable` says whether asking again later can
+    help; a wrong key or secret never gets right by itself.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_issue_error, (type(self), str(self), self.code, self.retryable)
+
+
+class TokenIssueLimited(TokenIssueError):  # noqa: N818  # the settled name; its base says Error
+    """
+    KIS issues one token a minute for an app key, and somebody else just had it (EGW00133, HTTP 403).
+
+    Observed since 2023-10-27: "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)".
+    """
+
+
+def _rebuild_issue_error(
+    kind: type[TokenIssueError], message: str, code: str | None, retryable: bool
+) -> TokenIssueError:
+    return kind(message, code=code, retryable=retryable)
+
+
+def _rebuild_response_error(message: str, status: int) -> ResponseError:
+    return ResponseError(message, status=status)
