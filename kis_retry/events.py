@@ -1,0 +1,132 @@
+"""
+What happened to a token, said once to everybody who listens: `RefreshEvent`, `on_event`, and the standard logger.
+
+Only the fields below ever leave: no arguments, no headers, no bodies, and tokens as fingerprints.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Literal
+
+__all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "on_event"]
+
+EventName = Literal[
+    "token_expired",
+    "token_refreshed",
+    "token_adopted",
+    "token_refresh_failed",
+    "token_issue_waiting",
+    "call_recovered",
+    "call_given_up",
+]
+EVENT_NAMES: tuple[EventName, ...] = (
+    "token_expired",
+    "token_refreshed",
+    "token_adopted",
+    "token_refresh_failed",
+    "token_issue_waiting",
+    "call_recovered",
+    "call_given_up",
+)
+
+_LEVELS = {
+    "token_refresh_failed": logging.ERROR,
+    "token_issue_waiting": logging.WARNING,
+    "call_given_up": logging.WARNING,
+}
+_MESSAGES = {name: f"kis_retry.{name}" for name in EVENT_NAMES}
+_logger = logging.getLogger("kis_retry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshEvent:
+    """
+    One step in the life of a token or of a call that met a dead one.
+
+    Attributes:
+        name: one of `EVENT_NAMES`; constant, in the past tense.
+        callable: the qualified name of the decorated function; None where a token was renewed outside one.
+        attempt: which attempt of that call this is about, from 1.
+        msg_cd: KIS's code ("EGW00123"), of the answer or of a refused token request.
+        token: fingerprint of the token that the event is about.
+        previous_token: fingerprint of the one before it. The same as `token` where KIS handed the same one out again,
+            as it does within six hours of an issue.
+        expires_at: when `token` expires.
+        source: where `token` came from: "issued" by KIS, "memory" of this process, a shared "store".
+        elapsed: seconds this step took; for `token_issue_waiting`, seconds it will wait at most.
+        error: the type name of what went wrong, without its text.
+    """
+
+    name: EventName
+    callable: str | None = None
+    attempt: int | None = None
+    msg_cd: str | None = None
+    token: str | None = None
+    previous_token: str | None = None
+    expires_at: datetime | None = None
+    source: Literal["issued", "memory", "store"] | None = None
+    elapsed: float | None = None
+    error: str | None = None
+
+
+Hook = Callable[[RefreshEvent], object]
+
+_FIELDS = tuple(spec.name for spec in fields(RefreshEvent))
+_hooks: tuple[Hook, ...] = ()  # replaced as a whole, so that `emit` reads it without a lock
+_changing = threading.Lock()  # guards the replacement of _hooks
+
+
+def on_event(hook: Hook) -> Callable[[], None]:
+    """
+    Have `hook` called with every `RefreshEvent` of this process, in the thread where it happens.
+
+    A hook must be quick: in an async program it runs on the event loop. One that raises is logged and harms nothing.
+
+    Returns:
+        A function that unsubscribes; calling it twice is calling it once.
+    """
+    if not callable(hook):
+        raise TypeError(f"on_event takes a function of one RefreshEvent, not {type(hook).__name__}")
+    global _hooks
+
+    def subscribed(event: RefreshEvent) -> object:  # an own object each time: one hook may be subscribed twice
+        return hook(event)
+
+    subscribed.__qualname__ = getattr(hook, "__qualname__", type(hook).__qualname__)
+    with _changing:
+        _hooks = (*_hooks, subscribed)
+
+    def unsubscribe() -> None:
+        global _hooks
+        with _changing:
+            _hooks = tuple(other for other in _hooks if other is not subscribed)
+
+    return unsubscribe
+
+
+def emit(event: RefreshEvent, *, warning: bool = False) -> None:
+    """Log the event, then hand it to every hook; `warning`: an early renewal that failed has hurt nobody yet."""
+    _log(event, warning=warning)
+    for hook in _hooks:
+        try:
+            hook(event)
+        except Exception as error:  # somebody else's code; its text may hold anything, so only its type is logged
+            name = getattr(hook, "__qualname__", type(hook).__qualname__)
+            _logger.warning(
+                "kis_retry.hook_failed",
+                extra={"kis_hook": name, "kis_name": event.name, "kis_error": type(error).__name__},
+            )
+
+
+def _log(event: RefreshEvent, *, warning: bool) -> None:
+    level = _LEVELS.get(event.name, logging.INFO)
+    if warning:
+        level = min(level, logging.WARNING)
+    if _logger.isEnabledFor(level):
+        extra = {f"kis_{name}": getattr(event, name) for name in _FIELDS}
+        _logger.log(level, _MESSAGES[event.name], extra=extra)
