@@ -1,0 +1,58 @@
+"""Which store `KIS_TOKEN_STORE` names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..environment import Environment, without_password
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .store import TokenStore
+
+__all__ = ["STORE_VARIABLE", "store_from_env", "store_named"]
+
+STORE_VARIABLE = "KIS_TOKEN_STORE"
+_TAKES = "file, memory, a folder's path, redis://… or rediss://…"
+_REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
+
+_shared_memory: TokenStore | None = None
+
+
+def store_from_env() -> TokenStore:
+    """
+    The store that `KIS_TOKEN_STORE` names; `file` where it names none.
+
+    Raises:
+        ConfigurationError: it names something else, or Redis without the extra `redis`.
+    """
+    setting = Environment().find(STORE_VARIABLE)
+    return store_named(setting.text if setting else "file")
+
+
+def store_named(name: str) -> TokenStore:
+    """The store for one value of the variable."""
+    if name.lower() == "memory":
+        return _memory_of_this_process()
+    if name.lower().startswith(_REDIS):
+        from .redis import RedisTokenStore
+
+        return RedisTokenStore(name)
+    from .file import FileTokenStore
+
+    if name.lower() == "file":
+        return FileTokenStore()
+    if "://" not in name and (os.sep in name or "/" in name or name.startswith(("~", "."))):
+        return FileTokenStore(name)
+    raise ConfigurationError(f"{STORE_VARIABLE}={without_password(name)!r} is not usable: it takes {_TAKES}")
+
+
+def _memory_of_this_process() -> TokenStore:
+    """One for all: two clients that were both told `memory` must not issue twice within the minute."""
+    global _shared_memory
+    if _shared_memory is None:
+        from .store import MemoryTokenStore
+
+        _shared_memory = MemoryTokenStore()
+    return _shared_memory

