@@ -14,6 +14,7 @@ __all__ = ["PAPER_URL", "REAL_URL", "AccessToken", "Credentials", "bare", "finge
 REAL_URL = "https://openapi.koreainvestment.com:9443"
 PAPER_URL = "https://openapivts.koreainvestment.com:29443"
 
+_SENDABLE = re.compile(r"[!-~]+")
 _BEARER = re.compile(r"\s*bearer\s+", re.IGNORECASE)
 
 
@@ -46,8 +47,8 @@ class AccessToken:
     expires_at: datetime
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not self.value or not self.value.isprintable() or " " in self.value:
-            raise ValueError("a token is a non-empty string of printable characters without spaces")
+        if not isinstance(self.value, str) or not self.value or not _SENDABLE.fullmatch(self.value):
+            raise ValueError("a token is a non-empty string of printable ASCII characters without spaces")
         if self.expires_at.tzinfo is None:
             raise ValueError(f"expires_at must know its zone; {self.expires_at.isoformat()} does not")
         # Not fields: derived once, since every call reads them.

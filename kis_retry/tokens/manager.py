@@ -1,0 +1,204 @@
+"""
+`TokenManager`: the token source people use.
+
+Reading is free: a good token is one comparison away, without a lock or a disk. Renewing is `renewal`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from ..events import RefreshEvent, emit
+from ..policy import RetryPolicy
+from ..scope import CURRENT
+from .choice import store_from_env
+from .issuer import TokenIssuer
+from .renewal import Renewal
+from .shared import SharedToken
+from .store import TokenStore, key_of
+from .token import AccessToken, Credentials, bare, fingerprint
+
+__all__ = ["TokenManager"]
+
+_managers: weakref.WeakSet[TokenManager] = weakref.WeakSet()
+
+
+class TokenManager:
+    """
+    The `TokenSource` people use: one token for every thread, process and machine that shares the app key.
+
+    Safe to share between threads, to use after `os.fork`, and to pickle to spawned workers: locks and sessions are
+    remade there, the token is found in the store, and credentials that came from the environment are read there again
+    instead of travelling.
+
+    Args:
+        credentials: who asks.
+        store: where the token is shared; without one, what `KIS_TOKEN_STORE` names (a file in the user's cache folder).
+        policy: bounds of a refresh; without one, `RetryPolicy.from_env()` when first needed.
+        session: the `requests.Session` for token requests; without one, its own. It is not carried to workers.
+        sleep: how to wait, in seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        store: TokenStore | None = None,
+        policy: RetryPolicy | None = None,
+        session: requests.Session | None = None,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self.credentials = credentials
+        self._given_store = store
+        self._given_policy = policy
+        self._policy = policy
+        self._shared: SharedToken | None = None
+        self._renewal = Renewal(TokenIssuer(credentials, session), lambda: self.policy, lambda: self._place, sleep)
+        # What a call asks of its source (see `LiveSource`).
+        self.peek = self._renewal.peek
+        self.knows = self._renewal.knows
+        self.other_than = self._renewal.other_than
+        self.exchange = self._renewal.exchange
+        _managers.add(self)
+
+    @classmethod
+    def from_env(cls) -> TokenManager:
+        """
+        Credentials, store and policy from the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing or unusable; the message names it.
+        """
+        return cls(Credentials.from_env(), store=store_from_env(), policy=RetryPolicy.from_env())
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The policy given, or the environment's, read when first needed."""
+        if self._policy is None:
+            self._policy = RetryPolicy.from_env()
+        return self._policy
+
+    @property
+    def store(self) -> TokenStore:
+        """Where the token is shared."""
+        return self._place.store
+
+    @property
+    def authorization(self) -> str:
+        """The value of the `authorization` header: "Bearer …" of `token()`."""
+        return self.token().bearer
+
+    def headers(self, tr_id: str, **extra: str) -> dict[str, str]:
+        """
+        Give a fresh dict of every header KIS wants for one call.
+
+        Args:
+            tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
+            extra: more headers by name, e.g. `custtype="P"`; they win over the ones made here.
+        """
+        return {
+            "content-type": "application/json",
+            "authorization": self.authorization,
+            "appkey": self.credentials.app_key,
+            "appsecret": self.credentials.app_secret,
+            "tr_id": tr_id,
+            **extra,
+        }
+
+    def token(self) -> AccessToken:
+        """
+        Give the current token, from memory while it is good; renew it ahead of its expiry.
+
+        Inside `refresh_margin` one thread renews it while the others go on with the good one, and a failure is only a
+        warning. Once expired, everybody waits; if no new one can be had, the old one is handed out, so that KIS's own
+        answer reaches the caller.
+
+        Raises:
+            TokenIssueError: there is no token at all, and none can be had.
+        """
+        held = self._renewal.held
+        if held is None:
+            token = self._renewal.exchange(None).token
+        elif time.time() < held.stale_at:
+            token = held.token
+        else:
+            token = self._renewal.renewed(held)
+        scope = CURRENT.get()
+        if scope is not None:
+            scope.handed = token
+        return token
+
+    def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
+        """
+        Give a token to use instead of `rejected`, which KIS refused.
+
+        If the current one is another, it is handed back and nothing is issued: a straggler whose refusal arrives after
+        the refresh does not cause a second one. Otherwise one caller asks KIS, and those who wait share its success and
+        its failure. KIS may hand the same token out again (within six hours of its issue).
+
+        Args:
+            rejected: the token, its bare value or its "Bearer …" form; None where nobody knows which it was.
+
+        Raises:
+            TokenIssueLimited: once a minute (EGW00133), and `issue_wait` seconds were not enough.
+            TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
+        """
+        value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
+        began = time.monotonic()
+        token, origin = self._renewal.exchange(value)
+        emit(
+            RefreshEvent(
+                name="token_refreshed" if origin == "issued" else "token_adopted",
+                token=token.fingerprint,
+                previous_token=fingerprint(value) if value else None,
+                expires_at=token.expires_at,
+                source=origin,
+                elapsed=time.monotonic() - began,
+            )
+        )
+        return token
+
+    def revoke(self) -> bool:
+        """
+        Have KIS forget the shared token, and forget it here and in the store.
+
+        Other processes learn of it by their next refusal (EGW00121), which leads to one issue for them all.
+
+        Returns:
+            False where there was no token to revoke.
+
+        Raises:
+            KisRetryError: KIS did not confirm; the token is still shared then.
+        """
+        return self._renewal.revoke()
+
+    @property
+    def _place(self) -> SharedToken:
+        if self._shared is None:
+            self._shared = SharedToken(self._given_store or store_from_env(), key_of(self.credentials))
+        return self._shared
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"credentials": self.credentials, "store": self._given_store, "policy": self._given_policy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["credentials"], store=state["store"], policy=state["policy"])  # type: ignore[misc]  # remade as new
+
+    def __repr__(self) -> str:
+        held = self._renewal.held
+        return f"TokenManager({self.credentials!r}, {held.token if held else 'no token yet'})"
+
+
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager._renewal.after_fork()  # noqa: SLF001  # the class's own hook
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

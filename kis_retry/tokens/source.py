@@ -1,0 +1,249 @@
+"""
+Where a token comes from: the two-method `TokenSource`, and what makes other people's objects one.
+
+Inside, a call asks a little more of a source than the public protocol does (`LiveSource`), so that a good call costs
+nothing and a refused one tells exactly what it needs. `TokenManager` offers that by itself; `Remembering` adds it to
+any `TokenSource`, `BrokerSource` to a library's broker object.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from .token import AccessToken, bare
+
+__all__ = [
+    "BrokerSource",
+    "Exchange",
+    "LiveSource",
+    "Origin",
+    "Remembering",
+    "TokenSource",
+    "broker_source",
+    "is_source",
+    "live",
+]
+
+T = TypeVar("T")
+
+Origin = Literal["issued", "memory", "store"]
+
+NEVER = datetime.max.replace(tzinfo=timezone.utc)
+"""The expiry of a token about which nobody said when it dies."""
+
+_REMEMBERED = 64  # values: far more tokens than one process sees in its life, and a bound all the same
+
+
+@runtime_checkable
+class TokenSource(Protocol):
+    """
+    Two methods behind which a token lives; implement them to keep tokens where you like.
+
+    Both are called from any thread, and in async programs from a worker thread.
+    """
+
+    def token(self) -> AccessToken:
+        """
+        Give the current token, from memory where there is one: it is asked at every call. May block to get the first.
+
+        Raises:
+            TokenIssueError: there is none and none can be had.
+        """
+        ...
+
+    def refresh(self, rejected: AccessToken) -> AccessToken:
+        """
+        Give a token to use instead of `rejected`, which KIS refused; may block.
+
+        Where the current token is another one already, hand that back and issue nothing: other threads were refused
+        with the same dead token and have been here before.
+
+        Raises:
+            TokenIssueError: none can be had; the caller then hands KIS's own answer back.
+        """
+        ...
+
+
+class Exchange(NamedTuple):
+    """A token in place of a refused one, and where it came from."""
+
+    token: AccessToken
+    origin: Origin
+
+
+class LiveSource(Protocol):
+    """What a call asks of its source. Only `token` and `exchange` may block."""
+
+    def peek(self) -> AccessToken | None:
+        """The token that may be used as it is, from memory; None where it should be renewed first, or is missing."""
+        ...
+
+    def knows(self, value: str) -> bool:
+        """Whether this source has handed `value` out; what it has not is somebody else's and left alone."""
+        ...
+
+    def other_than(self, rejected: str | None) -> AccessToken | None:
+        """A usable token from memory that is not `rejected`."""
+        ...
+
+    def token(self) -> AccessToken:
+        """As `TokenSource.token`."""
+        ...
+
+    def exchange(self, rejected: str | None) -> Exchange:
+        """As `TokenSource.refresh`, given the bare value (None: unknown), and saying where the new one is from."""
+        ...
+
+
+def is_source(value: object) -> bool:
+    """Whether `value` has the two methods of a `TokenSource`."""
+    return callable(getattr(value, "token", None)) and callable(getattr(value, "refresh", None))
+
+
+def live(source: Any) -> LiveSource:
+    """`source` itself where it is live already, else remembered: the same wrapper for the same source."""
+    if hasattr(source, "exchange"):
+        return source  # type: ignore[no-any-return]  # duck typing is the point: TokenManager and the wrappers below
+    return Remembering(source)
+
+
+class _Memory:
+    """What a source has handed out, kept apart from the wrapper so that it does not keep the source alive."""
+
+    def __init__(self, _source: object) -> None:
+        self.handed: dict[str, AccessToken] = {}
+        self.last: AccessToken | None = None
+
+    def remember(self, token: AccessToken) -> AccessToken:
+        if token is not self.last:
+            self.last = self.handed[token.value] = token
+            while len(self.handed) > _REMEMBERED:
+                self.handed.pop(next(iter(self.handed)), None)
+        return token
+
+
+class Remembering:
+    """Any `TokenSource`, with a memory of what it handed out."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+        self._memory = _beside(source, _memories, _Memory)
+
+    def token(self) -> AccessToken:
+        return self._memory.remember(self._source.token())
+
+    def peek(self) -> AccessToken | None:
+        last = self._memory.last
+        return last if last is not None and time.time() < last.expires else None
+
+    def knows(self, value: str) -> bool:
+        return value in self._memory.handed
+
+    def other_than(self, rejected: str | None) -> AccessToken | None:
+        last = self.peek()
+        return last if last is not None and last.value != rejected else None
+
+    def exchange(self, rejected: str | None) -> Exchange:
+        before = self._memory.last
+        if rejected is None:
+            return Exchange(self.token(), "memory")
+        refused = self._memory.handed.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
+        token = self._memory.remember(self._source.refresh(refused))
+        seen = before is not None and before.value == token.value
+        return Exchange(token, "memory" if seen and token.value != rejected else "issued")
+
+
+class BrokerSource:
+    """A library's broker object as a source: its `access_token`, renewed by its own `issue_access_token`."""
+
+    def __init__(self, broker: Any) -> None:
+        # Weak, since the wrapper is kept beside the broker and must not keep it alive.
+        self._broker = weakref.ref(broker)
+        self._issuing = threading.Lock()  # guards issue_access_token: one thread asks, the others look again
+        self._finished = 0  # issues that ended, well or badly
+        self._failure: Exception | None = None
+
+    def token(self) -> AccessToken:
+        return self._held() or self.exchange(None).token
+
+    def peek(self) -> AccessToken | None:
+        return self._held()
+
+    def knows(self, value: str) -> bool:  # the library's own token is never this source's
+        return False
+
+    def other_than(self, rejected: str | None) -> AccessToken | None:
+        held = self._held()
+        return held if held is not None and held.value != rejected else None
+
+    def exchange(self, rejected: str | None) -> Exchange:
+        seen = self._finished
+        with self._issuing:
+            held = self.other_than(rejected)
+            if held is not None:
+                return Exchange(held, "memory")
+            if self._finished != seen and self._failure is not None:
+                raise self._failure
+            return Exchange(self._issue(), "issued")
+
+    def _issue(self) -> AccessToken:
+        try:
+            self._failure = None
+            issue = self._broker().issue_access_token  # type: ignore[union-attr]  # a call on it is under way
+            answer = issue(force=True) if _takes_force(issue) else issue()
+            if hasattr(answer, "close") and hasattr(answer, "__await__"):
+                answer.close()
+                raise TypeError("issue_access_token is a coroutine function: pass tokens= instead")
+            held = self._held()
+            if held is None:
+                raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
+        except Exception as error:
+            self._failure = error
+            raise
+        else:
+            return held
+        finally:
+            self._finished += 1
+
+    def _held(self) -> AccessToken | None:
+        value = getattr(self._broker(), "access_token", None)
+        try:
+            return AccessToken(bare(value), NEVER) if isinstance(value, str) else None
+        except ValueError:  # empty, or not a token
+            return None
+
+
+def broker_source(broker: Any) -> LiveSource:
+    """The one `BrokerSource` of a broker object."""
+    return _beside(broker, _brokers, BrokerSource)
+
+
+_memories: weakref.WeakKeyDictionary[Any, _Memory] = weakref.WeakKeyDictionary()
+_brokers: weakref.WeakKeyDictionary[Any, BrokerSource] = weakref.WeakKeyDictionary()
+_placing = threading.Lock()  # guards the two
+
+
+def _beside(target: Any, places: weakref.WeakKeyDictionary[Any, T], make: Callable[[Any], T]) -> T:
+    """The one companion of `target`, made when first asked for and gone with it."""
+    try:
+        found = places.get(target)
+        if found is None:
+            with _placing:
+                found = places.setdefault(target, make(target))
+    except TypeError:  # not hashable, or no weak references: without a companion that lasts it still refreshes
+        return make(target)
+    return found
+
+
+def _takes_force(issue: Callable[..., object]) -> bool:
+    try:
+        parameters = inspect.signature(issue).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)
