@@ -1,0 +1,205 @@
+"""
+The loopback door: lean HTTP/1.1 by hand, one thread a connection.
+
+`http.server` reads headers with the e-mail parser, which alone costs more than everything here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import socketserver
+import threading
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from .wire import Answer, Dropped, Hung, Request, failure, json_answer
+
+if TYPE_CHECKING:
+    from .gateway import KisGateway
+
+__all__ = ["HttpDoor"]
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_MAX_HEAD = 64 * 1024
+_MAX_BODY = 1024 * 1024
+
+
+class HttpDoor:
+    """A gateway listening on 127.0.0.1, in threads of its own, from construction to `close`."""
+
+    def __init__(self, gateway: KisGateway, port: int = 0) -> None:
+        self._server = _Server(("127.0.0.1", port), gateway)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="kis-gateway", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and hang up on everybody."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._server.hang_up()
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    request_queue_size = 1024
+    allow_reuse_address = os.name != "nt"  # there it would let two processes listen on one port
+
+    def __init__(self, address: tuple[str, int], gateway: KisGateway) -> None:
+        self.gateway = gateway
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._lock = threading.Lock()  # guards _connections
+        super().__init__(address, _Connection)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """As the mix-in does it, but remembering what is open."""
+        thread = threading.Thread(
+            target=self.process_request_thread,
+            args=(request, client_address),
+            name="kis-gateway-connection",
+            daemon=True,
+        )
+        with self._lock:
+            self._connections[thread] = request
+        thread.start()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                self._connections.pop(threading.current_thread(), None)
+
+    def hang_up(self) -> None:
+        """Break every open connection and wait until its thread has closed it."""
+        with self._lock:
+            connections = list(self._connections.items())
+        for _, connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread, _ in connections:
+            thread.join(timeout=5)
+
+
+class _BadRequestError(Exception):
+    """Not HTTP/1.1 as the callers of KIS speak it; the text says why."""
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: _Server
+    request: socket.socket
+
+    def setup(self) -> None:
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+        self._last = False
+
+    def handle(self) -> None:
+        with suppress(OSError):  # the other side went away
+            while not self._last and self._serve_one():
+                pass
+
+    def _serve_one(self) -> bool:
+        try:
+            request = self._read()
+        except _BadRequestError as error:
+            self._last = True
+            self._send(json_answer(400, failure("EGW00101", str(error))))
+            return False
+        answer = None if request is None else self._answer(request)
+        if answer is None:
+            return False
+        self._send(answer)
+        return True
+
+    def _answer(self, request: Request) -> Answer | None:
+        gateway = self.server.gateway
+        verdict = gateway.receive(request)
+        if isinstance(verdict, Dropped):
+            return None
+        if isinstance(verdict, Hung):
+            verdict.released.wait(verdict.seconds)
+            if gateway.wait(0) or self._is_gone():
+                return None
+            return gateway.resume(request) if verdict.answer is None else verdict.answer
+        # The gateway's own event, so that closing it cuts the wait short.
+        return None if gateway.latency and gateway.wait(gateway.latency) else verdict
+
+    def _is_gone(self) -> bool:
+        self.request.setblocking(False)
+        try:
+            return not self.request.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        finally:
+            self.request.setblocking(True)
+
+    def _send(self, answer: Answer) -> None:
+        lines = [f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, '')}"]
+        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+        lines.append(f"Content-Length: {len(answer.body)}")
+        if self._last:
+            lines.append("Connection: close")
+        self.request.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + answer.body)
+
+    def _read(self) -> Request | None:
+        """The next request; None where the other side has hung up."""
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > _MAX_HEAD:
+                raise _BadRequestError("the headers are too long")
+            if not self._receive():
+                return None
+        method, target, version, headers = _parse_head(self._buffer[:end].decode("latin-1"))
+        length = _body_length(headers)
+        self._buffer = self._buffer[end + 4 :]
+        if length and "expect" in headers:
+            self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while len(self._buffer) < length:
+            if not self._receive():
+                return None
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        wish = headers.get("connection", "").lower()
+        self._last = "close" in wish or (version == "HTTP/1.0" and "keep-alive" not in wish)
+        path, _, query = target.partition("?")
+        return Request(method, clean_path(path), dict(parse_qsl(query, keep_blank_values=True)), headers, body)
+
+    def _receive(self) -> bool:
+        data = self.request.recv(65536)
+        self._buffer += data
+        return bool(data)
+
+
+def clean_path(path: str) -> str:
+    """The path with one slash in front, since libraries write "//uapi/…" and KIS does not mind."""
+    return "/" + unquote(path).lstrip("/")
+
+
+def _parse_head(head: str) -> tuple[str, str, str, dict[str, str]]:
+    first, *lines = head.split("\r\n")
+    words = first.split(" ")
+    if len(words) != 3 or words[2] not in {"HTTP/1.1", "HTTP/1.0"} or not words[1].startswith("/"):
+        raise _BadRequestError("the first line is not a request of HTTP/1.1")
+    if words[0] not in {"GET", "POST"}:
+        raise _BadRequestError("the method is neither GET nor POST")
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            raise _BadRequestError("a header line has no name")
+        headers[name.lower()] = value.strip()
+    return words[0], words[1], words[2], headers
+
+
+def _body_length(headers: dict[str, str]) -> int:
+    if "transfer-encoding" in headers:
+        raise _BadRequestError("a body needs a Content-Length")
+    text = headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit()) or int(text) > _MAX_BODY:
+        raise _BadRequestError("the Content-Length is not a number of bytes up to a megabyte")
+    return int(text)

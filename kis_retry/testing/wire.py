@@ -1,0 +1,109 @@
+"""What passes between the state machine and its doors: a `Request` in, an `Answer`, `Dropped` or `Hung` out."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+__all__ = [
+    "TEXTS",
+    "Answer",
+    "Dropped",
+    "Hung",
+    "Realm",
+    "Request",
+    "Verdict",
+    "failure",
+    "json_answer",
+    "verdict_body",
+]
+
+Realm = Literal["real", "paper"]
+"""The two hosts of KIS. A token of one is unknown to the other."""
+
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+TEXTS = {
+    "EGW00103": "유효하지 않은 AppKey입니다.",
+    "EGW00105": "유효하지 않은 AppSecret입니다.",
+    "EGW00115": "유효하지 않은 grant_type입니다.",
+    "EGW00120": "기간이 만료된 code 입니다.",
+    "EGW00121": "유효하지 않은 token 입니다.",
+    "EGW00122": "token을 찾을 수 없습니다.",
+    "EGW00123": "기간이 만료된 token 입니다.",
+    "EGW00126": "기간이 만료된 session_key 입니다.",
+    "EGW00133": "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)",
+    "EGW00201": "초당 거래건수를 초과하였습니다.",
+    "EGW00206": "API 사용 권한이 없습니다.",
+    "EGW00207": "IP 주소가 없거나 유효하지 않습니다.",
+    "EGW00301": "연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
+    "EGW00302": "거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
+    "EGW00303": "허용되지 않은 IP 입니다.",
+}
+"""KIS's own words for its codes (KIS error table; EGW00133 observed)."""
+
+
+class Request(NamedTuple):
+    """One request as KIS reads it: header names in lower case, the path without the query."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    realm: Realm = "real"
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object in the body; an empty one where there is none."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+class Answer(NamedTuple):
+    """Status, body and headers; the doors add the length."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Dropped(NamedTuple):
+    """The connection is to be closed without an answer."""
+
+
+class Hung(NamedTuple):
+    """
+    No answer for `seconds`, or until `released` is set.
+
+    After that the door sends `answer`; where it is None, the request did not reach KIS yet, and the door hands it to
+    `KisGateway.resume`, unless the caller is gone.
+    """
+
+    seconds: float
+    released: threading.Event
+    answer: Answer | None = None
+
+
+Verdict = Answer | Dropped | Hung
+
+
+def json_answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer with `body` as JSON, Korean left as it is."""
+    return Answer(status, json.dumps(body, ensure_ascii=False).encode(), {**_JSON, **(headers or {})})
+
+
+def failure(msg_cd: str, msg1: str | None = None, rt_cd: str = "1") -> dict[str, Any]:
+    """The body of an API call that failed."""
+    return {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": TEXTS.get(msg_cd, "") if msg1 is None else msg1}
+
+
+def verdict_body(code: str | None) -> dict[str, Any]:
+    """The body of a refused token request; without a code it is no verdict of KIS, just a server that failed."""
+    if code is None:
+        return {"message": "Internal Server Error"}
+    return {"error_description": TEXTS.get(code, ""), "error_code": code}

@@ -1,0 +1,71 @@
+"""What `kis_retry.testing` offers to pytest, and what it costs a run that does not use it."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kis_retry.testing
+from kis_retry.testing import KisGateway
+from kis_retry.testing.plugin import kis_gateway  # noqa: F401  # a fixture, installed or not
+
+pytest_plugins = ["pytester"]
+
+
+def test_the_fixture_is_a_running_gateway(kis_gateway: KisGateway) -> None:  # noqa: F811  # the fixture above
+    assert isinstance(kis_gateway, KisGateway)
+    assert kis_gateway.url.startswith("http://127.0.0.1:")
+    assert not kis_gateway.wait(0)
+    assert set(kis_gateway.counts.values()) == {0}
+
+
+def test_the_fixture_gives_each_test_a_gateway_and_closes_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from kis_retry.testing.plugin import kis_gateway
+
+        seen = []
+
+        def test_one(kis_gateway):
+            seen.append(kis_gateway)
+
+        def test_two(kis_gateway):
+            assert kis_gateway is not seen[0]
+            assert seen[0].wait(0)
+            assert not kis_gateway.wait(0)
+        """
+    )
+    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+def test_the_fixture_says_what_it_is(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("from kis_retry.testing.plugin import kis_gateway\ndef test_one(): pass")
+    result = pytester.runpytest("--fixtures", "-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(["kis_gateway*", "*A KIS to test a batch with*"])
+
+
+def test_the_plugin_loads_no_gateway_before_one_is_asked_for() -> None:
+    script = """
+import sys
+import kis_retry.testing.plugin
+print(sorted(name for name in sys.modules if name.startswith("kis_retry.testing.") or name == "responses"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "['kis_retry.testing.plugin']"
+
+
+def test_without_pytest_the_plugin_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    with pytest.raises(ImportError, match=r"needs pytest: pip install 'kis-retry\[testing\]'"):
+        runpy.run_path(str(Path(kis_retry.testing.__path__[0]) / "plugin.py"))
+
+
+def test_the_package_offers_two_names_and_says_so() -> None:
+    assert {"KisGateway", "TokenStoreCompliance"} <= set(dir(kis_retry.testing))
+    assert kis_retry.testing.TokenStoreCompliance.__name__ == "TokenStoreCompliance"
+    with pytest.raises(AttributeError, match="no attribute 'Gateway'"):
+        kis_retry.testing.Gateway  # noqa: B018  # the mistake under test
