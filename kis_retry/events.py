@@ -85,7 +85,8 @@ def on_event(hook: Hook) -> Callable[[], None]:
     """
     Have `hook` called with every `RefreshEvent` of this process, in the thread where it happens.
 
-    A hook must be quick: in an async program it runs on the event loop. One that raises is logged and harms nothing.
+    A hook must be quick, and must not call KIS: it may run on the event loop or while others wait for a token. One
+    that raises is logged and harms nothing.
 
     Returns:
         A function that unsubscribes; calling it twice is calling it once.

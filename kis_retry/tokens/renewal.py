@@ -113,21 +113,23 @@ class Renewal:
         """The token to use instead of one that is stale or expired; the same one where no other can be had."""
         if held.freshness(time.time()) is Freshness.EXPIRED:
             return self._renew_expired(held)
-        if time.monotonic() >= self._early_after and self._lock.acquire(blocking=False):
+        began = time.monotonic()
+        if began >= self._early_after and self._lock.acquire(blocking=False):
             try:
-                if self.held is held:
-                    self._renew_early(held)
+                outcome = self._renew_early(held) if self.held is held else None
             finally:
                 self._lock.release()
+            _say_renewed(held, outcome, began)
         return (self.held or held).token
 
     def revoke(self) -> bool:
         """Have KIS forget the shared token, then forget it here and in the store; False where there is none."""
         place = self._place()
         with self._lock, self._store_lock():
-            token = (self.held.token if self.held else None) or place.load()
-            if token is None:
+            known = [token for token in (self.held and self.held.token, place.load()) if token is not None]
+            if not known:
                 return False
+            token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
             self._issuer.revoke(token, self._policy().issue_timeout)
             _note(self._refused, token.value)
             self.held = None
@@ -161,12 +163,18 @@ class Renewal:
             self._finished += 1
 
     def _adopt(self, rejected: str | None) -> Exchange | None:
+        token = self._shared(rejected)
+        if token is None:
+            return None
+        self._hold(token, issued=False)
+        return Exchange(token, "store")
+
+    def _shared(self, rejected: str | None) -> AccessToken | None:
         """A live token from the store: not the refused one, nor another that KIS refused before."""
         token = self._place().load()
         if token is None or token.value == rejected or token.value in self._refused or time.time() >= token.expires:
             return None
-        self._hold(token, issued=False)
-        return Exchange(token, "store")
+        return token
 
     def _ask(self, rejected: str | None) -> Exchange:
         """Through the store's lock to KIS, as often and as long as the policy allows."""
@@ -208,8 +216,7 @@ class Renewal:
         while left > 0:
             sleep(min(_GLANCE, left))
             left -= _GLANCE
-            token = self._place().load()
-            if token is not None and token.value != rejected and token.value not in self._refused:
+            if self._shared(rejected) is not None:
                 return
 
     def _store_lock(self, timeout: float | None = None) -> AbstractContextManager[bool]:
@@ -236,28 +243,24 @@ class Renewal:
             token, origin = self.exchange(held.token.value)
         except TokenIssueError as error:
             if self._failed_at >= began:  # during the cool-down it has been said already
-                _say_failed(held, error, began)
+                _say_renewed(held, error, began)
             return held.token
-        if origin == "issued":
-            _say_refreshed(held, token, began)
+        _say_renewed(held, token if origin == "issued" else None, began)
         return token
 
-    def _renew_early(self, held: Held) -> None:
-        """One try, no waiting: the token is still good."""
-        began = time.monotonic()
+    def _renew_early(self, held: Held) -> AccessToken | TokenIssueError | None:
+        """One try, no waiting, since the token is still good: what was issued, or why not; None if KIS was not asked."""
         try:
             with self._store_lock(timeout=0) as mine:
                 if self._adopt_later(held):
-                    return
+                    return None
                 if not mine:  # another process is at it
-                    self._early_after = began + 1
-                    return
-                token = self._issue(None)
+                    self._early_after = time.monotonic() + 1
+                    return None
+                return self._issue(None)
         except TokenIssueError as error:
-            self._early_after = began + max(self._policy().issue_cooldown, 1)
-            _say_failed(held, error, began)
-        else:
-            _say_refreshed(held, token, began)
+            self._early_after = time.monotonic() + max(self._policy().issue_cooldown, 1)
+            return error
 
     def _adopt_later(self, held: Held) -> bool:
         token = self._place().load()
@@ -293,29 +296,22 @@ def _say_waiting(state: RetryCallState) -> None:
         )
 
 
-def _say_refreshed(held: Held, token: AccessToken, began: float) -> None:
-    emit(
-        RefreshEvent(
-            name="token_refreshed",
-            callable=_caller(),
-            token=token.fingerprint,
-            previous_token=held.token.fingerprint,
-            expires_at=token.expires_at,
-            source="issued",
-            elapsed=time.monotonic() - began,
-        )
-    )
-
-
-def _say_failed(held: Held, error: TokenIssueError, began: float) -> None:
+def _say_renewed(held: Held, outcome: AccessToken | TokenIssueError | None, began: float) -> None:
+    """Said without the lock: a hook may take its time, and may ask for a token itself."""
+    if outcome is None:
+        return
+    error = outcome if isinstance(outcome, TokenIssueError) else None
+    token = outcome if isinstance(outcome, AccessToken) else None
     event = RefreshEvent(
-        name="token_refresh_failed",
+        name="token_refreshed" if token else "token_refresh_failed",
         callable=_caller(),
-        msg_cd=error.code,
+        msg_cd=error.code if error else None,
+        token=token.fingerprint if token else None,
         previous_token=held.token.fingerprint,
-        expires_at=held.token.expires_at,
+        expires_at=(token or held.token).expires_at,
+        source="issued" if token else None,
         elapsed=time.monotonic() - began,
-        error=type(error).__name__,
+        error=type(error).__name__ if error else None,
     )
     emit(event, warning=held.freshness(time.time()) is not Freshness.EXPIRED)
 

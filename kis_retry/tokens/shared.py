@@ -29,7 +29,7 @@ class SharedToken:
     def __init__(self, store: TokenStore, key: str) -> None:
         self.store = store
         self._key = key
-        self._broken = False
+        self._failing: set[str] = set()  # operations that have not worked since they failed
 
     def load(self) -> AccessToken | None:
         """The token that is shared; None where there is none, or none that can be read."""
@@ -65,12 +65,11 @@ class SharedToken:
         try:
             result = function(*arguments)
         except Exception as error:  # any engine, any fault: a store never costs a call
-            if not self._broken:
-                self._broken = True
+            if not self._failing:
                 _warn(self.store, operation, error)
+            self._failing.add(operation)
             return None
-        if operation == "save":
-            self._broken = False
+        self._failing -= {operation, "delete"} if operation == "save" else {operation}
         return result
 
 
