@@ -90,8 +90,8 @@ def boolean(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """A URL without what stands before its "@", since that may be a password."""
-    return re.sub(r"//[^/]*@", "//***@", text)
+    """A URL without what stands before its last "@": that may be a password, and may hold anything."""
+    return re.sub(r"//.*@", "//***@", text)
 
 
 def credentials_from_env() -> Credentials:

@@ -11,7 +11,7 @@ from typing import Any
 from .environment import Environment, boolean
 from .errors import ConfigurationError
 
-__all__ = ["EXPIRED_CODES", "RetryPolicy", "variable_of"]
+__all__ = ["EXPIRED_CODES", "RetryPolicy", "parse", "takes", "variable_of"]
 
 EXPIRED_CODES = ("EGW00121", "EGW00122", "EGW00123")
 """Invalid, missing, expired: the three refusals that a new token cures (KIS error table; HTTP 500 or 200, observed)."""
@@ -76,7 +76,7 @@ class RetryPolicy:
         environment = Environment()
         found: dict[str, Any] = {}
         for spec in fields(cls):
-            value = environment.read(partial(_parse, spec), takes(spec), variable_of(spec.name))
+            value = environment.read(partial(parse, spec), takes(spec), variable_of(spec.name))
             if value is not None:
                 found[spec.name] = value
         return cls(**found)
@@ -98,7 +98,8 @@ def takes(spec: Any) -> str:
     return f"{kind} from {low:,} to {high:,}"
 
 
-def _parse(spec: Any, text: str) -> Any:
+def parse(spec: Any, text: str) -> Any:
+    """The value of a field as its variable holds it; `ValueError` where it takes something else."""
     if spec.name == "enabled":
         return boolean(text)
     if spec.name == "expired_codes":
@@ -111,7 +112,7 @@ def _parse(spec: Any, text: str) -> Any:
 def _check(spec: Any, value: Any) -> Any:
     if spec.name == "enabled":
         if not isinstance(value, bool):
-            raise ValueError(value)  # noqa: TRY004  # the one exception that the callers translate
+            raise ValueError(value)
         return value
     if spec.name == "expired_codes":
         return _codes(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from ..environment import Environment, without_password
@@ -15,6 +16,7 @@ __all__ = ["STORE_VARIABLE", "store_from_env", "store_named"]
 
 STORE_VARIABLE = "KIS_TOKEN_STORE"
 _TAKES = "file, memory, a folder's path, redis://… or rediss://…"
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # a mistyped address is no folder; one letter is a drive
 _REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 
 _shared_memory: TokenStore | None = None
@@ -43,9 +45,13 @@ def store_named(name: str) -> TokenStore:
 
     if name.lower() == "file":
         return FileTokenStore()
-    if "://" not in name and (os.sep in name or "/" in name or name.startswith(("~", "."))):
+    if not _SCHEME.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
         return FileTokenStore(name)
-    raise ConfigurationError(f"{STORE_VARIABLE}={without_password(name)!r} is not usable: it takes {_TAKES}")
+    raise ConfigurationError(f"{STORE_VARIABLE}={_shown(name)!r} is not usable: it takes {_TAKES}")
+
+
+def _shown(name: str) -> str:
+    return without_password(name) if "://" in name else re.sub(r":.*@", ":***@", name)
 
 
 def _memory_of_this_process() -> TokenStore:

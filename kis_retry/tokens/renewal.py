@@ -249,7 +249,7 @@ class Renewal:
         return token
 
     def _renew_early(self, held: Held) -> AccessToken | TokenIssueError | None:
-        """One try, no waiting, since the token is still good: what was issued, or why not; None if KIS was not asked."""
+        """One try, no waiting: the token is still good. What was issued, or why not; None if KIS was not asked."""
         try:
             with self._store_lock(timeout=0) as mine:
                 if self._adopt_later(held):

@@ -143,7 +143,7 @@ class Credentials:
         return _rebuild, (self.app_key, self.app_secret, self.account, self.paper, self.base_url)
 
     def __repr__(self) -> str:
-        host = re.sub(r"//[^/@]*@", "//", self.base_url)
+        host = re.sub(r"//.*@", "//***@", self.base_url)
         return f"Credentials(app_key={fingerprint(self.app_key)}, base_url={host!r})"
 
     __str__ = __repr__

@@ -1,0 +1,120 @@
+"""`kis-retry config`: every variable, what it amounts to, and where that came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+
+from ..environment import CREDENTIAL_VARIABLES, Environment, boolean
+from ..errors import ConfigurationError
+from ..policy import RetryPolicy, parse, takes, variable_of
+from ..tokens.choice import STORE_VARIABLE, store_named
+from ..tokens.token import PAPER_URL, REAL_URL, Credentials, fingerprint
+from .output import complain, say_json, say_table
+
+__all__ = ["config"]
+
+_OTHER = "-"  # stands for the rest of the credentials while one of them is checked
+
+
+@dataclass(frozen=True)
+class _Row:
+    """
+    One variable. `value` is safe to show; `origin` is "environment", ".env" or "default".
+
+    `read_from` is the name under which it was found, `error` what is wrong with it.
+    """
+
+    variable: str
+    value: str | None
+    default: str | None
+    origin: str
+    read_from: str | None = None
+    error: str | None = None
+
+
+def config(*, as_json: bool) -> int:
+    """
+    Show every variable of the environment.
+
+    Returns:
+        0, or 2 where a value cannot be used.
+    """
+    rows = _settings(Environment())
+    errors = [row.error for row in rows if row.error]
+    if as_json:
+        say_json({"settings": [asdict(row) for row in rows], "errors": errors})
+    else:
+        say_table([_texts(row) for row in rows], ["variable", "value", "default", "from"])
+    for error in errors:
+        complain(error)
+    return 2 if errors else 0
+
+
+def _texts(row: _Row) -> tuple[str, str, str, str]:
+    origin = f"{row.origin}, {row.read_from}" if row.read_from not in (None, row.variable) else row.origin
+    value = "not usable" if row.error else row.value or "not set"
+    return row.variable, value, row.default or "-", origin
+
+
+def _settings(environment: Environment) -> list[_Row]:
+    row = partial(_row, environment)
+    key, secret, account = CREDENTIAL_VARIABLES.values()
+    paper = row(("KIS_PAPER",), False, boolean, takes="true or false")
+    host = PAPER_URL if paper.value == "true" else REAL_URL
+    return [
+        row(key, None, lambda text: fingerprint(Credentials(text, _OTHER).app_key)),
+        row(secret, None, lambda text: fingerprint(Credentials(_OTHER, text).app_secret)),
+        row(account, None, lambda _: "***"),
+        paper,
+        row(("KIS_BASE_URL",), host, lambda text: _masked(Credentials(_OTHER, _OTHER, base_url=text).base_url)),
+        row((STORE_VARIABLE,), "file", _store),
+        *(
+            row((variable_of(spec.name),), spec.default, partial(parse, spec), takes=takes(spec))
+            for spec in fields(RetryPolicy)
+        ),
+    ]
+
+
+def _row(
+    environment: Environment,
+    variables: tuple[str, ...],
+    default: object,
+    convert: Callable[[str], object],
+    *,
+    takes: str = "",
+) -> _Row:
+    setting = environment.find(*variables)
+    usual = None if default is None else _text(default)
+    if setting is None:
+        return _Row(variables[0], usual, usual, "default")
+    value = error = None
+    try:
+        value = _text(convert(setting.text))
+    except ConfigurationError as problem:  # it says what it takes, and shows a value only where that is harmless
+        error = str(problem) if setting.variable in str(problem) else f"{setting.variable}: {problem}"
+    except ValueError:
+        error = f"{setting.variable}={_masked(setting.text)!r} is not usable: it takes {takes}"
+    return _Row(variables[0], value, usual, setting.origin, setting.variable, error)
+
+
+def _text(value: object) -> str:
+    """A value as one would write it into the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _store(text: str) -> str:
+    store_named(text)
+    return _masked(text)
+
+
+def _masked(text: str) -> str:
+    """An address without user, password and options: redis-py takes a password in either place."""
+    shown = re.sub(r"//.*@", "//***@", text)  # up to the last "@": a password may hold a "/" or an "@" as it is
+    return re.sub(r"\?.*", "?***", shown) if "://" in shown else shown

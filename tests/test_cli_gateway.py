@@ -1,0 +1,161 @@
+"""`kis-retry gateway`: what a client in any language, and whoever starts it, relies on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+import requests
+
+from kis_retry import Credentials, KisClient, KisRetryError, MemoryTokenStore, RetryPolicy, TokenManager
+from kis_retry.cli import main
+from kis_retry.cli.gateway import GatewayProcess
+
+Starter = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Starter]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kis_retry", "gateway", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        with suppress(ValueError):  # communicated with already
+            process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def tell(process: subprocess.Popen[str], word: str) -> object:
+    assert process.stdin is not None
+    process.stdin.write(f"{word}\n")
+    process.stdin.flush()
+    return json.loads(line(process))
+
+
+def client_of(process: subprocess.Popen[str]) -> KisClient:
+    url, made_up = line(process), json.loads(line(process))
+    credentials = Credentials(made_up["app_key"], made_up["app_secret"], made_up["account"], base_url=url)
+    return KisClient(credentials, tokens=TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0_and_its_counts(number: signal.Signals, start: Starter) -> None:
+    process = start("--expire-at", "2,3")
+    with client_of(process) as client:
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+        assert client.fetch_domestic_price("005930")["rt_cd"] != "0"  # the repeat is the third call
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert json.loads(out) == {
+        "calls": 3,
+        "answered": 1,
+        "refused": 2,
+        "token_requests": 2,
+        "tokens_issued": 2,
+        "token_requests_refused": 0,
+    }
+    assert "Ctrl-C" in err
+    assert "Traceback" not in err
+
+
+def test_the_first_line_is_the_url_and_the_second_the_key_made_up_for_it(start: Starter) -> None:
+    process = start("--quiet", "--control", "--expired-status", "200", "--latency", "0.01", "--rate-limit", "1000")
+    url, made_up = line(process), json.loads(line(process))
+    assert url.startswith("http://127.0.0.1:")
+    body = {"grant_type": "client_credentials", "appkey": made_up["app_key"], "appsecret": made_up["app_secret"]}
+    assert requests.post(f"{url}/oauth2/tokenP", json=body, timeout=10).json()["token_type"] == "Bearer"
+    refusal = requests.get(f"{url}/uapi/x", headers={"authorization": "Bearer nobody's"}, timeout=10)
+    assert refusal.status_code == 200
+    assert refusal.json()["msg_cd"] == "EGW00121"
+
+
+def test_commands_on_stdin_are_answered_and_its_end_is_the_gateways(start: Starter) -> None:
+    process = start("--control", "--quiet")
+    with client_of(process) as client:
+        client.fetch_domestic_price("005930")
+        assert tell(process, "expire") == {}
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+    counts = tell(process, "counts")
+    assert isinstance(counts, dict)
+    assert (counts["answered"], counts["refused"], counts["tokens_issued"]) == (2, 1, 2)
+    assert tell(process, "nonsense") == {"error": "'nonsense' is not known: it takes counts or expire"}
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out) == counts
+
+
+def test_without_control_the_end_of_stdin_means_nothing(start: Starter) -> None:
+    process = start()
+    assert process.stdin is not None
+    process.stdin.close()
+    with client_of(process) as client:
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+    process.stdin = None
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_port_that_is_taken_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["gateway", "--port", str(port)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"port {port} of 127.0.0.1 cannot be listened on" in said.err
+
+
+def test_a_gateway_process_is_one_from_outside() -> None:
+    with GatewayProcess(expire_at=2) as gateway:
+        tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+        with KisClient(tokens=tokens) as client:
+            for _ in range(2):
+                assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+        counts = gateway.counts()
+        url = gateway.credentials.base_url
+    assert (counts["answered"], counts["refused"], counts["tokens_issued"]) == (2, 1, 2)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url, timeout=5)
+
+
+def test_a_gateway_process_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(KisRetryError, match="has ended"), GatewayProcess(expire_at=1):
+        pass
+
+
+def test_a_gateway_process_that_died_is_an_error() -> None:
+    with GatewayProcess(expire_at=1) as gateway:
+        assert gateway._process is not None
+        gateway._process.kill()
+        gateway._process.wait()
+        with pytest.raises(KisRetryError, match="has ended"):
+            gateway.counts()
+
+
+def test_a_gateway_process_is_used_in_a_with_statement() -> None:
+    with pytest.raises(RuntimeError, match="with statement"):
+        GatewayProcess(expire_at=1).counts()
