@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .events import RefreshEvent, on_event
     from .expiry import is_token_expired_error, is_token_expired_response
     from .policy import RetryPolicy
-    from .protect import protect, unprotect
+    from .protecting import protect, unprotect
     from .refresh import refresh_on_expired_token
     from .tokens.file import FileTokenStore
     from .tokens.manager import TokenManager
@@ -50,13 +50,14 @@ __all__ = [
     "unprotect",
 ]
 
+# No room is named like a name below: importing it would put the module in the name's place.
 _ROOMS = {
     ".client": ("KisClient",),
     ".errors": ("ConfigurationError", "KisRetryError", "ResponseError", "TokenIssueError", "TokenIssueLimited"),
     ".events": ("RefreshEvent", "on_event"),
     ".expiry": ("is_token_expired_error", "is_token_expired_response"),
     ".policy": ("RetryPolicy",),
-    ".protect": ("protect", "unprotect"),
+    ".protecting": ("protect", "unprotect"),
     ".refresh": ("refresh_on_expired_token",),
     ".tokens.file": ("FileTokenStore",),
     ".tokens.manager": ("TokenManager",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 from .tokens.token import AccessToken, bare
@@ -19,7 +20,7 @@ __all__ = ["Arguments", "Hook", "Place", "Plan", "Unbound", "in_form_of", "plan"
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _TOKEN_NAMES = ("authorization", "access_token", "token")
-_MISSING: Any = object()
+_MISSING = object()
 
 
 class Place(Protocol):
@@ -65,10 +66,11 @@ class Hook(Unbound):
 class _Argument:
     """Finds an argument by name, whether given by keyword, by position or left to its default, and replaces it."""
 
-    def __init__(self, name: str, index: int | None, default: Any) -> None:
+    def __init__(self, name: str, index: int | None, default: Any, before: tuple[Any, ...] | None = None) -> None:
         self.name = name
         self.index = index
         self.default = default
+        self._before = before  # defaults of the arguments in front of one that can be given by position alone
 
     def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.name in kwargs:
@@ -80,6 +82,8 @@ class _Argument:
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> Arguments:
         if self.index is not None and self.index < len(args) and self.name not in kwargs:
             return (*args[: self.index], value, *args[self.index + 1 :]), kwargs
+        if self._before is not None:
+            return (*args, *self._before[len(args) :], value), kwargs
         return args, {**kwargs, self.name: value}
 
 
@@ -90,7 +94,8 @@ class _Headers:
         self._argument = argument
 
     def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return isinstance(self._argument.get(args, kwargs), Mapping)
+        headers = self._argument.get(args, kwargs)
+        return type(headers) is dict or isinstance(headers, Mapping)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         headers = self._argument.get(args, kwargs)
@@ -99,7 +104,7 @@ class _Headers:
             value = next((headers[key] for key in _authorization_keys(headers)), None)
         if isinstance(value, bytes):
             value = value.decode("latin-1")
-        return value if isinstance(value, str) and bare(value) else None
+        return value if isinstance(value, str) and _holds_token(value) else None
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
         headers = self._argument.get(args, kwargs)
@@ -198,7 +203,7 @@ def in_form_of(found: Any, token: AccessToken) -> Any:
         return token
     if isinstance(found, str) and found.strip():
         value = bare(found)
-        head, _, tail = found.partition(value) if value else (found, "", "")
+        head, _, tail = found.rpartition(value) if value else (found, "", "")
         return f"{head}{token.value}{tail}"
     return token.bearer
 
@@ -216,7 +221,8 @@ def _arguments_of(function: Callable[..., object]) -> tuple[dict[str, _Argument]
             continue
         positional = parameter.kind is not parameter.KEYWORD_ONLY
         default = None if parameter.default is parameter.empty else parameter.default
-        argument = _Argument(parameter.name, index if positional else None, default)
+        before = tuple(p.default for p in parameters[:index]) if parameter.kind is parameter.POSITIONAL_ONLY else None
+        argument = _Argument(parameter.name, index if positional else None, default, before)
         first = first or argument
         if parameter.kind is not parameter.VAR_POSITIONAL:
             arguments[parameter.name] = argument
@@ -236,14 +242,25 @@ def _is_authorization(key: Any) -> bool:
 def _as_text(value: Any) -> str | None:
     if isinstance(value, AccessToken):
         return value.bearer
-    return value if isinstance(value, str) and bare(value) else None
+    return value if isinstance(value, str) and _holds_token(value) else None
+
+
+def _holds_token(text: str) -> bool:
+    """Whether there is more than "Bearer ", which ends in white space: a text that does not is never taken apart."""
+    return bool(text) and (not text[-1].isspace() or bool(bare(text)))
 
 
 def _keeps_token(first: Any) -> bool:
     """Whether `access_token` is something one can set; a property without a setter is a view on a source."""
-    if first is None or isinstance(first, (str, bytes, int, float, dict, list, tuple)):
-        return False
-    on_class = getattr(type(first), "access_token", _MISSING)
-    if isinstance(on_class, property):
-        return on_class.fset is not None
-    return on_class is not _MISSING or getattr(first, "access_token", _MISSING) is not _MISSING
+    view = _property_of(type(first))
+    if view is not None:
+        return view.fset is not None
+    value = getattr(first, "access_token", _MISSING)
+    return value is None or isinstance(value, (str, AccessToken))  # of a class it may be the property itself
+
+
+@lru_cache(maxsize=64)
+def _property_of(cls: type) -> property | None:
+    """Kept, since a class is slow to say that it lacks an attribute, and every call of a method asks."""
+    found = getattr(cls, "access_token", None)
+    return found if isinstance(found, property) else None

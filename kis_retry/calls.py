@@ -58,8 +58,9 @@ class Protection:
         """One call, not yet made; None where the policy says to leave it alone."""
         if self.watching:
             transport.look_for_httpx()
-        source = self._tokens or self._source_of(args, kwargs)
-        policy = self._policy_of(source)
+        first = None if self._tokens is not None else self.plan.first(args, kwargs)
+        source = self._tokens or self._source_of(first)
+        policy = self._policy_of(first, source)
         if not policy.enabled:
             return None
         if source is None:
@@ -70,8 +71,7 @@ class Protection:
             )
         return ProtectedCall(self, source, policy, args, kwargs)
 
-    def _source_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LiveSource | None:
-        first = self.plan.first(args, kwargs)
+    def _source_of(self, first: Any) -> LiveSource | None:
         tokens = getattr(first, "tokens", None)
         if tokens is not None and is_source(tokens):
             return live(tokens)
@@ -79,9 +79,11 @@ class Protection:
             return broker_source(first)
         return None
 
-    def _policy_of(self, source: LiveSource | None) -> RetryPolicy:
-        policy = self._policy or getattr(source, "policy", None)
-        return policy if isinstance(policy, RetryPolicy) else self._from_environment()
+    def _policy_of(self, first: Any, source: LiveSource | None) -> RetryPolicy:
+        for policy in (self._policy, getattr(first, "policy", None), getattr(source, "policy", None)):
+            if isinstance(policy, RetryPolicy):
+                return policy
+        return self._from_environment()
 
     def _from_environment(self) -> RetryPolicy:
         if self._environment is None:
@@ -122,26 +124,28 @@ class ProtectedCall(Scope):
     def lacks_token(self) -> bool:
         """Whether to ask the source first: there is no token to start with, or one of the source's that is past it."""
         current = self.source.peek()
-        if isinstance(
-            self.place, Hook
-        ):  # nobody can look there: it is left alone until KIS refuses it
+        found = self.place.read(self.args, self.kwargs)
+        if found is not None:
+            if current is not None and found in (current.bearer, current.value):
+                self.used = current.value
+                return False
+            self.used = bare(found)
+            return self.source.knows(self.used)
+        if isinstance(self.place, Hook):  # nobody can look there: it is left alone until KIS refuses it
             current = self.source.other_than(None)
             self.used = current.value if current is not None else None
             return False
-        found = self.place.read(self.args, self.kwargs)
-        if found is None:
-            self.used = current.value if current is not None and type(self.place) is Unbound else None
-            return self.used is None
-        if current is not None and found in (current.bearer, current.value):
-            self.used = current.value
-            return False
-        self.used = bare(found)
-        return self.source.knows(self.used)
+        self.used = current.value if current is not None and type(self.place) is Unbound else None
+        return self.used is None
 
     def settle(self, token: AccessToken) -> None:
-        """Make the first attempt with `token`."""
-        if self.used != token.value:
+        """Make the first attempt with `token`; where it cannot be put, KIS says what it thinks of what is there."""
+        if self.used == token.value:
+            return
+        try:
             self.bind(token)
+        except Exception as error:  # of the user's own object
+            self.say_failed(error, self.began)
 
     def bind(self, token: AccessToken) -> None:
         """Put `token` where the next attempt finds it."""
@@ -152,7 +156,7 @@ class ProtectedCall(Scope):
 
     def refused(self, value: object) -> bool:
         """Whether KIS refused the call that returned `value`."""
-        if type(value) is dict and value.get("rt_cd") == "0" and not self.watching:
+        if self.answer is None and type(value) is dict and value.get("rt_cd") == "0":
             return False
         return not self.gave_up and (
             is_token_expired_response(value, self.policy.expired_codes) or self.heard_refusal()
@@ -186,8 +190,9 @@ class ProtectedCall(Scope):
         """Rebind, forget what was heard, and say which token it is now."""
         self.bind(exchange.token)
         self.attempt += 1
-        self.answer = None
+        self.hear(None)
         self.handed = None
+        self.helped = None
         self.say(
             "token_refreshed" if exchange.origin == "issued" else "token_adopted",
             token=exchange.token.fingerprint,
@@ -240,5 +245,5 @@ class ProtectedCall(Scope):
         return value
 
     def stop(self, _state: object) -> bool:
-        """Whether the library behind the call has refreshed in vain already."""
-        return self.helped
+        """Whether the library behind the call has asked for another token and was refused with that as well."""
+        return self.helped is not None and self.helped == self.rejected()

@@ -85,6 +85,7 @@ class KisClient:
             raise TypeError(f"tokens= takes a TokenSource (token() and refresh(rejected)), not {type(tokens).__name__}")
         self.credentials: Credentials = credentials or getattr(tokens, "credentials", None) or Credentials.from_env()
         self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
+        self._given_policy = policy
         self._policy = policy
         self._timeout = _checked_timeout(timeout)
         self._given_session = session
@@ -105,6 +106,14 @@ class KisClient:
             ConfigurationError: a variable is missing or unusable; the message names it.
         """
         return cls(tokens=TokenManager.from_env())
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The policy given, or that of `tokens`, or the environment's, read when first needed."""
+        if self._policy is None:
+            found = getattr(self.tokens, "policy", None)
+            self._policy = found if isinstance(found, RetryPolicy) else RetryPolicy.from_env()
+        return self._policy
 
     @property
     def access_token(self) -> str:
@@ -199,7 +208,7 @@ class KisClient:
         for exchange in exchanges:
             query = {"AUTH": "", "EXCD": exchange, "SYMB": _symbol(symbol)}
             answer = self._ask("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", params=query)
-            if is_token_expired_response(answer):
+            if is_token_expired_response(answer, self.policy.expired_codes):
                 return answer  # for the decorator to see; the next exchange would be refused as well
             if answer.get("rt_cd") == "0" and _has_symbol(answer):
                 return answer
@@ -282,7 +291,7 @@ class KisClient:
         if _chosen("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
             return self.fetch_price_detail_oversea(symbol, country_code)
         info = self.fetch_stock_info(symbol, country_code)
-        if is_token_expired_response(info):
+        if is_token_expired_response(info, self.policy.expired_codes):
             return info  # it could not be helped, and asking for the price would be refused as well
         return self.fetch_domestic_price(symbol, "ETF" if _is_etf(info) else "Stock")
 
@@ -300,7 +309,7 @@ class KisClient:
         return {
             "credentials": self.credentials,
             "tokens": self.tokens,
-            "policy": self._policy,
+            "policy": self._given_policy,
             "timeout": self._timeout,
         }
 
@@ -325,7 +334,7 @@ class KisClient:
         answer = self._transport.send(method, _path(path), sent, params, body)
         try:
             document = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: brackets without end
             document = None
         if not isinstance(document, dict):
             raise ResponseError(

@@ -2,7 +2,8 @@
 Reading settings from the environment and from a `.env` file, with `environs`.
 
 The only room that does. A variable that is set but blank counts as not set, since that is what compose files and CI
-systems make of a missing one. `environs` is imported when the first variable is read, not with the package.
+systems make of a missing one (and it hides a line of the `.env` file, as any variable does). `environs` is imported
+when the first variable is read, not with the package.
 """
 
 from __future__ import annotations

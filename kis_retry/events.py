@@ -10,10 +10,10 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Literal
 
-__all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "on_event"]
+__all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event"]
 
 EventName = Literal[
     "token_expired",
@@ -124,8 +124,16 @@ def emit(event: RefreshEvent, *, warning: bool = False) -> None:
             )
 
 
-def _log(event: RefreshEvent, *, warning: bool) -> None:
+def level_of(event: RefreshEvent) -> int:
+    """How loud an event is, as a level of `logging`: a renewal that failed ahead of the expiry is only a warning."""
     level = _LEVELS.get(event.name, logging.INFO)
+    if event.expires_at is not None and event.expires_at > datetime.now(timezone.utc):
+        level = min(level, logging.WARNING)
+    return level
+
+
+def _log(event: RefreshEvent, *, warning: bool) -> None:
+    level = level_of(event)
     if warning:
         level = min(level, logging.WARNING)
     if _logger.isEnabledFor(level):

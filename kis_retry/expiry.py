@@ -15,7 +15,7 @@ from typing import Any
 
 from .policy import EXPIRED_CODES
 
-__all__ = ["answer_of", "code_of", "is_token_expired_error", "is_token_expired_response", "might_be_expired"]
+__all__ = ["answer_of", "code_of", "is_token_expired_error", "is_token_expired_response"]
 
 # Codes that have a meaning of their own: the message is not asked, however much it sounds like an expired token.
 _OTHER_CODES = frozenset(
@@ -106,17 +106,6 @@ def code_of(value: object) -> str | None:
         return code if isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9]{1,16}", code) else None
     except Exception:  # as above
         return None
-
-
-def might_be_expired(body: bytes, codes: Collection[str] = EXPIRED_CODES) -> bool:
-    """
-    A quick look at a raw body, to spare good answers the parsing: False means certainly not expired.
-
-    Every refusal holds one of `codes` or the word token; JSON may have escaped anything, so a backslash-u is a maybe.
-    """
-    if b"\\u" in body or any(code.encode() in body for code in codes):
-        return True
-    return b"token" in body.lower() or "토큰".encode() in body
 
 
 def _says_expired(answer: Mapping[str, Any], codes: Collection[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -119,7 +118,7 @@ def _check(spec: Any, value: Any) -> Any:
     whole = isinstance(spec.default, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise ValueError(value)
-    if not math.isfinite(value) or not spec.metadata["low"] <= value <= spec.metadata["high"]:
+    if not spec.metadata["low"] <= value <= spec.metadata["high"]:  # false for NaN too
         raise ValueError(value)
     return value if whole else float(value)
 
@@ -131,7 +130,7 @@ def _codes(value: Any) -> tuple[str, ...]:
         codes = tuple(str(code).strip().upper() for code in value)
     except TypeError:
         raise ValueError(value) from None
-    if not codes or not all(re.fullmatch(r"[A-Z]{3}\d{5}", code) for code in codes):
+    if not codes or not all(re.fullmatch(r"[A-Z]{3}[0-9]{5}", code) for code in codes):
         raise ValueError(value)
     if any(code in _NEVER_REPEATED for code in codes):
         raise ValueError(value)

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .calls import ProtectedCall, Protection
-from .errors import TokenIssueError
 from .policy import RetryPolicy
 from .retrying import async_call_retrying, call_retrying
 from .scope import CURRENT
@@ -76,7 +75,8 @@ def refresh_on_expired_token(
         fn: the function.
         tokens: where a new token comes from; without it the first argument's `tokens`, or a first argument with
             `access_token` and `issue_access_token`.
-        policy: bounds; without it the source's policy, or `RetryPolicy.from_env()` at the first call.
+        policy: bounds; without it the first argument's or the source's `policy`, or `RetryPolicy.from_env()` at the
+            first call.
         bind: is given the new `AccessToken` and puts it where the code keeps it. Without it: a parameter `headers`,
             `authorization`, `access_token` or `token`, else the first argument's attribute `access_token`, else the
             function is taken to ask its source by itself.
@@ -141,8 +141,8 @@ def _shell(protection: Protection) -> Callable[..., Any]:
         if call.lacks_token():
             try:
                 call.settle(call.source.token())
-            except TokenIssueError:
-                if call.used is None:
+            except Exception:  # of any source
+                if call.used is None:  # there is nothing to make a first attempt with
                     raise
         CURRENT.set(call)
         try:
@@ -201,7 +201,7 @@ def _async_shell(protection: Protection) -> Callable[..., Awaitable[Any]]:
         if call.lacks_token():
             try:
                 call.settle(await offloop.token(call.source))
-            except TokenIssueError:
+            except Exception:  # as above
                 if call.used is None:
                     raise
         CURRENT.set(call)

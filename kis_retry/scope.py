@@ -27,7 +27,7 @@ class Scope:
         handed: the last token that a `TokenManager` handed out inside it.
         answer: the last API answer received inside it.
         gave_up: whether a call inside it met a dead token and could not be helped.
-        helped: whether the library behind it has asked for a new token during this attempt.
+        helped: with which token the library behind it, having asked for another one, went on in this attempt.
     """
 
     __slots__ = ("answer", "gave_up", "handed", "helped", "name", "parent", "watching")
@@ -39,7 +39,7 @@ class Scope:
         self.handed: AccessToken | None = None
         self.answer: Any = None
         self.gave_up = False
-        self.helped = False
+        self.helped: str | None = None
 
     def tell_parents_it_gave_up(self) -> None:
         """The innermost call handled the expiry; what it could not mend is not tried again further out."""

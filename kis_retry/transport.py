@@ -2,8 +2,9 @@
 Hearing the answers that a library receives and swallows, in `requests` and in `httpx`.
 
 `Session.send` (and `Client.send`) notes each API answer with the protected call under way in this context. Outside of
-one that wants to know, it does nothing. Answers of `/oauth2/` are not API answers; nor are bodies that are streamed,
-since hearing them would consume them.
+one that wants to know, it does nothing. Answers of `/oauth2/` are not API answers. Bodies that are streamed are left
+alone, since hearing them would consume them: what KIS said last is unknown then, and so it is while something else
+than a question is on its way, for the answer to an order may get lost.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .expiry import is_token_expired_response, might_be_expired
-from .scope import CURRENT
+from .expiry import is_token_expired_response
+from .scope import CURRENT, Scope
 from .tokens.token import bare
 
 __all__ = ["hear", "is_refusal", "look_for_httpx", "token_of", "unwatch", "watch"]
+
+_QUESTIONS = frozenset({"GET", "HEAD"})
 
 _installing = threading.Lock()  # guards _watchers and the patches
 _watchers = 0
@@ -62,36 +65,68 @@ def look_for_httpx() -> None:
 
 def hear(answer: Any) -> None:
     """Note an API answer with the call under way, if that wants to know."""
-    scope = CURRENT.get()
-    if scope is not None and scope.watching and _is_api_answer(answer):
+    scope = _listener()
+    if scope is not None and _is_api_answer(answer):
         scope.hear(answer)
 
 
 def is_refusal(answer: Any, codes: Collection[str]) -> bool:
     """Whether an answer that was heard says that the token is dead."""
-    return answer is not None and might_be_expired(answer.content, codes) and is_token_expired_response(answer, codes)
+    return answer is not None and is_token_expired_response(answer, codes)
 
 
 def token_of(answer: Any) -> str | None:
-    """The bare token with which the refused request was sent."""
-    value = answer.request.headers.get("authorization")
+    """The bare token with which the refused request was sent; None where nobody can tell."""
+    headers = getattr(getattr(answer, "request", None), "headers", None) or {}
+    value = headers.get("authorization")
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     return (bare(value) or None) if isinstance(value, str) else None
 
 
+def _listener() -> Scope | None:
+    scope = CURRENT.get()
+    return scope if scope is not None and scope.watching else None
+
+
 def _is_api_answer(answer: Any) -> bool:
     """KIS's API lives under /uapi/; elsewhere (a proxy, a stand-in) its answers are known by their `rt_cd`."""
-    path = urlsplit(str(getattr(answer, "url", ""))).path
+    path = _path_of(answer)
     body = getattr(answer, "content", None)
     if "/oauth2/" in path or not isinstance(body, bytes):
         return False
     return "/uapi/" in path or b'"rt_cd"' in body
 
 
+def _path_of(message: Any) -> str:
+    return urlsplit(str(getattr(message, "url", ""))).path
+
+
+def _before(request: Any) -> None:
+    """What was heard is old news once an order goes out: were its answer lost, a repeat could trade twice."""
+    scope = _listener()
+    if scope is not None and request.method not in _QUESTIONS and "/uapi/" in _path_of(request):
+        scope.hear(None)
+
+
+def _after(answer: Any, *, streamed: bool) -> None:
+    if not streamed:
+        hear(answer)
+        return
+    scope = _listener()
+    if scope is not None and "/uapi/" in _path_of(answer):
+        scope.hear(None)
+
+
+def _is_streamed(session: Any, options: dict[str, Any]) -> bool:
+    """A `requests.Session` has a default of its own; on an `httpx.Client` that name is a method."""
+    return bool(options.get("stream", getattr(session, "stream", None) is True))
+
+
 def _patch(owner: Any, name: str, wrap: Any) -> None:
-    if (owner, name) not in _patched:
-        original = vars(owner)[name]
+    """Once; but where somebody has put another one in the place of ours, again: hearing twice is hearing once."""
+    original = vars(owner)[name]
+    if (owner, name) not in _patched or original is not _patched[(owner, name)][1]:
         ours = wrap(original)
         _patched[(owner, name)] = original, ours
         setattr(owner, name, ours)
@@ -100,9 +135,9 @@ def _patch(owner: Any, name: str, wrap: Any) -> None:
 def _heard(send: Any) -> Any:
     @functools.wraps(send)
     def hearing(self: Any, request: Any, **options: Any) -> Any:
+        _before(request)
         answer = send(self, request, **options)
-        if not options.get("stream"):
-            hear(answer)
+        _after(answer, streamed=_is_streamed(self, options))
         return answer
 
     return hearing
@@ -111,9 +146,9 @@ def _heard(send: Any) -> Any:
 def _heard_async(send: Any) -> Any:
     @functools.wraps(send)
     async def hearing(self: Any, request: Any, **options: Any) -> Any:
+        _before(request)
         answer = await send(self, request, **options)
-        if not options.get("stream"):
-            hear(answer)
+        _after(answer, streamed=_is_streamed(self, options))
         return answer
 
     return hearing

@@ -109,6 +109,23 @@ def test_without_retries_one_call_is_made_and_nothing_issued(gateway: KisGateway
     assert (gateway.counts.calls, gateway.counts.token_requests) == (1, 0)
 
 
+def test_the_clients_own_policy_goes_before_that_of_its_tokens(gateway: KisGateway, manager: TokenManager) -> None:
+    client = KisClient(tokens=manager, policy=RetryPolicy(max_retries=0))
+    client.fetch_domestic_price("005930")
+    gateway.expire()
+    gateway.reset_counts()
+    assert client.fetch_domestic_price("005930")["msg_cd"] == "EGW00123"
+    assert (gateway.counts.calls, gateway.counts.token_requests) == (1, 0)
+
+
+def test_a_code_of_the_policy_ends_the_overseas_loop() -> None:
+    with KisGateway(issue_interval=0) as gateway, _client(gateway, expired_codes=("EGW00999",)) as client:
+        client.access_token  # noqa: B018  # the first token
+        gateway.refuse_calls(1, msg_cd="EGW00999", msg1="?")
+        assert client.fetch_price_detail_oversea("KO")["rt_cd"] == "0"
+        assert (gateway.counts.calls, gateway.counts.refused) == (2, 1)
+
+
 def test_switched_off_a_call_is_made_once_and_its_answer_handed_back(gateway: KisGateway) -> None:
     client = _client(gateway, enabled=False)
     client.fetch_domestic_price("005930")

@@ -1,29 +1,27 @@
 """
-What a batch is tested with: a gateway that behaves like KIS, and a suite for token stores of your own.
+What a batch is tested with: a gateway that behaves like KIS, and suites for token stores of your own.
 
-Both are looked up when asked for, so that the pytest plugin, which every run imports, costs next to nothing.
+They are looked up when asked for, so that the pytest plugin, which every run imports, costs next to nothing.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .compliance import TokenStoreCompliance
+    from .damaged import DamagedEntryCompliance
     from .gateway import KisGateway
 
-__all__ = ["KisGateway", "TokenStoreCompliance"]
+__all__ = ["DamagedEntryCompliance", "KisGateway", "TokenStoreCompliance"]
+
+_ROOM_OF = {"DamagedEntryCompliance": ".damaged", "KisGateway": ".gateway", "TokenStoreCompliance": ".compliance"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "KisGateway":
-        from .gateway import KisGateway
-
-        return KisGateway
-    if name == "TokenStoreCompliance":
-        from .compliance import TokenStoreCompliance
-
-        return TokenStoreCompliance
+    if name in _ROOM_OF:
+        return getattr(import_module(_ROOM_OF[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -35,6 +35,16 @@ def store_from_env() -> TokenStore:
 
 def store_named(name: str) -> TokenStore:
     """The store for one value of the variable."""
+    try:
+        store = _store_named(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{STORE_VARIABLE} is not usable: {error}") from None
+    if store is None:
+        raise ConfigurationError(f"{STORE_VARIABLE}={_shown(name)!r} is not usable: it takes {_TAKES}")
+    return store
+
+
+def _store_named(name: str) -> TokenStore | None:
     if name.lower() == "memory":
         return _memory_of_this_process()
     if name.lower().startswith(_REDIS):
@@ -47,7 +57,7 @@ def store_named(name: str) -> TokenStore:
         return FileTokenStore()
     if not _SCHEME.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
         return FileTokenStore(name)
-    raise ConfigurationError(f"{STORE_VARIABLE}={_shown(name)!r} is not usable: it takes {_TAKES}")
+    return None
 
 
 def _shown(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
-from .token import AccessToken, Credentials, bare
+from .token import YEARS, AccessToken, Credentials, bare
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 
@@ -128,7 +128,8 @@ def _token(value: str, expires_at: datetime | None) -> AccessToken:
 def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
     try:
         stamp = datetime.strptime(str(body.get("access_token_token_expired")).strip(), "%Y-%m-%d %H:%M:%S")
-        return stamp.replace(tzinfo=SEOUL)
+        if stamp.year in YEARS:
+            return stamp.replace(tzinfo=SEOUL)
     except ValueError:
         pass
     try:
@@ -147,5 +148,5 @@ def _verdict(body: Mapping[str, Any]) -> str | None:
 def _json(response: requests.Response) -> object:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets without end
         return None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from .token import AccessToken, bare
+from .token import YEARS, AccessToken, bare
 
 __all__ = [
     "BrokerSource",
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 Origin = Literal["issued", "memory", "store"]
 
-NEVER = datetime.max.replace(tzinfo=timezone.utc)
+NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)
 """The expiry of a token about which nobody said when it dies."""
 
 _REMEMBERED = 64  # values: far more tokens than one process sees in its life, and a bound all the same
@@ -107,7 +107,7 @@ def is_source(value: object) -> bool:
 
 
 def live(source: Any) -> LiveSource:
-    """`source` itself where it is live already, else remembered: the same wrapper for the same source."""
+    """`source` itself where it is live already, else remembered: wrappers of the same source are equal."""
     if hasattr(source, "exchange"):
         return source  # type: ignore[no-any-return]  # duck typing is the point: TokenManager and the wrappers below
     return Remembering(source)
@@ -134,6 +134,12 @@ class Remembering:
     def __init__(self, source: TokenSource) -> None:
         self._source = source
         self._memory = _beside(source, _memories, _Memory)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remembering) and other._source is self._source
+
+    def __hash__(self) -> int:
+        return id(self._source)
 
     def token(self) -> AccessToken:
         return self._memory.remember(self._source.token())

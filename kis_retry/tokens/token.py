@@ -9,10 +9,13 @@ from datetime import datetime, timezone
 
 from ..errors import ConfigurationError
 
-__all__ = ["PAPER_URL", "REAL_URL", "AccessToken", "Credentials", "bare", "fingerprint"]
+__all__ = ["PAPER_URL", "REAL_URL", "YEARS", "AccessToken", "Credentials", "bare", "fingerprint"]
 
 REAL_URL = "https://openapi.koreainvestment.com:9443"
 PAPER_URL = "https://openapivts.koreainvestment.com:29443"
+
+YEARS = range(1970, 2200)
+"""Further out, date arithmetic overflows."""
 
 _SENDABLE = re.compile(r"[!-~]+")
 _BEARER = re.compile(r"\s*bearer\s+", re.IGNORECASE)
@@ -47,10 +50,12 @@ class AccessToken:
     expires_at: datetime
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not self.value or not _SENDABLE.fullmatch(self.value):
+        if not isinstance(self.value, str) or not _SENDABLE.fullmatch(self.value):
             raise ValueError("a token is a non-empty string of printable ASCII characters without spaces")
-        if self.expires_at.tzinfo is None:
-            raise ValueError(f"expires_at must know its zone; {self.expires_at.isoformat()} does not")
+        if not isinstance(self.expires_at, datetime) or self.expires_at.tzinfo is None:
+            raise ValueError(f"expires_at must be a datetime that knows its zone, not {self.expires_at!r}")
+        if self.expires_at.year not in YEARS:
+            raise ValueError(f"expires_at must lie in the years {YEARS.start} to {YEARS.stop - 1}")
         # Not fields: derived once, since every call reads them.
         object.__setattr__(self, "_bearer", f"Bearer {self.value}")
         object.__setattr__(self, "_expires", self.expires_at.timestamp())
@@ -110,14 +115,14 @@ class Credentials:
         paper: bool = False,
         base_url: str | None = None,
     ) -> None:
-        url = (base_url or (PAPER_URL if paper else REAL_URL)).strip().rstrip("/")
-        if not re.match(r"https?://[^/\s]", url):
+        url = base_url or (PAPER_URL if paper else REAL_URL)
+        if not isinstance(url, str) or not re.match(r"https?://[^/\s]", url.strip()):
             raise ConfigurationError("base_url must begin with http:// or https:// and name a host")
         object.__setattr__(self, "app_key", _required("app_key", app_key))
         object.__setattr__(self, "app_secret", _required("app_secret", app_secret))
-        object.__setattr__(self, "account", account)
+        object.__setattr__(self, "account", _required("account", account) if account is not None else None)
         object.__setattr__(self, "paper", bool(paper))
-        object.__setattr__(self, "base_url", url)
+        object.__setattr__(self, "base_url", url.strip().rstrip("/"))
 
     @classmethod
     def from_env(cls) -> Credentials:
