@@ -110,9 +110,9 @@ def on_event(hook: Hook) -> Callable[[], None]:
     return unsubscribe
 
 
-def emit(event: RefreshEvent, *, warning: bool = False) -> None:
-    """Log the event, then hand it to every hook; `warning`: an early renewal that failed has hurt nobody yet."""
-    _log(event, warning=warning)
+def emit(event: RefreshEvent) -> None:
+    """Log the event, then hand it to every hook."""
+    _log(event)
     for hook in _hooks:
         try:
             hook(event)
@@ -132,10 +132,8 @@ def level_of(event: RefreshEvent) -> int:
     return level
 
 
-def _log(event: RefreshEvent, *, warning: bool) -> None:
+def _log(event: RefreshEvent) -> None:
     level = level_of(event)
-    if warning:
-        level = min(level, logging.WARNING)
     if _logger.isEnabledFor(level):
         extra = {f"kis_{name}": getattr(event, name) for name in _FIELDS}
         _logger.log(level, _MESSAGES[event.name], extra=extra)

@@ -199,7 +199,7 @@ def test_the_log_names_the_event_at_its_level(log: pytest.LogCaptureFixture, nam
 def test_an_early_renewal_that_failed_is_never_more_than_a_warning(
     log: pytest.LogCaptureFixture, name: EventName
 ) -> None:
-    emit(RefreshEvent(name=name), warning=True)
+    emit(RefreshEvent(name=name, expires_at=datetime(2199, 1, 1, tzinfo=timezone.utc)))
     assert log.records[0].levelno == min(LEVELS[name], logging.WARNING)
 
 

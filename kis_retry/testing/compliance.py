@@ -15,7 +15,7 @@ Nothing but a fixture is needed; pytest finds the tests through the base class:
         def second_store(self, store, tmp_path):  # as another process would open it; may be left out
             return MyStore(tmp_path / "tokens.db")
 
-Where entries live outside of the process, inherit `kis_retry.testing.damaged.DamagedEntryCompliance` as well.
+Where entries live outside of the process, inherit `kis_retry.testing.DamagedEntryCompliance` as well.
 """
 
 # ruff: noqa: S101 - asserts are what a test suite is made of

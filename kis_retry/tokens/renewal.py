@@ -313,7 +313,7 @@ def _say_renewed(held: Held, outcome: AccessToken | TokenIssueError | None, bega
         elapsed=time.monotonic() - began,
         error=type(error).__name__ if error else None,
     )
-    emit(event, warning=held.freshness(time.time()) is not Freshness.EXPIRED)
+    emit(event)
 
 
 def _caller() -> str | None:
