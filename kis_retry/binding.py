@@ -252,10 +252,12 @@ def _holds_token(text: str) -> bool:
 
 def _keeps_token(first: Any) -> bool:
     """Whether `access_token` is something one can set; a property without a setter is a view on a source."""
-    view = _property_of(type(first))
+    view = _property_of(type(first))  # type: ignore[arg-type]  # a class can be hashed, though mypy asks its instances
     if view is not None:
         return view.fset is not None
     value = getattr(first, "access_token", _MISSING)
+    if value is _MISSING:
+        return False
     return value is None or isinstance(value, (str, AccessToken))  # of a class it may be the property itself
 
 

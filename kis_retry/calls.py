@@ -80,10 +80,10 @@ class Protection:
         return None
 
     def _policy_of(self, first: Any, source: LiveSource | None) -> RetryPolicy:
-        for policy in (self._policy, getattr(first, "policy", None), getattr(source, "policy", None)):
-            if isinstance(policy, RetryPolicy):
-                return policy
-        return self._from_environment()
+        policy = self._policy or getattr(first, "policy", None)
+        if not isinstance(policy, RetryPolicy):
+            policy = getattr(source, "policy", None)
+        return policy if isinstance(policy, RetryPolicy) else self._from_environment()
 
     def _from_environment(self) -> RetryPolicy:
         if self._environment is None:
@@ -108,7 +108,7 @@ class ProtectedCall(Scope):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        super().__init__(protection.name, CURRENT.get(), protection.watching)
+        Scope.__init__(self, protection.name, CURRENT.get(), protection.watching)  # super() costs every good call more
         self.protection = protection
         self.source = source
         self.policy = policy
