@@ -15,6 +15,19 @@ from typing import Any
 
 import requests
 
+from .endpoints import (
+    EXCHANGES,
+    PRICE_TRANSACTIONS,
+    PRODUCT_TYPES,
+    Answer,
+    chosen,
+    date_of,
+    has_symbol,
+    is_etf,
+    path_of,
+    symbol_of,
+    transaction_of,
+)
 from .errors import ConfigurationError, ResponseError
 from .expiry import is_token_expired_response
 from .http import Transport
@@ -26,30 +39,6 @@ from .tokens.source import TokenSource, is_source
 from .tokens.token import Credentials
 
 __all__ = ["KisClient"]
-
-Answer = dict[str, Any]
-
-EXCHANGES = {
-    "US": ("NYS", "NAS", "AMS", "BAY", "BAQ", "BAA"),
-    "HK": ("HKS",),
-    "JP": ("TSE",),
-    "CN": ("SHS", "SZS"),
-    "VN": ("HSX", "HNX"),
-}
-"""Exchange codes by country, in the order in which they are asked (KIS overseas price page)."""
-
-PRODUCT_TYPES = {
-    "KR": ("300",),
-    "KRX": ("300",),
-    "US": ("512", "513", "529"),
-    "JP": ("515",),
-    "HK": ("501", "543", "558"),
-    "CN": ("551", "552"),
-    "VN": ("507", "508"),
-}
-"""Product types by country, in the order in which they are asked (KIS product information page)."""
-
-_PRICE_TRANSACTIONS = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
 
 _clients: weakref.WeakSet[KisClient] = weakref.WeakSet()
 
@@ -185,8 +174,8 @@ class KisClient:
         Raises:
             ValueError: one of them is not that; nothing has been sent.
         """
-        tr_id = _chosen("symbol_type", symbol_type, _PRICE_TRANSACTIONS)
-        query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": _symbol(symbol)}
+        tr_id = chosen("symbol_type", symbol_type, PRICE_TRANSACTIONS)
+        query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol_of(symbol)}
         return self._ask("GET", "/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, params=query)
 
     @refresh_on_expired_token
@@ -204,13 +193,13 @@ class KisClient:
             ValueError: the symbol is blank or the country unknown, and nothing has been sent; or no exchange of the
                 country knows the symbol.
         """
-        exchanges = _chosen("country_code", country_code, EXCHANGES)
+        exchanges = chosen("country_code", country_code, EXCHANGES)
         for exchange in exchanges:
-            query = {"AUTH": "", "EXCD": exchange, "SYMB": _symbol(symbol)}
+            query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol_of(symbol)}
             answer = self._ask("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", params=query)
             if is_token_expired_response(answer, self.policy.expired_codes):
                 return answer  # for the decorator to see; the next exchange would be refused as well
-            if answer.get("rt_cd") == "0" and _has_symbol(answer):
+            if answer.get("rt_cd") == "0" and has_symbol(answer):
                 return answer
         raise ValueError(f"no exchange of {country_code} ({', '.join(exchanges)}) knows the symbol {symbol!r}")
 
@@ -229,8 +218,8 @@ class KisClient:
             ValueError: the symbol is blank or the country unknown; nothing has been sent.
         """
         answer: Answer = {}
-        for product_type in _chosen("country_code", country_code, PRODUCT_TYPES):
-            query = {"PDNO": _symbol(symbol), "PRDT_TYPE_CD": product_type}
+        for product_type in chosen("country_code", country_code, PRODUCT_TYPES):
+            query = {"PDNO": symbol_of(symbol), "PRDT_TYPE_CD": product_type}
             answer = self._ask("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", params=query)
             if answer.get("rt_cd") != "7":
                 break
@@ -248,8 +237,8 @@ class KisClient:
         Raises:
             ValueError: the symbol is blank or the country another; nothing has been sent.
         """
-        _chosen("country_code", country_code, {"KR": ()})
-        query = {"PDNO": _symbol(symbol), "PRDT_TYPE_CD": "300"}
+        chosen("country_code", country_code, {"KR": ()})
+        query = {"PDNO": symbol_of(symbol), "PRDT_TYPE_CD": "300"}
         return self._ask("GET", "/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", params=query)
 
     @refresh_on_expired_token
@@ -266,8 +255,8 @@ class KisClient:
             ValueError: a date is malformed, or the first is after the last; nothing has been sent.
         """
         today = datetime.now(SEOUL).replace(tzinfo=None)
-        first = _date("from_date", from_date) if from_date else today
-        last = _date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
+        first = date_of("from_date", from_date) if from_date else today
+        last = date_of("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
         if first.date() > last.date():
             raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
         query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
@@ -288,12 +277,12 @@ class KisClient:
         Raises:
             ValueError: the symbol is blank or the country another; nothing has been sent.
         """
-        if _chosen("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
+        if chosen("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
             return self.fetch_price_detail_oversea(symbol, country_code)
         info = self.fetch_stock_info(symbol, country_code)
         if is_token_expired_response(info, self.policy.expired_codes):
             return info  # it could not be helped, and asking for the price would be refused as well
-        return self.fetch_domestic_price(symbol, "ETF" if _is_etf(info) else "Stock")
+        return self.fetch_domestic_price(symbol, "ETF" if is_etf(info) else "Stock")
 
     def close(self) -> None:
         """Close the connections. A later call opens new ones."""
@@ -330,8 +319,8 @@ class KisClient:
         **headers: str,
     ) -> Answer:
         """One request, undecorated: loops over exchanges are made of these."""
-        sent = {**self._fixed_headers, "tr_id": _transaction(tr_id), **headers, "authorization": self.access_token}
-        answer = self._transport.send(method, _path(path), sent, params, body)
+        sent = {**self._fixed_headers, "tr_id": transaction_of(tr_id), **headers, "authorization": self.access_token}
+        answer = self._transport.send(method, path_of(path), sent, params, body)
         try:
             document = answer.json()
         except (ValueError, RecursionError):  # the latter: brackets without end
@@ -346,55 +335,6 @@ class KisClient:
     def _after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
         self._transport = Transport(self.credentials.base_url, self._timeout, self._given_session)
-
-
-def _chosen(name: str, given: object, choices: Mapping[str, Any]) -> Any:
-    if isinstance(given, str) and given in choices:
-        return choices[given]
-    raise ValueError(f"{name} {given!r} is not known: it takes {', '.join(choices)}")
-
-
-def _symbol(symbol: object) -> str:
-    if not isinstance(symbol, str) or not symbol.strip():
-        raise ValueError(f"symbol {symbol!r} is not one: it takes a text like '005930' or 'AAPL'")
-    return symbol.strip()
-
-
-def _path(path: object) -> str:
-    """A path below the configured host, and nothing else: the request carries the app secret."""
-    if (
-        not isinstance(path, str)
-        or not path.strip("/ ")
-        or "//" in path
-        or any(c.isspace() or c in "?#\\" for c in path)
-    ):
-        raise ValueError(f"path {path!r} is not one: it takes a path below the host, without a query, like '/uapi/…'")
-    return "/" + path.lstrip("/")
-
-
-def _transaction(tr_id: object) -> str:
-    if not isinstance(tr_id, str) or not tr_id.isalnum() or not tr_id.isascii():
-        raise ValueError(f"tr_id {tr_id!r} is not one: it takes letters and digits like 'FHKST01010100'")
-    return tr_id
-
-
-def _date(name: str, text: object) -> datetime:
-    try:
-        if not isinstance(text, str) or len(text) != 8:
-            raise ValueError
-        return datetime.strptime(text, "%Y%m%d")
-    except ValueError:
-        raise ValueError(f"{name} {text!r} is not a date: it takes YYYYMMDD") from None
-
-
-def _has_symbol(answer: Answer) -> bool:
-    output = answer.get("output")
-    return isinstance(output, Mapping) and bool(output.get("rsym"))
-
-
-def _is_etf(info: Answer) -> bool:
-    output = info.get("output")
-    return isinstance(output, Mapping) and output.get("prdt_clsf_name") == "ETF"
 
 
 def _checked_timeout(timeout: Any) -> Any:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event"]
 
@@ -24,15 +24,7 @@ EventName = Literal[
     "call_recovered",
     "call_given_up",
 ]
-EVENT_NAMES: tuple[EventName, ...] = (
-    "token_expired",
-    "token_refreshed",
-    "token_adopted",
-    "token_refresh_failed",
-    "token_issue_waiting",
-    "call_recovered",
-    "call_given_up",
-)
+EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
 _LEVELS = {
     "token_refresh_failed": logging.ERROR,
