@@ -74,6 +74,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_ROOM_OF[name], __name__), name)
         globals()[name] = value
         return value
+    if name in ("instrumentation", "testing"):
+        return import_module(f".{name}", __name__)
     if name == "__version__":
         from importlib.metadata import version
 
