@@ -28,9 +28,9 @@ from .endpoints import (
     symbol_of,
     transaction_of,
 )
-from .errors import ConfigurationError, ResponseError
+from .errors import ResponseError
 from .expiry import is_token_expired_response
-from .http import Transport
+from .http import Transport, checked_timeout
 from .policy import RetryPolicy
 from .refresh import refresh_on_expired_token
 from .tokens.issuer import SEOUL
@@ -76,7 +76,7 @@ class KisClient:
         self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
         self._given_policy = policy
         self._policy = policy
-        self._timeout = _checked_timeout(timeout)
+        self._timeout = checked_timeout(timeout)
         self._given_session = session
         self._fixed_headers = {
             "content-type": "application/json",
@@ -335,18 +335,6 @@ class KisClient:
     def _after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
         self._transport = Transport(self.credentials.base_url, self._timeout, self._given_session)
-
-
-def _checked_timeout(timeout: Any) -> Any:
-    parts = timeout if isinstance(timeout, tuple) else (timeout,)
-    good = len(parts) in (1, 2) and all(
-        isinstance(part, (int, float)) and not isinstance(part, bool) and 0 < part < float("inf") for part in parts
-    )
-    if not good:
-        raise ConfigurationError(
-            f"timeout={timeout!r} is not usable: it takes seconds, or seconds to connect and to read"
-        )
-    return timeout
 
 
 def _after_fork_in_child() -> None:

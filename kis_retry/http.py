@@ -21,8 +21,9 @@ from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 
 from . import transport
+from .errors import ConfigurationError
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "checked_timeout"]
 
 _POOL = 64  # connections kept for threads; more threads than that work too, without keeping theirs
 
@@ -99,3 +100,16 @@ class Transport:
                 self._session_headers = {name: str(value) for name, value in session.headers.items()}
                 self._session = session
             return self._session
+
+
+def checked_timeout(timeout: Any) -> Any:
+    """`timeout` itself, if it really is one: a call without one may hang for ever."""
+    parts = timeout if isinstance(timeout, tuple) else (timeout,)
+    good = len(parts) in (1, 2) and all(
+        isinstance(part, (int, float)) and not isinstance(part, bool) and 0 < part < float("inf") for part in parts
+    )
+    if not good:
+        raise ConfigurationError(
+            f"timeout={timeout!r} is not usable: it takes seconds, or seconds to connect and to read"
+        )
+    return timeout
