@@ -39,12 +39,12 @@ def test_the_fixture_gives_each_test_a_gateway_and_closes_it(pytester: pytest.Py
             assert not kis_gateway.wait(0)
         """
     )
-    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=2)
+    pytester.runpytest("-p", "no:asyncio", "-p", "no:cacheprovider").assert_outcomes(passed=2)
 
 
 def test_the_fixture_says_what_it_is(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("from kis_retry.testing.plugin import kis_gateway\ndef test_one(): pass")
-    result = pytester.runpytest("--fixtures", "-p", "no:cacheprovider")
+    result = pytester.runpytest("-p", "no:asyncio", "--fixtures", "-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(["kis_gateway*", "*A KIS to test a batch with*"])
 
 
