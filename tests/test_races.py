@@ -189,3 +189,12 @@ def test_reading_a_good_token_takes_no_lock_and_no_store(
     monkeypatch.setattr(manager.store, "lock", never)
     with manager._renewal._lock:
         assert manager.token() is token
+
+
+def test_threads_that_wait_share_the_same_token_handed_out_again() -> None:
+    with KisGateway(issue_interval=0, latency=0.2) as gateway:  # within six hours KIS hands out the same one
+        manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+        rejected = manager.token()
+        gateway.reset_counts()
+        assert set(_together(8, lambda _: manager.refresh(rejected).value)) == {rejected.value}
+        assert gateway.counts.token_requests == 1

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from ..policy import RetryPolicy
 from .token import YEARS, AccessToken, bare
 
 __all__ = [
@@ -174,6 +175,7 @@ class BrokerSource:
         self._issuing = threading.Lock()  # guards issue_access_token: one thread asks, the others look again
         self._finished = 0  # issues that ended, well or badly
         self._failure: Exception | None = None
+        self._failed_at = 0.0  # on the monotonic clock
 
     def token(self) -> AccessToken:
         return self._held() or self.exchange(None).token
@@ -194,9 +196,12 @@ class BrokerSource:
             held = self.other_than(rejected)
             if held is not None:
                 return Exchange(held, "memory")
-            if self._finished != seen and self._failure is not None:
+            if self._failure is not None and (self._finished != seen or self._is_cooling_down()):
                 raise self._failure
             return Exchange(self._issue(), "issued")
+
+    def _is_cooling_down(self) -> bool:
+        return time.monotonic() - self._failed_at < RetryPolicy.from_env().issue_cooldown
 
     def _issue(self) -> AccessToken:
         try:
@@ -210,7 +215,7 @@ class BrokerSource:
             if held is None:
                 raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
         except Exception as error:
-            self._failure = error
+            self._failure, self._failed_at = error, time.monotonic()
             raise
         else:
             return held
