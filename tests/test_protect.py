@@ -743,26 +743,25 @@ def test_outside_of_a_call_a_failure_is_the_callers(broker: Broker, source: Numb
     assert broker.access_token == "Bearer token-1"
 
 
-def test_threads_that_force_at_once_get_one_new_token(
-    gateway: KisGateway, broker: Broker, manager: TokenManager
-) -> None:
-    protect(broker, tokens=manager)
-    broker.issue_access_token()
+def test_threads_that_force_at_once_get_one_new_token(gateway: KisGateway, manager: TokenManager) -> None:
+    brokers = [protect(Broker(gateway), tokens=manager) for _ in range(8)]
+    for broker in brokers:  # each holds it itself, so that no thread finds another's new one before it asks
+        broker.issue_access_token()
+    held = manager.authorization
     gateway.expire()
     gateway.reset_counts()
     ready = threading.Barrier(8)
-    held = broker.access_token
 
-    def force(_: int) -> None:
-        mine = type(broker).__new__(type(broker))
-        vars(mine).update(vars(broker))
+    def force(broker: Broker) -> None:
         ready.wait(10)
-        protect(mine, tokens=manager).issue_access_token(force=True)
+        broker.issue_access_token(force=True)
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(force, range(8)))
+        list(pool.map(force, brokers))
     assert gateway.counts.token_requests == 1
-    assert broker.access_token != held
+    assert {broker.access_token for broker in brokers} == {manager.authorization} != {held}
+    for broker in brokers:
+        unprotect(broker).session.close()
 
 
 def test_switched_off_the_library_issues_as_it_always_did(gateway: KisGateway, broker: Broker) -> None:
