@@ -33,6 +33,7 @@ from .expiry import is_token_expired_response
 from .http import Transport, checked_timeout
 from .policy import RetryPolicy
 from .refresh import refresh_on_expired_token
+from .sessions import leave_connections_to_parent
 from .tokens.issuer import SEOUL
 from .tokens.manager import TokenManager
 from .tokens.source import TokenSource, is_source
@@ -334,6 +335,8 @@ class KisClient:
 
     def _after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
+        if self._given_session is not None:
+            leave_connections_to_parent(self._given_session)
         self._transport = Transport(self.credentials.base_url, self._timeout, self._given_session)
 
 

@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 
 from kis_retry import (
     Credentials,
@@ -179,9 +181,10 @@ def test_the_lock_of_the_parent_is_still_the_parents_after_the_child_ended(
     assert gateway.counts.token_requests == 1
 
 
-def test_children_never_talk_over_their_parents_connections(gateway: KisGateway) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_children_never_talk_over_their_parents_connections(gateway: KisGateway, given: bool) -> None:
     manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0))
-    client = KisClient(tokens=manager)
+    client = KisClient(tokens=manager, session=requests.Session() if given else None)
     assert good(client)
     gateway.latency = 0.01  # so that the questions of all are under way at once
     children = [Child(lambda n=n: good(client, [f"{n}{k:05}" for k in range(10)])) for n in range(1, 5)]  # type: ignore[misc]  # as above
@@ -199,6 +202,26 @@ def test_children_do_not_ask_for_tokens_over_their_parents_connection() -> None:
             children = [Child(lambda: no_session(tokens) and bool(tokens.refresh(tokens.token()))) for _ in range(4)]
             assert [child.ended_well() for child in children] == [True] * 4
             assert gateway.counts.token_requests == before + 4, "none had to ask again"
+
+
+def test_children_keep_the_settings_of_a_session_that_was_given() -> None:
+    with KisGateway(issue_interval=0, latency=0.02) as gateway, requests.Session() as session:
+        sent: list[str] = []
+        session.headers["x-desk"] = "night"
+        session.hooks["response"].append(lambda answer, **_: sent.append(answer.request.headers["x-desk"]))
+        session.mount("http://", HTTPAdapter(pool_maxsize=3, max_retries=2))
+        tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(), session=session)
+        tokens.refresh(tokens.token())  # which leaves an open connection behind
+        before = gateway.counts.token_requests
+
+        def refreshed() -> bool:
+            sent.clear()
+            adapter = session.get_adapter(gateway.url)
+            kept = isinstance(adapter, HTTPAdapter) and adapter.max_retries.total == 2
+            return kept and bool(tokens.refresh(tokens.token())) and sent == ["night"]
+
+        assert [child.ended_well() for child in [Child(refreshed) for _ in range(4)]] == [True] * 4
+        assert gateway.counts.token_requests == before + 4, "none had to ask again"
 
 
 # --- spawn

@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
+from ..sessions import leave_connections_to_parent
 from .token import YEARS, AccessToken, Credentials, bare
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
@@ -37,6 +38,7 @@ class TokenIssuer:
 
     def __init__(self, credentials: Credentials, session: requests.Session | None = None) -> None:
         self._credentials = credentials
+        self._given = session
         self._session = session
 
     def issue(self, timeout: float) -> AccessToken:
@@ -67,7 +69,9 @@ class TokenIssuer:
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
-        self._session = None
+        if self._given is not None:
+            leave_connections_to_parent(self._given)
+        self._session = self._given
 
     def _keys(self, secret_name: str) -> dict[str, str]:
         return {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
