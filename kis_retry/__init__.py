@@ -11,19 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import KisClient
+    from .client.client import KisClient
+    from .credentials import Credentials
     from .errors import ConfigurationError, KisRetryError, ResponseError, TokenIssueError, TokenIssueLimited
     from .events import RefreshEvent, on_event
-    from .expiry import is_token_expired_error, is_token_expired_response
+    from .judgement import is_token_expired_error, is_token_expired_response
     from .policy import RetryPolicy
-    from .protecting import protect, unprotect
-    from .refresh import refresh_on_expired_token
-    from .tokens.file import FileTokenStore
+    from .retry.decorators import refresh_on_expired_token
+    from .stores.base import TokenStore
+    from .stores.file import FileTokenStore
+    from .stores.memory import MemoryTokenStore
+    from .stores.redis import RedisTokenStore
+    from .thirdparty.protect import protect, unprotect
+    from .token import AccessToken
     from .tokens.manager import TokenManager
-    from .tokens.redis import RedisTokenStore
     from .tokens.source import TokenSource
-    from .tokens.store import MemoryTokenStore, TokenStore
-    from .tokens.token import AccessToken, Credentials
 
 __all__ = [
     "AccessToken",
@@ -50,28 +52,30 @@ __all__ = [
     "unprotect",
 ]
 
-# No room is named like a name below: importing it would put the module in the name's place.
-_ROOMS = {
-    ".client": ("KisClient",),
+# No module is named like a name below: importing it would put the module in the name's place.
+_MODULES = {
+    ".client.client": ("KisClient",),
+    ".credentials": ("Credentials",),
     ".errors": ("ConfigurationError", "KisRetryError", "ResponseError", "TokenIssueError", "TokenIssueLimited"),
     ".events": ("RefreshEvent", "on_event"),
-    ".expiry": ("is_token_expired_error", "is_token_expired_response"),
+    ".judgement": ("is_token_expired_error", "is_token_expired_response"),
     ".policy": ("RetryPolicy",),
-    ".protecting": ("protect", "unprotect"),
-    ".refresh": ("refresh_on_expired_token",),
-    ".tokens.file": ("FileTokenStore",),
+    ".retry.decorators": ("refresh_on_expired_token",),
+    ".stores.base": ("TokenStore",),
+    ".stores.file": ("FileTokenStore",),
+    ".stores.memory": ("MemoryTokenStore",),
+    ".stores.redis": ("RedisTokenStore",),
+    ".thirdparty.protect": ("protect", "unprotect"),
+    ".token": ("AccessToken",),
     ".tokens.manager": ("TokenManager",),
-    ".tokens.redis": ("RedisTokenStore",),
     ".tokens.source": ("TokenSource",),
-    ".tokens.store": ("MemoryTokenStore", "TokenStore"),
-    ".tokens.token": ("AccessToken", "Credentials"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_OF:
-        value = getattr(import_module(_ROOM_OF[name], __name__), name)
+    if name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name], __name__), name)
         globals()[name] = value
         return value
     if name in ("instrumentation", "testing"):

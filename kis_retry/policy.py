@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from .environment import Environment, boolean
 from .errors import ConfigurationError
+from .settings import Environment, boolean
 
 __all__ = ["EXPIRED_CODES", "RetryPolicy", "parse", "takes", "variable_of"]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kis_retry import KisClient, MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager, on_event
+from kis_retry.context import CURRENT
 from kis_retry.testing import KisGateway
 
 if TYPE_CHECKING:
@@ -137,6 +138,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.chdir(home)
+
+
+@pytest.fixture(autouse=True)
+def no_call_under_way() -> Iterator[None]:
+    """A test that sets the current call leaves none to the next test."""
+    before = CURRENT.set(None)
+    yield
+    CURRENT.reset(before)
 
 
 @pytest.fixture

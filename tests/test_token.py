@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kis_retry import AccessToken, ConfigurationError, Credentials
-from kis_retry.tokens.token import bare, fingerprint
+from kis_retry.token import bare, fingerprint
 
 quick = settings(max_examples=60, deadline=None, database=None)
 

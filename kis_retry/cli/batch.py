@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from ..client import KisClient
+    from ..client.client import KisClient
 
 __all__ = ["DOMESTIC", "OVERSEAS", "Batch", "Symbol", "Tracker", "dies_at", "symbols"]
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 
-from ..environment import CREDENTIAL_VARIABLES, Environment, boolean
+from ..credentials import CREDENTIAL_VARIABLES, PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
 from ..policy import RetryPolicy, parse, takes, variable_of
-from ..tokens.choice import STORE_VARIABLE, store_named
-from ..tokens.token import PAPER_URL, REAL_URL, Credentials, fingerprint
+from ..settings import Environment, boolean
+from ..stores.from_env import STORE_VARIABLE, store_named
+from ..token import fingerprint
 from .output import complain, say_json, say_table
 
 __all__ = ["config"]

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ..client import KisClient
+from ..client.client import KisClient
+from ..credentials import Credentials
 from ..events import RefreshEvent, on_event
 from ..policy import RetryPolicy
+from ..stores.memory import MemoryTokenStore
 from ..tokens.manager import TokenManager
-from ..tokens.store import MemoryTokenStore
-from ..tokens.token import Credentials
 from .batch import IN_A_ROW, Batch, Symbol, Tracker, dies_at, symbols
 from .gateway import GatewayProcess
 from .output import Progress, new_progress, say_json, say_table

@@ -18,8 +18,8 @@ from .output import complain, say, say_json
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ..credentials import Credentials
     from ..testing import KisGateway
-    from ..tokens.token import Credentials
 
 __all__ = ["GatewayProcess", "gateway"]
 
@@ -135,7 +135,7 @@ class GatewayProcess:
     @property
     def credentials(self) -> Credentials:
         """Credentials that this gateway accepts."""
-        from ..tokens.token import Credentials
+        from ..credentials import Credentials
 
         return Credentials(self._made_up["app_key"], self._made_up["app_secret"], base_url=self._url)
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
+from ..stores.base import key_of
+from ..stores.memory import MemoryTokenStore
+from ..token import AccessToken
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager
-from ..tokens.store import MemoryTokenStore, key_of
-from ..tokens.token import AccessToken
 from .output import complain, say_json, say_table
 
 __all__ = ["token"]

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["PrometheusHook", "StructlogHook"]
 
 # A room is not called as its library: where this folder is on the path, it would stand in for it.
-_ROOM_OF = {"PrometheusHook": ".prometheus_hook", "StructlogHook": ".structlog_hook"}
+_MODULE_OF = {"PrometheusHook": ".prometheus_hook", "StructlogHook": ".structlog_hook"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_OF:
-        return getattr(import_module(_ROOM_OF[name], __name__), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,18 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compliance import TokenStoreCompliance
-    from .damaged import DamagedEntryCompliance
+    from .corruption import DamagedEntryCompliance
     from .gateway import KisGateway
+    from .store_contract import TokenStoreCompliance
 
 __all__ = ["DamagedEntryCompliance", "KisGateway", "TokenStoreCompliance"]
 
-_ROOM_OF = {"DamagedEntryCompliance": ".damaged", "KisGateway": ".gateway", "TokenStoreCompliance": ".compliance"}
+_MODULE_OF = {
+    "DamagedEntryCompliance": ".corruption",
+    "KisGateway": ".gateway",
+    "TokenStoreCompliance": ".store_contract",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_OF:
-        return getattr(import_module(_ROOM_OF[name], __name__), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

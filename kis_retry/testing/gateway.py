@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..tokens.token import Credentials
+from ..credentials import Credentials
 from .counts import COUNTERS, Counts
-from .machine import StateMachine
+from .rules import StateMachine
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .server import HttpDoor
+    from .http_server import HttpDoor
 
 __all__ = ["KisGateway"]
 
@@ -63,7 +63,7 @@ class KisGateway(StateMachine):
     # -- opening and closing
 
     def __enter__(self) -> KisGateway:  # noqa: PYI034  # typing.Self is of 3.11
-        from .server import HttpDoor
+        from .http_server import HttpDoor
 
         self.claim()
         self._door = HttpDoor(self, self._port)
@@ -84,7 +84,7 @@ class KisGateway(StateMachine):
         Raises:
             ImportError: `responses` is not installed.
         """
-        from .mocked import MockedDoor
+        from .mock import MockedDoor
 
         return MockedDoor(self)
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import requests
 
+from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..sessions import leave_connections_to_parent
-from .token import YEARS, AccessToken, Credentials, bare
+from ..token import YEARS, AccessToken, bare
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 

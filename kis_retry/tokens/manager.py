@@ -14,15 +14,16 @@ from typing import Any
 
 import requests
 
+from ..context import CURRENT
+from ..credentials import Credentials
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
-from ..scope import CURRENT
-from .choice import store_from_env
+from ..stores.base import TokenStore, key_of
+from ..stores.entry import SharedToken
+from ..stores.from_env import store_from_env
+from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
-from .renewal import Renewal
-from .shared import SharedToken
-from .store import TokenStore, key_of
-from .token import AccessToken, Credentials, bare, fingerprint
+from .refresher import Renewal
 
 __all__ = ["TokenManager"]
 

@@ -14,7 +14,7 @@ import tenacity
 from measuring import Line, Rounds, seconds_each, side_by_side
 
 from kis_retry import AccessToken, Credentials, MemoryTokenStore, RetryPolicy, TokenManager, refresh_on_expired_token
-from kis_retry.tokens.store import key_of
+from kis_retry.stores.base import key_of
 
 __all__ = ["RIVALS", "answer", "lines", "manager"]
 

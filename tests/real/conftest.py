@@ -19,7 +19,8 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager, transport
+from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager
+from kis_retry.retry import observer as transport
 from kis_retry.testing import KisGateway
 
 THREADS = 16

@@ -1,0 +1,1 @@
+"""The client: `KisClient`, its session, and the tables of KIS's pages."""

@@ -1,0 +1,349 @@
+"""
+`KisClient`: the calls of the KIS Open API that a batch makes, each with the decorator on it.
+
+They answer the JSON object as KIS sent it, failures included: look at `rt_cd`. Paths, transactions and queries are
+those of the KIS API pages.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import requests
+
+from ..credentials import Credentials
+from ..errors import ResponseError
+from ..judgement import is_token_expired_response
+from ..policy import RetryPolicy
+from ..retry.decorators import refresh_on_expired_token
+from ..sessions import leave_connections_to_parent
+from ..tokens.issuer import SEOUL
+from ..tokens.manager import TokenManager
+from ..tokens.source import TokenSource, is_source
+from .endpoints import (
+    EXCHANGES,
+    PRICE_TRANSACTIONS,
+    PRODUCT_TYPES,
+    Answer,
+    chosen,
+    date_of,
+    has_symbol,
+    is_etf,
+    path_of,
+    symbol_of,
+    transaction_of,
+)
+from .session import Transport, checked_timeout
+
+__all__ = ["KisClient"]
+
+_clients: weakref.WeakSet[KisClient] = weakref.WeakSet()
+
+
+class KisClient:
+    """
+    A client for long batches: a token that dies on the way is renewed once for everybody, and the call repeated once.
+
+    Safe to share between threads, to use after `os.fork` and to pickle to spawned workers.
+
+    Args:
+        credentials: who asks; without them, those of `tokens` where it has some, else `Credentials.from_env()`.
+        tokens: where tokens come from; without it, a `TokenManager` for the credentials.
+        policy: bounds; without it, those of `tokens`, else `RetryPolicy.from_env()` when first needed.
+        session: a `requests.Session` with settings of your own (proxies, adapters). Without it, the client's own,
+            which is the faster way: it reads the environment's proxies and CA bundles once.
+        timeout: seconds to connect and seconds to wait for an answer; always set.
+
+    Raises:
+        ConfigurationError: no credentials, or an unusable one.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | None = None,
+        *,
+        tokens: TokenSource | None = None,
+        policy: RetryPolicy | None = None,
+        session: requests.Session | None = None,
+        timeout: float | tuple[float, float] = (3.05, 10.0),
+    ) -> None:
+        if tokens is not None and not is_source(tokens):
+            raise TypeError(f"tokens= takes a TokenSource (token() and refresh(rejected)), not {type(tokens).__name__}")
+        self.credentials: Credentials = credentials or getattr(tokens, "credentials", None) or Credentials.from_env()
+        self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
+        self._given_policy = policy
+        self._policy = policy
+        self._timeout = checked_timeout(timeout)
+        self._given_session = session
+        self._fixed_headers = {
+            "content-type": "application/json",
+            "appkey": self.credentials.app_key,
+            "appsecret": self.credentials.app_secret,
+        }
+        self._transport = Transport(self.credentials.base_url, self._timeout, session)
+        _clients.add(self)
+
+    @classmethod
+    def from_env(cls) -> KisClient:
+        """
+        Credentials, token store and policy from the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing or unusable; the message names it.
+        """
+        return cls(tokens=TokenManager.from_env())
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The policy given, or that of `tokens`, or the environment's, read when first needed."""
+        if self._policy is None:
+            found = getattr(self.tokens, "policy", None)
+            self._policy = found if isinstance(found, RetryPolicy) else RetryPolicy.from_env()
+        return self._policy
+
+    @property
+    def access_token(self) -> str:
+        """The current token as the `authorization` header takes it: "Bearer …"."""
+        return self.tokens.token().bearer
+
+    def issue_access_token(self, force: bool = False) -> str:
+        """
+        Give a good token; with `force`, a new one in place of the current one, if KIS issues one.
+
+        There is seldom a reason to call this: calls renew the token themselves. Every issue sends the account holder a
+        KakaoTalk notice, and KIS issues one a minute.
+
+        Returns:
+            "Bearer …"
+
+        Raises:
+            TokenIssueError: none can be had.
+        """
+        token = self.tokens.token()
+        return (self.tokens.refresh(token) if force else token).bearer
+
+    @refresh_on_expired_token
+    def get(self, path: str, tr_id: str, params: Mapping[str, str] | None = None) -> Answer:
+        """
+        Ask any endpoint with `GET`.
+
+        Args:
+            path: below the host, e.g. "/uapi/domestic-stock/v1/quotations/inquire-price".
+            tr_id: its transaction, e.g. "FHKST01010100" (API page of the endpoint).
+            params: the query.
+
+        Raises:
+            ValueError: the path or the transaction cannot be one; nothing has been sent.
+            ResponseError: the answer is not a JSON object.
+            requests.RequestException: no answer.
+        """
+        return self._ask("GET", path, tr_id, params=params)
+
+    @refresh_on_expired_token
+    def post(self, path: str, tr_id: str, json: Mapping[str, Any] | None = None) -> Answer:
+        """
+        Send to any endpoint with `POST`: orders, for one.
+
+        Refused for its token, it is repeated once: KIS refuses before the request reaches the trading system. Nothing
+        else is ever repeated, a time-out (EGW00301, EGW00302 or the client's own) least of all: look at your orders.
+
+        Args:
+            path: below the host, e.g. "/uapi/domestic-stock/v1/trading/order-cash".
+            tr_id: its transaction, e.g. "TTTC0012U" (API page of the endpoint).
+            json: the body.
+
+        Raises:
+            ValueError: the path or the transaction cannot be one; nothing has been sent.
+            ResponseError: the answer is not a JSON object.
+            requests.RequestException: no answer.
+        """
+        return self._ask("POST", path, tr_id, body=json if json is not None else {})
+
+    @refresh_on_expired_token
+    def fetch_domestic_price(self, symbol: str, symbol_type: str = "Stock") -> Answer:
+        """
+        Ask for the current price of a domestic stock or ETF (주식현재가 시세).
+
+        Args:
+            symbol: six characters, e.g. "005930".
+            symbol_type: "Stock" or "ETF".
+
+        Raises:
+            ValueError: one of them is not that; nothing has been sent.
+        """
+        tr_id = chosen("symbol_type", symbol_type, PRICE_TRANSACTIONS)
+        query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol_of(symbol)}
+        return self._ask("GET", "/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, params=query)
+
+    @refresh_on_expired_token
+    def fetch_price_detail_oversea(self, symbol: str, country_code: str = "US") -> Answer:
+        """
+        Ask for the current price of an overseas stock in detail (해외주식 현재가상세).
+
+        One request an exchange of the country, in order, until one knows the symbol.
+
+        Args:
+            symbol: e.g. "AAPL".
+            country_code: "US", "HK", "JP", "CN" or "VN".
+
+        Raises:
+            ValueError: the symbol is blank or the country unknown, and nothing has been sent; or no exchange of the
+                country knows the symbol.
+        """
+        exchanges = chosen("country_code", country_code, EXCHANGES)
+        for exchange in exchanges:
+            query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol_of(symbol)}
+            answer = self._ask("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", params=query)
+            if is_token_expired_response(answer, self.policy.expired_codes):
+                return answer  # for the decorator to see; the next exchange would be refused as well
+            if answer.get("rt_cd") == "0" and has_symbol(answer):
+                return answer
+        raise ValueError(f"no exchange of {country_code} ({', '.join(exchanges)}) knows the symbol {symbol!r}")
+
+    @refresh_on_expired_token
+    def fetch_stock_info(self, symbol: str, country_code: str = "KR") -> Answer:
+        """
+        Ask for the product information of a stock (상품기본조회).
+
+        One request a product type of the country, in order, until one does not answer `rt_cd` "7" (no such data).
+
+        Args:
+            symbol: e.g. "005930".
+            country_code: "KR", "KRX", "US", "JP", "HK", "CN" or "VN".
+
+        Raises:
+            ValueError: the symbol is blank or the country unknown; nothing has been sent.
+        """
+        answer: Answer = {}
+        for product_type in chosen("country_code", country_code, PRODUCT_TYPES):
+            query = {"PDNO": symbol_of(symbol), "PRDT_TYPE_CD": product_type}
+            answer = self._ask("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", params=query)
+            if answer.get("rt_cd") != "7":
+                break
+        return answer
+
+    @refresh_on_expired_token
+    def fetch_search_stock_info(self, symbol: str, country_code: str = "KR") -> Answer:
+        """
+        Ask for the details of a domestic stock (주식기본조회).
+
+        Args:
+            symbol: six characters, e.g. "005930".
+            country_code: "KR" alone.
+
+        Raises:
+            ValueError: the symbol is blank or the country another; nothing has been sent.
+        """
+        chosen("country_code", country_code, {"KR": ()})
+        query = {"PDNO": symbol_of(symbol), "PRDT_TYPE_CD": "300"}
+        return self._ask("GET", "/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", params=query)
+
+    @refresh_on_expired_token
+    def fetch_ipo_schedule(self, from_date: str | None = None, to_date: str | None = None, symbol: str = "") -> Answer:
+        """
+        Ask for the schedule of public offerings (예탁원정보 공모주청약일정).
+
+        Args:
+            from_date: first day as YYYYMMDD, in Seoul; today where it is left out.
+            to_date: last day as YYYYMMDD; 30 days from today where it is left out, or from a later `from_date`.
+            symbol: one symbol; "" for all.
+
+        Raises:
+            ValueError: a date is malformed, or the first is after the last; nothing has been sent.
+        """
+        today = datetime.now(SEOUL).replace(tzinfo=None)
+        first = date_of("from_date", from_date) if from_date else today
+        last = date_of("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
+        if first.date() > last.date():
+            raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
+        query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
+        path = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
+        return self._ask("GET", path, "HHKDB669108C0", params=query, custtype="P")
+
+    @refresh_on_expired_token
+    def fetch_price(self, symbol: str, country_code: str = "KR") -> Answer:
+        """
+        Ask for the current price of a domestic or US symbol, whatever its type.
+
+        "KR" asks `fetch_stock_info` for the type, then `fetch_domestic_price`; "US" asks `fetch_price_detail_oversea`.
+
+        Args:
+            symbol: e.g. "005930" or "AAPL".
+            country_code: "KR" or "US".
+
+        Raises:
+            ValueError: the symbol is blank or the country another; nothing has been sent.
+        """
+        if chosen("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
+            return self.fetch_price_detail_oversea(symbol, country_code)
+        info = self.fetch_stock_info(symbol, country_code)
+        if is_token_expired_response(info, self.policy.expired_codes):
+            return info  # it could not be helped, and asking for the price would be refused as well
+        return self.fetch_domestic_price(symbol, "ETF" if is_etf(info) else "Stock")
+
+    def close(self) -> None:
+        """Close the connections. A later call opens new ones."""
+        self._transport.close()
+
+    def __enter__(self) -> KisClient:  # noqa: PYI034  # Self is not in typing before Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "credentials": self.credentials,
+            "tokens": self.tokens,
+            "policy": self._given_policy,
+            "timeout": self._timeout,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # remade as new: sessions do not travel
+
+    def __repr__(self) -> str:
+        return f"KisClient({self.credentials!r})"
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        tr_id: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        **headers: str,
+    ) -> Answer:
+        """One request, undecorated: loops over exchanges are made of these."""
+        sent = {**self._fixed_headers, "tr_id": transaction_of(tr_id), **headers, "authorization": self.access_token}
+        answer = self._transport.send(method, path_of(path), sent, params, body)
+        try:
+            document = answer.json()
+        except (ValueError, RecursionError):  # the latter: brackets without end
+            document = None
+        if not isinstance(document, dict):
+            raise ResponseError(
+                f"{path} answered HTTP {answer.status_code} without a JSON object; a proxy or another host in between?",
+                status=answer.status_code,
+            )
+        return document
+
+    def _after_fork(self) -> None:
+        """Leave the parent's connections to the parent."""
+        if self._given_session is not None:
+            leave_connections_to_parent(self._given_session)
+        self._transport = Transport(self.credentials.base_url, self._timeout, self._given_session)
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._after_fork()  # noqa: SLF001  # the class's own hook
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""Making a call again: the decorators, and what they are made of."""

@@ -1,0 +1,79 @@
+"""
+Asking a source from an event loop without stopping it: in a worker thread, one for all tasks.
+
+However many tasks meet an expiry at once, the source is asked by one thread, and the others wait for it as tasks. A
+task that is cancelled leaves the refresh alone: others wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..token import AccessToken
+from ..tokens.source import Exchange, LiveSource
+
+__all__ = ["exchange", "token"]
+
+T = TypeVar("T")
+
+_ANY = "any token will do"  # not a token: it holds spaces
+
+
+class _UnderWay:
+    """What one event loop has asked of one source, and for which refused token."""
+
+    def __init__(self, rejected: str | None, future: asyncio.Future[Exchange]) -> None:
+        self.rejected = rejected
+        self.future = future
+
+
+_under_way: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[LiveSource, _UnderWay]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+async def token(source: LiveSource) -> AccessToken:
+    """`source.token()` off the loop."""
+    return (await _shared(source, _ANY, lambda: Exchange(source.token(), "memory"))).token
+
+
+async def exchange(source: LiveSource, rejected: str | None) -> Exchange:
+    """`source.exchange(rejected)` off the loop; those who joined another task's request adopt what it got."""
+    return await _shared(source, rejected, lambda: source.exchange(rejected))
+
+
+async def _shared(source: LiveSource, rejected: str | None, ask: Callable[[], Exchange]) -> Exchange:
+    requests = _under_way.setdefault(asyncio.get_running_loop(), {})
+    while True:
+        joined = requests.get(source)
+        if joined is None:
+            return await asyncio.shield(_begin(requests, source, rejected, ask))
+        alive = source.other_than(None) if rejected is _ANY else None
+        if alive is not None:  # it is being renewed ahead of its expiry, and good until then
+            return Exchange(alive, "memory")
+        if joined.rejected == rejected:
+            return Exchange((await asyncio.shield(joined.future)).token, "memory")
+        await asyncio.wait([joined.future])  # about another token: look again when it is done
+        other = source.other_than(None if rejected is _ANY else rejected)
+        if other is not None:
+            return Exchange(other, "memory")
+
+
+def _begin(
+    requests: dict[LiveSource, _UnderWay], source: LiveSource, rejected: str | None, ask: Callable[[], Exchange]
+) -> asyncio.Future[Exchange]:
+    context = contextvars.copy_context()
+    future = asyncio.get_running_loop().run_in_executor(None, context.run, ask)
+    requests[source] = _UnderWay(rejected, future)
+
+    def done(finished: asyncio.Future[Exchange]) -> None:
+        del requests[source]
+        if not finished.cancelled():
+            finished.exception()  # looked at, so that asyncio does not complain where every waiter was cancelled
+
+    future.add_done_callback(done)
+    return future

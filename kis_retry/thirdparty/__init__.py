@@ -1,0 +1,1 @@
+"""Protecting what others wrote."""

@@ -1,0 +1,96 @@
+"""A library's broker object as a token source: `BrokerSource`."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ..policy import RetryPolicy
+from ..token import AccessToken, bare
+from .source import NEVER, Exchange, LiveSource, beside
+
+__all__ = ["BrokerSource", "broker_source"]
+
+
+class BrokerSource:
+    """A library's broker object as a source: its `access_token`, renewed by its own `issue_access_token`."""
+
+    def __init__(self, broker: Any) -> None:
+        # Weak, since the wrapper is kept beside the broker and must not keep it alive.
+        self._broker = weakref.ref(broker)
+        self._issuing = threading.Lock()  # guards issue_access_token: one thread asks, the others look again
+        self._finished = 0  # issues that ended, well or badly
+        self._failure: Exception | None = None
+        self._failed_at = 0.0  # on the monotonic clock
+
+    def token(self) -> AccessToken:
+        return self._held() or self.exchange(None).token
+
+    def peek(self) -> AccessToken | None:
+        return self._held()
+
+    def knows(self, value: str) -> bool:  # the library's own token is never this source's
+        return False
+
+    def other_than(self, rejected: str | None) -> AccessToken | None:
+        held = self._held()
+        return held if held is not None and held.value != rejected else None
+
+    def exchange(self, rejected: str | None) -> Exchange:
+        seen = self._finished
+        with self._issuing:
+            held = self.other_than(rejected)
+            if held is not None:
+                return Exchange(held, "memory")
+            if self._failure is not None and (self._finished != seen or self._is_cooling_down()):
+                raise self._failure
+            return Exchange(self._issue(), "issued")
+
+    def _is_cooling_down(self) -> bool:
+        return time.monotonic() - self._failed_at < RetryPolicy.from_env().issue_cooldown
+
+    def _issue(self) -> AccessToken:
+        try:
+            self._failure = None
+            issue = self._broker().issue_access_token  # type: ignore[union-attr]  # a call on it is under way
+            answer = issue(force=True) if _takes_force(issue) else issue()
+            if hasattr(answer, "close") and hasattr(answer, "__await__"):
+                answer.close()
+                raise TypeError("issue_access_token is a coroutine function: pass tokens= instead")
+            held = self._held()
+            if held is None:
+                raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
+        except Exception as error:
+            self._failure, self._failed_at = error, time.monotonic()
+            raise
+        else:
+            return held
+        finally:
+            self._finished += 1
+
+    def _held(self) -> AccessToken | None:
+        value = getattr(self._broker(), "access_token", None)
+        try:
+            return AccessToken(bare(value), NEVER) if isinstance(value, str) else None
+        except ValueError:  # empty, or not a token
+            return None
+
+
+def broker_source(broker: Any) -> LiveSource:
+    """The one `BrokerSource` of a broker object."""
+    return beside(broker, _brokers, BrokerSource)
+
+
+_brokers: weakref.WeakKeyDictionary[Any, BrokerSource] = weakref.WeakKeyDictionary()
+
+
+def _takes_force(issue: Callable[..., object]) -> bool:
+    try:
+        parameters = inspect.signature(issue).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)

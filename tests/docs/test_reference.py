@@ -1,0 +1,218 @@
+"""The reference is complete and up to date, and the docstrings it is made of say what one must know."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib.util
+import inspect
+import re
+import textwrap
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+
+import kis_retry
+import kis_retry.testing
+
+ROOT = Path(__file__).parents[2]
+MAKER = ROOT / "docs" / "make_reference.py"
+
+THE_FACE = re.findall(
+    r"\w+",
+    """
+    AccessToken ConfigurationError Credentials FileTokenStore KisClient KisRetryError MemoryTokenStore RedisTokenStore
+    RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager TokenSource TokenStore
+    is_token_expired_error is_token_expired_response on_event protect refresh_on_expired_token unprotect
+    """,
+)
+
+
+def _load_maker() -> Any:
+    spec = importlib.util.spec_from_file_location("make_reference", MAKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+maker = _load_maker()
+
+
+class Thing(NamedTuple):
+    """Something with a signature and a docstring: for a class, those of its making."""
+
+    name: str
+    function: Any
+    doc: str | None
+
+
+def _things() -> list[Thing]:
+    found = []
+    for module in map(import_module, maker.MODULES):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if not inspect.isclass(value):
+                found.append(Thing(name, value, value.__doc__))
+                continue
+            made_by = inspect.getattr_static(value, "__init__")
+            ours = getattr(made_by, "__module__", "").startswith("kis_retry")
+            found.append(Thing(name, made_by if ours else None, value.__doc__))
+            found += [
+                Thing(f"{name}.{member.name}", member.function, member.function.__doc__)
+                for member in maker.members(value)
+            ]
+    return found
+
+
+THINGS = _things()
+CALLABLE = [thing for thing in THINGS if thing.function is not None]
+
+everything = pytest.mark.parametrize("thing", THINGS, ids=lambda thing: thing.name)
+everything_callable = pytest.mark.parametrize("thing", CALLABLE, ids=lambda thing: thing.name)
+
+
+def section(doc: str | None, *titles: str) -> dict[str, str]:
+    """The entries of a section of a docstring, by name."""
+    found: dict[str, str] = {}
+    inside, name = False, ""
+    for line in inspect.cleandoc(doc or "").splitlines():
+        if line and not line.startswith(" "):
+            inside = line.removesuffix(":") in titles
+        elif inside and (entry := re.match(r"    ([\w.]+): (.*)", line)):
+            name = entry[1]
+            found[name] = entry[2]
+        elif inside and line:
+            found[name] += f" {line.strip()}"
+    return found
+
+
+# -- the file
+
+
+def test_the_committed_reference_is_up_to_date() -> None:
+    committed = maker.TARGET.read_text("utf-8")
+    assert committed == maker.reference(), f"run: python {MAKER.relative_to(ROOT)}"
+
+
+def test_making_it_writes_where_it_is_committed() -> None:
+    assert ROOT / "docs" / "reference.md" == maker.TARGET
+
+
+@everything
+def test_the_reference_has_it(thing: Thing) -> None:
+    text = maker.TARGET.read_text("utf-8")
+    level = "####" if "." in thing.name else "###"
+    if ".test_" in thing.name:
+        assert f"\n- {thing.name.split('.test_')[1].replace('_', ' ')}\n" in text
+    else:
+        assert text.count(f"\n{level} {thing.name}\n") == 1
+
+
+def test_the_links_of_the_contents_lead_somewhere() -> None:
+    text = maker.TARGET.read_text("utf-8")
+    anchors = {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.MULTILINE)}
+    links = re.findall(r"\]\(#(\w+)\)", text)
+    assert len(links) == len(set(links)) == len(anchors)
+    assert set(links) == anchors
+
+
+def test_no_type_is_left_that_only_the_source_knows() -> None:
+    known = {name for module in map(import_module, maker.MODULES) for name in module.__all__}
+    known |= {"Any", "Callable", "Collection", "Iterable", "Mapping", "Literal", "AbstractContextManager"}
+    known |= {"T", "True", "False", "None", "PathLike", "Session", "CollectorRegistry", "Counts"}
+    calls = "\n".join(re.findall(r"```python\n(.*?)```", maker.TARGET.read_text("utf-8"), re.DOTALL))
+    assert set(re.findall(r"\b[A-Z]\w*", re.sub(r'"[^"]*"', "", calls))) - known == set()
+
+
+def test_what_only_the_doors_of_the_gateway_call_is_left_out() -> None:
+    gateway = kis_retry.testing.KisGateway
+    assert all(callable(getattr(gateway, name)) for name in maker.FOR_DOORS)
+    assert all("door" in str(getattr(gateway, name).__doc__) for name in maker.FOR_DOORS)
+
+
+# -- the face
+
+
+def test_the_face_is_the_settled_one() -> None:
+    assert kis_retry.__all__ == sorted(THE_FACE, key=lambda name: (not name[0].isupper(), name))
+
+
+def test_every_name_can_be_had_and_is_listed() -> None:
+    for module in map(import_module, maker.MODULES):
+        assert sorted(set(module.__all__)) == sorted(module.__all__)
+        assert set(module.__all__) <= set(dir(module))
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+# -- the docstrings
+
+
+@everything
+def test_it_has_a_docstring_that_begins_with_a_sentence(thing: Thing) -> None:
+    first = inspect.cleandoc(thing.doc or "").split("\n\n")[0]
+    assert re.match(r'[A-Z"`]', first)
+    assert first.endswith((".", ":", '"', "…"))
+
+
+def test_no_docstring_is_borrowed_from_the_standard_library() -> None:
+    borrowed = {inspect.cleandoc(cls.__doc__ or "-") for cls in (object, Exception, ValueError, dict)}
+    assert [thing.name for thing in THINGS if inspect.cleandoc(thing.doc or "") in borrowed] == []
+    assert [thing.name for thing in THINGS if (thing.doc or "").startswith(f"{thing.name}(")] == []
+
+
+@everything_callable
+def test_arguments_that_are_described_are_all_described_and_exist(thing: Thing) -> None:
+    described = section(thing.doc, "Args", "Attributes")
+    parameters = [name for name in inspect.signature(thing.function).parameters if name not in {"self", "cls"}]
+    if described:
+        assert list(described) == parameters
+
+
+@everything_callable
+def test_what_takes_or_gives_a_float_says_seconds(thing: Thing) -> None:
+    found = inspect.signature(thing.function)
+    types = [found.return_annotation, *(parameter.annotation for parameter in found.parameters.values())]
+    if any(re.search(r"\bfloat\b", str(annotation)) for annotation in types):
+        assert re.search(r"\bseconds\b", thing.doc or "")
+
+
+@everything_callable
+def test_what_it_raises_itself_is_in_its_docstring(thing: Thing) -> None:
+    described = section(thing.doc, "Raises")
+    for raised in raised_by(thing.function) - {"TypeError", "RuntimeError", "NotImplementedError"}:  # misuse
+        assert raised in described
+
+
+@everything
+def test_what_a_docstring_says_is_raised_exists(thing: Thing) -> None:
+    for name, text in section(thing.doc, "Raises").items():
+        kind = getattr(kis_retry, name, None) or getattr(builtins, name, None)
+        if name.startswith("requests."):
+            kind = getattr(requests, name.removeprefix("requests."))
+        assert isinstance(kind, type)
+        assert issubclass(kind, Exception)
+        assert text
+
+
+def raised_by(function: Any) -> set[str]:
+    """The exceptions of this package and of Python that a function's own body makes and raises."""
+    try:
+        source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+    except (OSError, TypeError):  # made by dataclass
+        return set()
+    calls = [node.exc for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Raise)]
+    return {node.func.id for node in calls if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+def test_the_check_of_raises_sees_a_raise() -> None:
+    def careless(number: int) -> int:
+        if number < 0:
+            raise ValueError(number)
+        return number
+
+    assert raised_by(careless) == {"ValueError"}

@@ -1,0 +1,128 @@
+"""The one contract, against every store of this package, and against stores that break it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import valkey
+
+from kis_retry.stores.base import TokenStore
+from kis_retry.stores.file import FileTokenStore
+from kis_retry.stores.memory import MemoryTokenStore
+from kis_retry.stores.redis import RedisTokenStore
+from kis_retry.testing.corruption import DamagedEntryCompliance
+from kis_retry.testing.store_contract import TokenStoreCompliance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class TestMemoryTokenStore(TokenStoreCompliance):
+    @pytest.fixture
+    def store(self) -> TokenStore:
+        return MemoryTokenStore()
+
+
+class TestFileTokenStore(TokenStoreCompliance, DamagedEntryCompliance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> TokenStore:
+        return FileTokenStore(tmp_path / "cache")
+
+    @pytest.fixture
+    def second_store(self, store: TokenStore, tmp_path: Path) -> TokenStore:
+        return FileTokenStore(tmp_path / "cache")
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "cache"
+
+    def damage(self, store: TokenStore, key: str, content: bytes) -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / f"{key}.json").write_bytes(content)
+
+
+class _RedisCompliance(TokenStoreCompliance, DamagedEntryCompliance):
+    @pytest.fixture(autouse=True)
+    def _empty(self, valkey_server: Any) -> None:
+        valkey_server.flush()
+        self.url = valkey_server.url
+
+    @pytest.fixture
+    def second_store(self, store: TokenStore) -> TokenStore:
+        return RedisTokenStore(self.url)
+
+    def damage(self, store: TokenStore, key: str, content: bytes) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.set(f"kis_retry:{{{key}}}:token", content)
+
+
+class TestRedisTokenStoreByUrl(_RedisCompliance):
+    @pytest.fixture
+    def store(self) -> TokenStore:
+        return RedisTokenStore(self.url)
+
+
+class TestRedisTokenStoreByDecodingClient(_RedisCompliance):
+    @pytest.fixture
+    def store(self) -> Iterator[TokenStore]:
+        with redis.Redis.from_url(self.url, decode_responses=True) as client:
+            yield RedisTokenStore(client)
+
+
+class TestRedisTokenStoreByValkeyClient(_RedisCompliance):
+    @pytest.fixture
+    def store(self) -> Iterator[TokenStore]:
+        client: Any = valkey.Valkey.from_url(self.url)
+        yield RedisTokenStore(client)
+        client.close()
+
+
+class _NoLock(MemoryTokenStore):
+    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
+        return contextlib.nullcontext(enter_result=True)
+
+
+class _OneForAll(MemoryTokenStore):
+    def load(self, key: str) -> Any:
+        return next(iter(self._entries.values()), None)
+
+
+class _NeverReleased(MemoryTokenStore):
+    @contextlib.contextmanager
+    def lock(self, key: str, *, timeout: float, lease: float) -> Iterator[bool]:
+        yield self._locks.setdefault(key, threading.Lock()).acquire(blocking=False)
+
+
+class _Talkative(MemoryTokenStore):
+    def __repr__(self) -> str:
+        return f"Talkative({[token.value for token in self._entries.values()]})"
+
+
+@pytest.mark.parametrize(
+    ("broken", "failing"),
+    [
+        (_NoLock, "test_the_lock_keeps_other_threads_out"),
+        (_NoLock, "test_only_one_at_a_time_holds_the_lock"),
+        (_NoLock, "test_the_lock_is_not_reentrant"),
+        (_OneForAll, "test_keys_are_independent"),
+        (_NeverReleased, "test_an_exception_in_the_body_comes_out_and_releases_the_lock"),
+        (_NeverReleased, "test_the_lock_can_be_taken_again_and_again"),
+        (_Talkative, "test_no_token_is_in_the_repr"),
+    ],
+)
+def test_the_suite_finds_a_store_that_breaks_the_contract(broken: type[MemoryTokenStore], failing: str) -> None:
+    store = broken()
+    test = getattr(TokenStoreCompliance(), failing)
+    with pytest.raises(AssertionError):
+        test(*[store for _ in inspect.signature(test).parameters])
+
+
+def test_the_suite_asks_for_the_way_to_damage_an_entry() -> None:
+    with pytest.raises(NotImplementedError, match="must say how"):
+        DamagedEntryCompliance().damage(MemoryTokenStore(), "k", b"x")

@@ -1,0 +1,226 @@
+"""Sources that others wrote: a user's own `TokenSource`, and a library's broker object."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kis_retry import AccessToken, KisClient, refresh_on_expired_token
+from kis_retry.tokens.broker import broker_source
+from kis_retry.tokens.source import Remembering, live
+
+if TYPE_CHECKING:
+    from kis_retry import RefreshEvent
+
+EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
+GOOD = {"rt_cd": "0"}
+FAR = datetime(2040, 1, 1, tzinfo=timezone.utc)
+
+
+class Numbered:
+    """A source with a new token at every refresh."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    def token(self) -> AccessToken:
+        return AccessToken(f"t{self.number}", FAR)
+
+    def refresh(self, rejected: AccessToken) -> AccessToken:
+        self.number += 1
+        return self.token()
+
+
+class Broker:
+    """A library's object, whose token is dead and whose reissue does what a test wants."""
+
+    def __init__(self, issue: Any = None) -> None:
+        self.access_token: Any = "Bearer dead"
+        self.issue = issue
+        self.asked = 0
+
+    def issue_access_token(self) -> Any:
+        self.asked += 1
+        return self.issue(self) if self.issue else None
+
+    @refresh_on_expired_token
+    def fetch(self) -> dict[str, str]:
+        return EXPIRED if self.access_token == "Bearer dead" else GOOD
+
+
+def test_wrappers_of_the_same_source_share_its_memory() -> None:
+    source = Numbered()
+    first, second = live(source), live(source)
+    token = first.token()
+    assert first == second
+    assert hash(first) == hash(second)
+    assert second.knows(token.value)
+    assert second.peek() == token
+    assert live(Numbered()) != first
+
+
+def test_the_memory_of_a_source_is_bounded() -> None:
+    source = Numbered()
+    wrapper = live(source)
+    for _ in range(100):
+        wrapper.exchange(wrapper.token().value)
+    assert not wrapper.knows("t1")
+    assert wrapper.knows("t101")
+
+
+def test_a_source_that_cannot_be_remembered_still_refreshes() -> None:
+    class Slotted(Numbered):
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]  # as an object with __eq__ alone
+
+    source = Slotted()
+
+    @refresh_on_expired_token(tokens=source)
+    def fetch(headers: dict[str, str]) -> dict[str, str]:
+        return EXPIRED if headers["authorization"] == "Bearer t1" else GOOD
+
+    assert fetch({}) == GOOD
+
+
+def test_a_refused_token_that_nobody_knows_is_told_as_such() -> None:
+    told: list[AccessToken] = []
+
+    class Telling(Numbered):
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            told.append(rejected)
+            return super().refresh(rejected)
+
+    fetch = refresh_on_expired_token(tokens=Telling())(lambda token: EXPIRED if token == "strange" else GOOD)
+    assert fetch("strange") == GOOD
+    assert [token.value for token in told] == ["strange"]
+
+
+def test_after_a_failed_reissue_a_broker_is_left_alone_for_the_cool_down(events: list[RefreshEvent]) -> None:
+    def refuse(_: Broker) -> None:
+        raise OSError
+
+    broker = Broker(refuse)
+    assert [broker.fetch() for _ in range(50)] == [EXPIRED] * 50
+    assert broker.asked == 1
+    assert {event.error for event in events if event.name == "token_refresh_failed"} == {"OSError"}
+
+
+def test_without_a_cool_down_a_broker_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_RETRY_ISSUE_COOLDOWN", "0")
+
+    def refuse(_: Broker) -> None:
+        raise OSError
+
+    broker = Broker(refuse)
+    assert [broker.fetch() for _ in range(3)] == [EXPIRED] * 3
+    assert broker.asked == 3
+
+
+def test_a_broker_that_hands_its_dead_token_back_is_repeated_once() -> None:
+    broker = Broker()
+    assert broker.fetch() == EXPIRED
+    assert broker.asked == 1
+
+
+@pytest.mark.parametrize("left", [None, "", 5, "two words"])
+def test_a_broker_whose_reissue_leaves_no_token_cannot_be_helped(left: Any, events: list[RefreshEvent]) -> None:
+    broker = Broker(lambda self: setattr(self, "access_token", left))
+    assert broker.fetch() is EXPIRED
+    assert events[1].error == "TypeError"
+
+
+def test_a_coroutine_reissue_cannot_be_awaited_and_kis_own_answer_comes_back(events: list[RefreshEvent]) -> None:
+    async def later() -> None: ...
+
+    broker = Broker(lambda _: later())
+    assert broker.fetch() is EXPIRED
+    assert events[1].error == "TypeError"
+
+
+def test_a_broker_without_a_token_gets_its_first_one_before_the_call() -> None:
+    broker = Broker(lambda self: setattr(self, "access_token", "Bearer new"))
+    broker.access_token = None
+    assert broker.fetch() == GOOD
+    assert broker.asked == 1
+
+
+def test_a_broker_with_a_signature_that_cannot_be_read_is_asked_without_force() -> None:
+    class Opaque(Broker):
+        @property
+        def issue_access_token(self) -> Any:  # type: ignore[override]  # a callable object, as a C extension has
+            broker = self
+
+            class Callable:
+                __signature__ = "none"
+
+                def __call__(self) -> None:
+                    broker.access_token = "Bearer new"
+
+            return Callable()
+
+    assert Opaque().fetch() == GOOD
+
+
+def test_a_broker_is_not_kept_alive() -> None:
+    import gc
+    import weakref
+
+    broker = Broker(lambda self: setattr(self, "access_token", "Bearer new"))
+    assert broker.fetch() == GOOD
+    assert broker_source(broker) is broker_source(broker)
+    gone = weakref.ref(broker)
+    del broker
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_client_takes_no_source_that_is_none() -> None:
+    with pytest.raises(TypeError, match="tokens="):
+        KisClient(tokens=object())  # type: ignore[arg-type]
+
+
+async def test_switched_off_a_coroutine_function_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_RETRY_ENABLED", "false")
+
+    @refresh_on_expired_token(tokens=Numbered())
+    async def fetch(headers: dict[str, str]) -> dict[str, str]:
+        return EXPIRED
+
+    headers: dict[str, str] = {}
+    assert await fetch(headers) is EXPIRED
+    assert headers == {}
+
+
+async def test_another_exception_of_a_coroutine_function_passes_through() -> None:
+    calls: list[int] = []
+
+    @refresh_on_expired_token(tokens=Numbered())
+    async def fetch() -> None:
+        calls.append(1)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await fetch()
+    assert calls == [1]
+
+
+async def test_tasks_refused_with_different_tokens_share_a_thread_and_get_their_own() -> None:
+    class Slow(Numbered):
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            if rejected.value == f"t{self.number}":
+                self.number += 1
+            return self.token()
+
+    source = Slow()
+    assert isinstance(live(source), Remembering)
+
+    @refresh_on_expired_token(tokens=source)
+    async def fetch(token: str) -> dict[str, str]:
+        await asyncio.sleep(0)
+        return GOOD if token == "t2" else EXPIRED
+
+    assert await asyncio.gather(fetch("t1"), fetch("foreign"), fetch("t1")) == [GOOD] * 3
+    assert source.number == 2
