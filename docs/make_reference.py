@@ -23,8 +23,8 @@ TARGET = Path(__file__).with_name("reference.md")
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 
 OURS = "kis_retry"
-FOR_DOORS = frozenset(("claim", "receive", "resume"))
-"""Public methods of `KisGateway` that its HTTP and mocked doors call, and nobody else."""
+FOR_DOORS = frozenset(("claim", "receive", "resume", "peek", "issued", "current_unless", "replace"))
+"""Methods of `KisGateway` that its HTTP and mocked doors call, and of `TokenManager` that calls under way ask."""
 
 HEAD = """\
 # Reference

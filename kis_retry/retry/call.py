@@ -17,7 +17,7 @@ from ..judgement import code_of, is_token_expired_error, is_token_expired_respon
 from ..policy import RetryPolicy
 from ..token import AccessToken, bare, fingerprint
 from ..tokens.broker import broker_source
-from ..tokens.source import NEVER, Exchange, LiveSource, TokenSource, is_source, live
+from ..tokens.source import NEVER, NonBlockingSource, Replacement, TokenSource, as_source, is_source
 from . import observer as transport
 from .binding import Hook, Place, Plan, Unbound, plan
 
@@ -49,7 +49,7 @@ class Protection:
         self.name: str = getattr(function, "__qualname__", type(function).__qualname__)
         self.plan: Plan = plan(function, bind)
         self.watching = watch_transport
-        self._tokens = live(tokens) if tokens is not None else None
+        self._tokens = as_source(tokens) if tokens is not None else None
         self._policy = policy
         self._environment: RetryPolicy | None = None
         if watch_transport:
@@ -72,15 +72,15 @@ class Protection:
             )
         return ProtectedCall(self, source, policy, args, kwargs)
 
-    def _source_of(self, first: Any) -> LiveSource | None:
+    def _source_of(self, first: Any) -> NonBlockingSource | None:
         tokens = getattr(first, "tokens", None)
         if tokens is not None and is_source(tokens):
-            return live(tokens)
+            return as_source(tokens)
         if callable(getattr(first, "issue_access_token", None)) and hasattr(first, "access_token"):
             return broker_source(first)
         return None
 
-    def _policy_of(self, first: Any, source: LiveSource | None) -> RetryPolicy:
+    def _policy_of(self, first: Any, source: NonBlockingSource | None) -> RetryPolicy:
         policy = self._policy or getattr(first, "policy", None)
         if not isinstance(policy, RetryPolicy):
             policy = getattr(source, "policy", None)
@@ -104,7 +104,7 @@ class ProtectedCall(Scope):
     def __init__(
         self,
         protection: Protection,
-        source: LiveSource,
+        source: NonBlockingSource,
         policy: RetryPolicy,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -131,9 +131,9 @@ class ProtectedCall(Scope):
                 self.used = current.value
                 return False
             self.used = bare(found)
-            return self.source.knows(self.used)
+            return self.source.issued(self.used)
         if isinstance(self.place, Hook):  # nobody can look there: it is left alone until KIS refuses it
-            current = self.source.other_than(None)
+            current = self.source.current_unless(None)
             self.used = current.value if current is not None else None
             return False
         self.used = current.value if current is not None and type(self.place) is Unbound else None
@@ -185,21 +185,21 @@ class ProtectedCall(Scope):
         found = self.place.read(self.args, self.kwargs)
         if found is not None and rejected is not None and bare(found) != rejected:
             return AccessToken(bare(found), NEVER)
-        return self.source.other_than(rejected)
+        return self.source.current_unless(rejected)
 
-    def prepare_next(self, exchange: Exchange, rejected: str | None, began: float) -> None:
+    def prepare_next(self, replacement: Replacement, rejected: str | None, began: float) -> None:
         """Rebind, forget what was heard, and say which token it is now."""
-        self.bind(exchange.token)
+        self.bind(replacement.token)
         self.attempt += 1
         self.hear(None)
         self.handed = None
         self.helped = None
         self.say(
-            "token_refreshed" if exchange.origin == "issued" else "token_adopted",
-            token=exchange.token.fingerprint,
+            "token_refreshed" if replacement.origin == "issued" else "token_adopted",
+            token=replacement.token.fingerprint,
             previous_token=fingerprint(rejected) if rejected else None,
-            expires_at=exchange.token.expires_at if exchange.token.expires_at is not NEVER else None,
-            source=exchange.origin,
+            expires_at=replacement.token.expires_at if replacement.token.expires_at is not NEVER else None,
+            source=replacement.origin,
             elapsed=time.monotonic() - began,
         )
 

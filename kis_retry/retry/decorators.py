@@ -17,7 +17,7 @@ from ..context import CURRENT
 from ..policy import RetryPolicy
 from ..retrying import async_call_retrying, call_retrying
 from ..token import AccessToken
-from ..tokens.source import Exchange, TokenSource
+from ..tokens.source import Replacement, TokenSource
 from .call import ProtectedCall, Protection
 
 if TYPE_CHECKING:
@@ -173,8 +173,8 @@ def _repeat(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
         began, rejected = time.monotonic(), call.rejected()
         try:
             token = call.replacement(rejected)
-            exchange = Exchange(token, "memory") if token is not None else call.source.exchange(rejected)
-            call.prepare_next(exchange, rejected, began)
+            replacement = Replacement(token, "memory") if token is not None else call.source.replace(rejected)
+            call.prepare_next(replacement, rejected, began)
         except Exception as error:  # of any source, or of the user's bind=: KIS's own answer is the better one
             call.say_failed(error, began)
             raise _Unhelped(state) from None
@@ -233,8 +233,10 @@ async def _repeat_async(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
         began, rejected = time.monotonic(), call.rejected()
         try:
             token = call.replacement(rejected)
-            exchange = Exchange(token, "memory") if token is not None else await offloop.exchange(call.source, rejected)
-            call.prepare_next(exchange, rejected, began)
+            replacement = (
+                Replacement(token, "memory") if token is not None else await offloop.replace(call.source, rejected)
+            )
+            call.prepare_next(replacement, rejected, began)
         except Exception as error:  # as above
             call.say_failed(error, began)
             raise _Unhelped(state) from None

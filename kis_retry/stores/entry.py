@@ -17,13 +17,13 @@ from ..token import AccessToken
 if TYPE_CHECKING:
     from .base import TokenStore
 
-__all__ = ["SharedToken"]
+__all__ = ["StoreEntry"]
 
 T = TypeVar("T")
 _logger = logging.getLogger("kis_retry")
 
 
-class SharedToken:
+class StoreEntry:
     """Load, save, delete and lock one key of one store."""
 
     def __init__(self, store: TokenStore, key: str) -> None:

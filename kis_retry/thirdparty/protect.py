@@ -16,7 +16,7 @@ from ..policy import RetryPolicy
 from ..retry import observer as transport
 from ..retry.decorators import protection_of, refresh_on_expired_token
 from ..token import AccessToken
-from ..tokens.source import TokenSource, is_source, live
+from ..tokens.source import TokenSource, as_source, is_source
 from .reissue import ISSUE, routed_issue
 
 __all__ = ["protect", "unprotect"]
@@ -73,7 +73,7 @@ def protect(
             ours = _decorated(target, name, member, decorate)
             kept.watchers += watch_transport
             kept.replace(target, name, ours)
-        routed = routed_issue(target, live(tokens), policy) if tokens is not None else None
+        routed = routed_issue(target, as_source(tokens), policy) if tokens is not None else None
         if routed is not None and ISSUE not in before.replaced:
             kept.replace(target, ISSUE, routed)
         setattr(target, _KEPT, before.joined(kept))

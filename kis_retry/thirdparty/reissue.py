@@ -18,7 +18,7 @@ from ..policy import RetryPolicy
 from ..retry.binding import in_form_of
 from ..retry.call import ProtectedCall
 from ..token import AccessToken, bare, fingerprint
-from ..tokens.source import NEVER, Exchange, LiveSource
+from ..tokens.source import NEVER, NonBlockingSource, Replacement
 
 __all__ = ["ISSUE", "routed_issue"]
 
@@ -27,7 +27,7 @@ ISSUE = "issue_access_token"
 _Original = Callable[[Any], Callable[..., Any]]
 
 
-def routed_issue(target: Any, source: LiveSource, policy: RetryPolicy | None) -> Any:
+def routed_issue(target: Any, source: NonBlockingSource, policy: RetryPolicy | None) -> Any:
     """What `issue_access_token` of a class, an object or a module becomes; None where there is nothing to route."""
     found = inspect.getattr_static(target, ISSUE, None)
     function = getattr(found, "__func__", found)
@@ -45,14 +45,14 @@ def routed_issue(target: Any, source: LiveSource, policy: RetryPolicy | None) ->
     return classmethod(routed) if isinstance(found, classmethod) else routed
 
 
-def _shell(source: LiveSource, policy: RetryPolicy | None, original: _Original) -> Callable[..., Any]:
+def _shell(source: NonBlockingSource, policy: RetryPolicy | None, original: _Original) -> Callable[..., Any]:
     def issue_access_token(broker: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_off(source, policy):
             return original(broker)(*args, **kwargs)
         question = _Question(source, broker, args, kwargs)
         try:
             if question.refreshes:
-                return question.exchanged(source.exchange(question.rejected))
+                return question.replaced(source.replace(question.rejected))
             return question.found if question.is_idle else question.answered(source.token())
         except Exception as error:  # of any source; as in the decorator, KIS's own answer is the better one
             if not question.outlives(error):
@@ -62,7 +62,7 @@ def _shell(source: LiveSource, policy: RetryPolicy | None, original: _Original) 
     return issue_access_token
 
 
-def _async_shell(source: LiveSource, policy: RetryPolicy | None, original: _Original) -> Callable[..., Any]:
+def _async_shell(source: NonBlockingSource, policy: RetryPolicy | None, original: _Original) -> Callable[..., Any]:
     from ..retry import worker as offloop  # late: only coroutine functions need asyncio
 
     async def issue_access_token(broker: Any, *args: Any, **kwargs: Any) -> Any:
@@ -71,7 +71,7 @@ def _async_shell(source: LiveSource, policy: RetryPolicy | None, original: _Orig
         question = _Question(source, broker, args, kwargs)
         try:
             if question.refreshes:
-                return question.exchanged(await offloop.exchange(source, question.rejected))
+                return question.replaced(await offloop.replace(source, question.rejected))
             return question.found if question.is_idle else question.answered(await offloop.token(source))
         except Exception as error:  # as above
             if not question.outlives(error):
@@ -81,7 +81,7 @@ def _async_shell(source: LiveSource, policy: RetryPolicy | None, original: _Orig
     return issue_access_token
 
 
-def _is_off(source: LiveSource, policy: RetryPolicy | None) -> bool:
+def _is_off(source: NonBlockingSource, policy: RetryPolicy | None) -> bool:
     found = policy or getattr(source, "policy", None)
     return not (found if isinstance(found, RetryPolicy) else RetryPolicy.from_env()).enabled
 
@@ -91,7 +91,7 @@ class _Question:
     A library asking for a token, and what it means by that.
 
     Inside a protected call that KIS refused, or where it insists (`force=True`), the library is refreshing: that is one
-    exchange of the token with which it was refused or, where nobody heard that, with which the call started. Without
+    replacement of the token with which it was refused or, where nobody heard that, with which the call started. Without
     either it makes sure of its token, and one that it fetched itself stays as it is until KIS refuses it. Outside of a
     call it gets what it would get of itself: the current token, or a new one where it insists.
 
@@ -102,7 +102,7 @@ class _Question:
         is_idle: it may go on with what it has.
     """
 
-    def __init__(self, source: LiveSource, broker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, source: NonBlockingSource, broker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         scope = CURRENT.get()
         self._began = time.monotonic()
         self._broker = broker
@@ -116,11 +116,11 @@ class _Question:
             return
         self.refreshes = forced or self._call.heard_refusal()
         self.rejected = self._call.rejected() or self.rejected
-        self.is_idle = bool(held) and not source.knows(held)
+        self.is_idle = bool(held) and not source.issued(held)
 
-    def exchanged(self, exchange: Exchange) -> Any:
+    def replaced(self, replacement: Replacement) -> Any:
         """Put the other token where the library keeps it, and say so."""
-        token, origin = exchange
+        token, origin = replacement
         if self._call is not None:
             self._call.helped = token.value
         event = RefreshEvent(

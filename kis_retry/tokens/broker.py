@@ -11,12 +11,12 @@ from typing import Any
 
 from ..policy import RetryPolicy
 from ..token import AccessToken, bare
-from .source import NEVER, Exchange, LiveSource, beside
+from .source import NEVER, NonBlockingSource, Replacement, companion
 
 __all__ = ["BrokerSource", "broker_source"]
 
 
-class BrokerSource:
+class BrokerSource(NonBlockingSource):
     """A library's broker object as a source: its `access_token`, renewed by its own `issue_access_token`."""
 
     def __init__(self, broker: Any) -> None:
@@ -28,27 +28,27 @@ class BrokerSource:
         self._failed_at = 0.0  # on the monotonic clock
 
     def token(self) -> AccessToken:
-        return self._held() or self.exchange(None).token
+        return self._held() or self.replace(None).token
 
     def peek(self) -> AccessToken | None:
         return self._held()
 
-    def knows(self, value: str) -> bool:  # the library's own token is never this source's
+    def issued(self, value: str) -> bool:  # the library's own token is never this source's
         return False
 
-    def other_than(self, rejected: str | None) -> AccessToken | None:
+    def current_unless(self, rejected: str | None) -> AccessToken | None:
         held = self._held()
         return held if held is not None and held.value != rejected else None
 
-    def exchange(self, rejected: str | None) -> Exchange:
+    def replace(self, rejected: str | None) -> Replacement:
         seen = self._finished
         with self._issuing:
-            held = self.other_than(rejected)
+            held = self.current_unless(rejected)
             if held is not None:
-                return Exchange(held, "memory")
+                return Replacement(held, "memory")
             if self._failure is not None and (self._finished != seen or self._is_cooling_down()):
                 raise self._failure
-            return Exchange(self._issue(), "issued")
+            return Replacement(self._issue(), "issued")
 
     def _is_cooling_down(self) -> bool:
         return time.monotonic() - self._failed_at < RetryPolicy.from_env().issue_cooldown
@@ -80,9 +80,9 @@ class BrokerSource:
             return None
 
 
-def broker_source(broker: Any) -> LiveSource:
+def broker_source(broker: Any) -> NonBlockingSource:
     """The one `BrokerSource` of a broker object."""
-    return beside(broker, _brokers, BrokerSource)
+    return companion(broker, _brokers, BrokerSource)
 
 
 _brokers: weakref.WeakKeyDictionary[Any, BrokerSource] = weakref.WeakKeyDictionary()

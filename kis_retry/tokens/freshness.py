@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..token import AccessToken
 
-__all__ = ["Freshness", "Held", "hold"]
+__all__ = ["CachedToken", "Freshness", "hold"]
 
 
 class Freshness(Enum):
@@ -24,7 +24,7 @@ class Freshness(Enum):
     EXPIRED = "expired"
 
 
-class Held(NamedTuple):
+class CachedToken(NamedTuple):
     """A token in memory, and the two instants (seconds since the epoch) at which its window changes."""
 
     token: AccessToken
@@ -38,7 +38,7 @@ class Held(NamedTuple):
         return Freshness.STALE if now < self.expired_at else Freshness.EXPIRED
 
 
-def hold(token: AccessToken, *, margin: float, now: float, issued: bool) -> Held:
+def hold(token: AccessToken, *, margin: float, now: float, issued: bool) -> CachedToken:
     """
     The windows of a token.
 
@@ -49,7 +49,7 @@ def hold(token: AccessToken, *, margin: float, now: float, issued: bool) -> Held
     expired_at = token.expires
     stale_at = expired_at - margin
     if issued and now >= expired_at:
-        return Held(token, math.inf, math.inf)
+        return CachedToken(token, math.inf, math.inf)
     if issued and now >= stale_at:
-        return Held(token, expired_at, expired_at)
-    return Held(token, stale_at, expired_at)
+        return CachedToken(token, expired_at, expired_at)
+    return CachedToken(token, stale_at, expired_at)

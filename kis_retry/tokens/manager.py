@@ -19,18 +19,19 @@ from ..credentials import Credentials
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
-from ..stores.entry import SharedToken
+from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
-from .refresher import Renewal
+from .refresher import TokenRefresher
+from .source import NonBlockingSource, Replacement
 
 __all__ = ["TokenManager"]
 
 _managers: weakref.WeakSet[TokenManager] = weakref.WeakSet()
 
 
-class TokenManager:
+class TokenManager(NonBlockingSource):
     """
     The `TokenSource` people use: one token for every thread, process and machine that shares the app key.
 
@@ -59,13 +60,10 @@ class TokenManager:
         self._given_store = store
         self._given_policy = policy
         self._policy = policy
-        self._shared: SharedToken | None = None
-        self._renewal = Renewal(TokenIssuer(credentials, session), lambda: self.policy, lambda: self._place, sleep)
-        # What a call asks of its source (see `LiveSource`).
-        self.peek = self._renewal.peek
-        self.knows = self._renewal.knows
-        self.other_than = self._renewal.other_than
-        self.exchange = self._renewal.exchange
+        self._shared: StoreEntry | None = None
+        self._refresher = TokenRefresher(
+            TokenIssuer(credentials, session), lambda: self.policy, lambda: self._place, sleep
+        )
         _managers.add(self)
 
     @classmethod
@@ -123,13 +121,13 @@ class TokenManager:
         Raises:
             TokenIssueError: there is no token at all, and none can be had.
         """
-        held = self._renewal.held
+        held = self._refresher.held
         if held is None:
-            token = self._renewal.exchange(None).token
+            token = self._refresher.replace(None).token
         elif time.time() < held.stale_at:
             token = held.token
         else:
-            token = self._renewal.renewed(held)
+            token = self._refresher.current_or_refreshed(held)
         scope = CURRENT.get()
         if scope is not None:
             scope.handed = token
@@ -152,7 +150,7 @@ class TokenManager:
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
         began = time.monotonic()
-        token, origin = self._renewal.exchange(value)
+        token, origin = self._refresher.replace(value)
         emit(
             RefreshEvent(
                 name="token_refreshed" if origin == "issued" else "token_adopted",
@@ -164,6 +162,22 @@ class TokenManager:
             )
         )
         return token
+
+    def peek(self) -> AccessToken | None:
+        """Give the token in memory if it needs no renewal; None otherwise. Never blocks."""
+        return self._refresher.peek()
+
+    def issued(self, value: str) -> bool:
+        """Say whether `value` has ever been the token here. Never blocks."""
+        return self._refresher.issued(value)
+
+    def current_unless(self, rejected: str | None) -> AccessToken | None:
+        """Give the token in memory if it is alive and not `rejected`. Never blocks."""
+        return self._refresher.current_unless(rejected)
+
+    def replace(self, rejected: str | None) -> Replacement:
+        """Do what `refresh` does, without its event, and say where the token came from."""
+        return self._refresher.replace(rejected)
 
     def revoke(self) -> bool:
         """
@@ -177,12 +191,12 @@ class TokenManager:
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.
         """
-        return self._renewal.revoke()
+        return self._refresher.revoke()
 
     @property
-    def _place(self) -> SharedToken:
+    def _place(self) -> StoreEntry:
         if self._shared is None:
-            self._shared = SharedToken(self._given_store or store_from_env(), key_of(self.credentials))
+            self._shared = StoreEntry(self._given_store or store_from_env(), key_of(self.credentials))
         return self._shared
 
     def __getstate__(self) -> dict[str, Any]:
@@ -192,13 +206,13 @@ class TokenManager:
         self.__init__(state["credentials"], store=state["store"], policy=state["policy"])  # type: ignore[misc]  # remade as new
 
     def __repr__(self) -> str:
-        held = self._renewal.held
+        held = self._refresher.held
         return f"TokenManager({self.credentials!r}, {held.token if held else 'no token yet'})"
 
 
 def _after_fork_in_child() -> None:
     for manager in list(_managers):
-        manager._renewal.after_fork()  # noqa: SLF001  # the class's own hook
+        manager._refresher.after_fork()  # noqa: SLF001  # the class's own hook
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -19,23 +19,23 @@ from ..errors import TokenIssueError, TokenIssueLimited
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
 from ..retrying import MINUTE, issue_retrying
-from ..stores.entry import SharedToken
+from ..stores.entry import StoreEntry
 from ..token import AccessToken
-from .freshness import Freshness, Held, hold
+from .freshness import CachedToken, Freshness, hold
 from .issuer import TokenIssuer
-from .source import Exchange
+from .source import Replacement
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Renewal"]
+__all__ = ["TokenRefresher"]
 
 _GLANCE = 0.5  # seconds between two looks into the store while waiting for somebody else's token
 _REMEMBERED = 64  # values; far more than one process sees in its life, and a bound all the same
 _logger = logging.getLogger("kis_retry")
 
 
-class Renewal:
+class TokenRefresher:
     """
     The token in memory, and the way to another one. Safe to share between threads.
 
@@ -50,10 +50,10 @@ class Renewal:
         self,
         issuer: TokenIssuer,
         policy: Callable[[], RetryPolicy],
-        place: Callable[[], SharedToken],
+        place: Callable[[], StoreEntry],
         sleep: Callable[[float], None] | None,
     ) -> None:
-        self.held: Held | None = None  # replaced as a whole, so that it is read without a lock
+        self.held: CachedToken | None = None  # replaced as a whole, so that it is read without a lock
         self._issuer = issuer
         self._policy = policy
         self._place = place
@@ -68,7 +68,7 @@ class Renewal:
         self._early_after = 0.0  # no early renewal is begun before
         self._issued_value: str | None = None
 
-    def knows(self, value: str) -> bool:
+    def issued(self, value: str) -> bool:
         """Whether `value` has ever been the token here."""
         return value in self._handed
 
@@ -83,33 +83,33 @@ class Renewal:
         waived = self._lock.locked() or time.monotonic() < self._early_after
         return held.token if waived and now < held.expired_at else None
 
-    def other_than(self, rejected: str | None) -> AccessToken | None:
+    def current_unless(self, rejected: str | None) -> AccessToken | None:
         """The token in memory, if it is another one and alive."""
         held = self.held
         if held is None or held.token.value == rejected or time.time() >= held.expired_at:
             return None
         return held.token
 
-    def exchange(self, rejected: str | None) -> Exchange:
+    def replace(self, rejected: str | None) -> Replacement:
         """
         A token in place of `rejected` (None: any will do), through the gates.
 
         Raises:
             TokenIssueError: none can be had.
         """
-        other = self.other_than(rejected)
+        other = self.current_unless(rejected)
         if other is not None:
-            return Exchange(other, "memory")
+            return Replacement(other, "memory")
         seen = self._finished
         with self._lock:
-            other = self.other_than(rejected)
+            other = self.current_unless(rejected)
             if other is not None:
-                return Exchange(other, "memory")
+                return Replacement(other, "memory")
             if self._finished != seen and (self._failure is not None or self._issued_value == rejected):
                 return self._share_outcome()
-            return self._exchange_alone(rejected)
+            return self._refresh_locked(rejected)
 
-    def renewed(self, held: Held) -> AccessToken:
+    def current_or_refreshed(self, held: CachedToken) -> AccessToken:
         """The token to use instead of one that is stale or expired; the same one where no other can be had."""
         if held.freshness(time.time()) is Freshness.EXPIRED:
             return self._renew_expired(held)
@@ -143,14 +143,14 @@ class Renewal:
 
     # Behind this process's lock.
 
-    def _share_outcome(self) -> Exchange:
+    def _share_outcome(self) -> Replacement:
         """What the thread that was waited for got: the same token again, or the same failure."""
         if self._failure is not None:
             raise _copy(self._failure)
-        assert self.held is not None  # noqa: S101  # an exchange that did not fail leaves a token
-        return Exchange(self.held.token, "memory")
+        assert self.held is not None  # noqa: S101  # a refresh that did not fail leaves a token
+        return Replacement(self.held.token, "memory")
 
-    def _exchange_alone(self, rejected: str | None) -> Exchange:
+    def _refresh_locked(self, rejected: str | None) -> Replacement:
         if rejected is not None:
             _note(self._refused, rejected)
         try:
@@ -162,12 +162,12 @@ class Renewal:
         finally:
             self._finished += 1
 
-    def _adopt(self, rejected: str | None) -> Exchange | None:
+    def _adopt(self, rejected: str | None) -> Replacement | None:
         token = self._shared(rejected)
         if token is None:
             return None
         self._hold(token, issued=False)
-        return Exchange(token, "store")
+        return Replacement(token, "store")
 
     def _shared(self, rejected: str | None) -> AccessToken | None:
         """A live token from the store: not the refused one, nor another that KIS refused before."""
@@ -176,15 +176,15 @@ class Renewal:
             return None
         return token
 
-    def _ask(self, rejected: str | None) -> Exchange:
+    def _ask(self, rejected: str | None) -> Replacement:
         """Through the store's lock to KIS, as often and as long as the policy allows."""
         policy = self._policy()
         if self._failure is not None and time.monotonic() - self._failed_at < policy.issue_cooldown:
             raise self._failure
 
-        def ask_once() -> Exchange:
+        def ask_once() -> Replacement:
             with self._store_lock():
-                return self._adopt(rejected) or Exchange(self._issue(rejected), "issued")
+                return self._adopt(rejected) or Replacement(self._issue(rejected), "issued")
 
         def sleep(seconds: float) -> None:
             self._sleep_watching(seconds, rejected)
@@ -236,11 +236,11 @@ class Renewal:
 
     # Without a refusal: past the expiry, and ahead of it.
 
-    def _renew_expired(self, held: Held) -> AccessToken:
+    def _renew_expired(self, held: CachedToken) -> AccessToken:
         """Everybody waits; if there is no other, the old one lets KIS's own answer reach the caller."""
         began = time.monotonic()
         try:
-            token, origin = self.exchange(held.token.value)
+            token, origin = self.replace(held.token.value)
         except TokenIssueError as error:
             if self._failed_at >= began:  # during the cool-down it has been said already
                 _say_renewed(held, error, began)
@@ -248,7 +248,7 @@ class Renewal:
         _say_renewed(held, token if origin == "issued" else None, began)
         return token
 
-    def _renew_early(self, held: Held) -> AccessToken | TokenIssueError | None:
+    def _renew_early(self, held: CachedToken) -> AccessToken | TokenIssueError | None:
         """One try, no waiting: the token is still good. What was issued, or why not; None if KIS was not asked."""
         try:
             with self._store_lock(timeout=0) as mine:
@@ -262,7 +262,7 @@ class Renewal:
             self._early_after = time.monotonic() + max(self._policy().issue_cooldown, 1)
             return error
 
-    def _adopt_later(self, held: Held) -> bool:
+    def _adopt_later(self, held: CachedToken) -> bool:
         token = self._place().load()
         if token is None or token.value in self._refused or token.expires <= held.token.expires:
             return False
@@ -296,7 +296,7 @@ def _say_waiting(state: RetryCallState) -> None:
         )
 
 
-def _say_renewed(held: Held, outcome: AccessToken | TokenIssueError | None, began: float) -> None:
+def _say_renewed(held: CachedToken, outcome: AccessToken | TokenIssueError | None, began: float) -> None:
     """Said without the lock: a hook may take its time, and may ask for a token itself."""
     if outcome is None:
         return

@@ -1,9 +1,9 @@
 """
 Where a token comes from: the two-method `TokenSource`, and what makes other people's objects one.
 
-Inside, a call asks a little more of a source than the public protocol does (`LiveSource`), so that a good call costs
-nothing and a refused one tells exactly what it needs. `TokenManager` offers that by itself; `Remembering` adds it to
-any `TokenSource`, `BrokerSource` to a library's broker object.
+Inside, a call asks a little more of a source than the public protocol does (`NonBlockingSource`), so that a good call
+costs nothing and a refused one tells exactly what it needs. `TokenManager` is one by itself; `TrackingSource` makes one
+of any `TokenSource`, `BrokerSource` of a library's broker object.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -18,13 +19,13 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 from ..token import YEARS, AccessToken
 
 __all__ = [
-    "Exchange",
-    "LiveSource",
+    "NonBlockingSource",
     "Origin",
-    "Remembering",
+    "Replacement",
     "TokenSource",
+    "TrackingSource",
+    "as_source",
     "is_source",
-    "live",
 ]
 
 T = TypeVar("T")
@@ -67,33 +68,42 @@ class TokenSource(Protocol):
         ...
 
 
-class Exchange(NamedTuple):
+class Replacement(NamedTuple):
     """A token in place of a refused one, and where it came from."""
 
     token: AccessToken
     origin: Origin
 
 
-class LiveSource(Protocol):
-    """What a call asks of its source. Only `token` and `exchange` may block."""
+class NonBlockingSource(ABC):
+    """
+    What a call asks of its source. Only `token` and `replace` may block.
 
+    A class to inherit from and no protocol: a source of the user's may have any attribute of any name.
+    """
+
+    @abstractmethod
     def peek(self) -> AccessToken | None:
         """The token that may be used as it is, from memory; None where it should be renewed first, or is missing."""
         ...
 
-    def knows(self, value: str) -> bool:
+    @abstractmethod
+    def issued(self, value: str) -> bool:
         """Whether this source has handed `value` out; what it has not is somebody else's and left alone."""
         ...
 
-    def other_than(self, rejected: str | None) -> AccessToken | None:
+    @abstractmethod
+    def current_unless(self, rejected: str | None) -> AccessToken | None:
         """A usable token from memory that is not `rejected`."""
         ...
 
+    @abstractmethod
     def token(self) -> AccessToken:
         """As `TokenSource.token`."""
         ...
 
-    def exchange(self, rejected: str | None) -> Exchange:
+    @abstractmethod
+    def replace(self, rejected: str | None) -> Replacement:
         """As `TokenSource.refresh`, given the bare value (None: unknown), and saying where the new one is from."""
         ...
 
@@ -103,14 +113,14 @@ def is_source(value: object) -> bool:
     return callable(getattr(value, "token", None)) and callable(getattr(value, "refresh", None))
 
 
-def live(source: Any) -> LiveSource:
+def as_source(source: Any) -> NonBlockingSource:
     """`source` itself where it is live already, else remembered: wrappers of the same source are equal."""
-    if hasattr(source, "exchange"):
-        return source  # type: ignore[no-any-return]  # duck typing is the point: TokenManager and the wrappers below
-    return Remembering(source)
+    if isinstance(source, NonBlockingSource):
+        return source
+    return TrackingSource(source)
 
 
-class _Memory:
+class _History:
     """What a source has handed out, kept apart from the wrapper so that it does not keep the source alive."""
 
     def __init__(self, _source: object) -> None:
@@ -125,15 +135,15 @@ class _Memory:
         return token
 
 
-class Remembering:
+class TrackingSource(NonBlockingSource):
     """Any `TokenSource`, with a memory of what it handed out."""
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
-        self._memory = beside(source, _memories, _Memory)
+        self._memory = companion(source, _memories, _History)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Remembering) and other._source is self._source
+        return isinstance(other, TrackingSource) and other._source is self._source
 
     def __hash__(self) -> int:
         return id(self._source)
@@ -145,28 +155,28 @@ class Remembering:
         last = self._memory.last
         return last if last is not None and time.time() < last.expires else None
 
-    def knows(self, value: str) -> bool:
+    def issued(self, value: str) -> bool:
         return value in self._memory.handed
 
-    def other_than(self, rejected: str | None) -> AccessToken | None:
+    def current_unless(self, rejected: str | None) -> AccessToken | None:
         last = self.peek()
         return last if last is not None and last.value != rejected else None
 
-    def exchange(self, rejected: str | None) -> Exchange:
+    def replace(self, rejected: str | None) -> Replacement:
         before = self._memory.last
         if rejected is None:
-            return Exchange(self.token(), "memory")
+            return Replacement(self.token(), "memory")
         refused = self._memory.handed.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
         token = self._memory.remember(self._source.refresh(refused))
         seen = before is not None and before.value == token.value
-        return Exchange(token, "memory" if seen and token.value != rejected else "issued")
+        return Replacement(token, "memory" if seen and token.value != rejected else "issued")
 
 
-_memories: weakref.WeakKeyDictionary[Any, _Memory] = weakref.WeakKeyDictionary()
+_memories: weakref.WeakKeyDictionary[Any, _History] = weakref.WeakKeyDictionary()
 _placing = threading.Lock()  # guards both here and in `broker`
 
 
-def beside(target: Any, places: weakref.WeakKeyDictionary[Any, T], make: Callable[[Any], T]) -> T:
+def companion(target: Any, places: weakref.WeakKeyDictionary[Any, T], make: Callable[[Any], T]) -> T:
     """The one companion of `target`, made when first asked for and gone with it."""
     try:
         found = places.get(target)

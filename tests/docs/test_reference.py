@@ -129,12 +129,6 @@ def test_no_type_is_left_that_only_the_source_knows() -> None:
     assert set(re.findall(r"\b[A-Z]\w*", re.sub(r'"[^"]*"', "", calls))) - known == set()
 
 
-def test_what_only_the_doors_of_the_gateway_call_is_left_out() -> None:
-    gateway = kis_retry.testing.KisGateway
-    assert all(callable(getattr(gateway, name)) for name in maker.FOR_DOORS)
-    assert all("door" in str(getattr(gateway, name).__doc__) for name in maker.FOR_DOORS)
-
-
 # -- the face
 
 

@@ -37,7 +37,7 @@ def kis(manager: TokenManager) -> Callable[[dict[str, str]], Coroutine[Any, Any,
 
     async def ask(headers: dict[str, str]) -> dict[str, str]:
         await asyncio.sleep(0)
-        newest = manager._renewal.held
+        newest = manager._refresher.held
         dead = newest is None or headers["authorization"] != newest.token.bearer or newest.token.value in DEAD
         return EXPIRED if dead else GOOD
 
@@ -97,13 +97,13 @@ async def test_a_thousand_tasks_at_an_expiry_cause_one_issue_on_one_thread(
     gateway: KisGateway, manager: TokenManager, monkeypatch: pytest.MonkeyPatch, events: list[RefreshEvent]
 ) -> None:
     threads: set[str] = set()
-    exchange = manager.exchange
+    replace = manager.replace
 
     def noting(rejected: str | None) -> Any:
         threads.add(threading.current_thread().name)
-        return exchange(rejected)
+        return replace(rejected)
 
-    monkeypatch.setattr(manager, "exchange", noting)
+    monkeypatch.setattr(manager, "replace", noting)
     ask = kis(manager)
 
     @refresh_on_expired_token(tokens=manager)
@@ -274,7 +274,7 @@ async def test_tasks_go_on_with_a_good_token_while_one_renews_it_early(gateway: 
     with KisGateway(lifetime=3600) as short:
         manager = TokenManager(short.credentials, store=MemoryTokenStore(), policy=policy)
         token = manager.token()
-        manager._renewal.held = manager._renewal.held._replace(stale_at=0.0)  # type: ignore[union-attr]  # it is held
+        manager._refresher.held = manager._refresher.held._replace(stale_at=0.0)  # type: ignore[union-attr]  # it is held
         short.hang("tokens", 1, seconds=0.3)
         others: list[str] = []
 

@@ -175,7 +175,7 @@ def test_reading_a_good_token_takes_no_lock_and_no_store(
 
     monkeypatch.setattr(manager.store, "load", never)
     monkeypatch.setattr(manager.store, "lock", never)
-    with manager._renewal._lock:
+    with manager._refresher._lock:
         assert manager.token() is token
 
 

@@ -74,7 +74,7 @@ class Child:
 
 
 def no_session(tokens: TokenManager) -> bool:
-    return tokens._renewal._issuer._session is None
+    return tokens._refresher._issuer._session is None
 
 
 def good(client: KisClient, symbols: Sequence[str] = ("005930",)) -> bool:

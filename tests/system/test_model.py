@@ -96,18 +96,18 @@ class Process:
 
     @property
     def held(self) -> AccessToken | None:
-        held = self.tokens._renewal.held
+        held = self.tokens._refresher.held
         return held.token if held is not None else None
 
     def in_cooldown(self, now: float) -> bool:
-        inside = self.tokens._renewal
+        inside = self.tokens._refresher
         return inside._failure is not None and now - inside._failed_at < COOLDOWN
 
     def has_refused(self, token: AccessToken) -> bool:
-        return token.value in self.tokens._renewal._refused
+        return token.value in self.tokens._refresher._refused
 
     def issued_within_the_minute(self, token: AccessToken | None, now: float) -> bool:
-        inside = self.tokens._renewal
+        inside = self.tokens._refresher
         return token is not None and token.value == inside._issued_value and now - inside._issued_at < MINUTE
 
 

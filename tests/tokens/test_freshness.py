@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from kis_retry import AccessToken
-from kis_retry.tokens.freshness import Freshness, Held, hold
+from kis_retry.tokens.freshness import CachedToken, Freshness, hold
 
 EXPIRY = datetime(2026, 11, 24, 0, 0, 0, tzinfo=timezone.utc)
 EXPIRES = EXPIRY.timestamp()
@@ -41,7 +41,7 @@ def after(instant: float) -> float:
 )
 def test_the_windows_change_at_their_edges(issued: bool, now: float, freshness: Freshness) -> None:
     held = hold(TOKEN, margin=MARGIN, now=EXPIRES - DAY, issued=issued)
-    assert held == Held(TOKEN, EXPIRES - MARGIN, EXPIRES)
+    assert held == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
     assert held.freshness(now) is freshness
 
 
@@ -53,7 +53,7 @@ def test_a_token_issued_outside_the_margin_is_renewed_ahead(now: float) -> None:
 @pytest.mark.parametrize("now", [EXPIRES - MARGIN, after(EXPIRES - MARGIN), before(EXPIRES)])
 def test_a_token_issued_inside_the_margin_is_used_to_its_end(now: float) -> None:
     held = hold(TOKEN, margin=MARGIN, now=now, issued=True)
-    assert held == Held(TOKEN, EXPIRES, EXPIRES)
+    assert held == CachedToken(TOKEN, EXPIRES, EXPIRES)
     assert held.freshness(now) is Freshness.FRESH
     assert held.freshness(before(EXPIRES)) is Freshness.FRESH
     assert held.freshness(EXPIRES) is Freshness.EXPIRED
@@ -62,13 +62,13 @@ def test_a_token_issued_inside_the_margin_is_used_to_its_end(now: float) -> None
 @pytest.mark.parametrize("now", [EXPIRES, after(EXPIRES), EXPIRES + 9 * 3600, EXPIRES + 365 * DAY])
 def test_a_token_that_is_dead_on_arrival_lives_until_kis_refuses_it(now: float) -> None:
     held = hold(TOKEN, margin=MARGIN, now=now, issued=True)
-    assert held == Held(TOKEN, math.inf, math.inf)
+    assert held == CachedToken(TOKEN, math.inf, math.inf)
     assert held.freshness(now + 365 * DAY) is Freshness.FRESH
 
 
 @pytest.mark.parametrize("now", [EXPIRES - MARGIN, before(EXPIRES), EXPIRES, EXPIRES + DAY])
 def test_a_token_that_was_shared_is_judged_by_the_clock_alone(now: float) -> None:
-    assert hold(TOKEN, margin=MARGIN, now=now, issued=False) == Held(TOKEN, EXPIRES - MARGIN, EXPIRES)
+    assert hold(TOKEN, margin=MARGIN, now=now, issued=False) == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
 
 
 @pytest.mark.parametrize("issued", [True, False])

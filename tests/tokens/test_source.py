@@ -10,7 +10,7 @@ import pytest
 
 from kis_retry import AccessToken, KisClient, refresh_on_expired_token
 from kis_retry.tokens.broker import broker_source
-from kis_retry.tokens.source import Remembering, live
+from kis_retry.tokens.source import TrackingSource, as_source
 
 if TYPE_CHECKING:
     from kis_retry import RefreshEvent
@@ -53,22 +53,22 @@ class Broker:
 
 def test_wrappers_of_the_same_source_share_its_memory() -> None:
     source = Numbered()
-    first, second = live(source), live(source)
+    first, second = as_source(source), as_source(source)
     token = first.token()
     assert first == second
     assert hash(first) == hash(second)
-    assert second.knows(token.value)
+    assert second.issued(token.value)
     assert second.peek() == token
-    assert live(Numbered()) != first
+    assert as_source(Numbered()) != first
 
 
 def test_the_memory_of_a_source_is_bounded() -> None:
     source = Numbered()
-    wrapper = live(source)
+    wrapper = as_source(source)
     for _ in range(100):
-        wrapper.exchange(wrapper.token().value)
-    assert not wrapper.knows("t1")
-    assert wrapper.knows("t101")
+        wrapper.replace(wrapper.token().value)
+    assert not wrapper.issued("t1")
+    assert wrapper.issued("t101")
 
 
 def test_a_source_that_cannot_be_remembered_still_refreshes() -> None:
@@ -215,7 +215,7 @@ async def test_tasks_refused_with_different_tokens_share_a_thread_and_get_their_
             return self.token()
 
     source = Slow()
-    assert isinstance(live(source), Remembering)
+    assert isinstance(as_source(source), TrackingSource)
 
     @refresh_on_expired_token(tokens=source)
     async def fetch(token: str) -> dict[str, str]:
@@ -224,3 +224,20 @@ async def test_tasks_refused_with_different_tokens_share_a_thread_and_get_their_
 
     assert await asyncio.gather(fetch("t1"), fetch("foreign"), fetch("t1")) == [GOOD] * 3
     assert source.number == 2
+
+
+def test_a_source_may_have_attributes_of_any_name() -> None:
+    class Named:
+        exchange = "NAS"
+        replace = "text"
+        peek = current_unless = issued = None
+
+        def token(self) -> AccessToken:
+            return AccessToken("abc", datetime(2100, 1, 1, tzinfo=timezone.utc))
+
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            return AccessToken(f"{rejected.value}-next", datetime(2100, 1, 1, tzinfo=timezone.utc))
+
+    source = as_source(Named())
+    assert source.token().value == "abc"
+    assert source.replace("abc").token.value == "abc-next"
