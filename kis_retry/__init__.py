@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from .credentials import Credentials
     from .errors import ConfigurationError, KisRetryError, ResponseError, TokenIssueError, TokenIssueLimited
     from .events import RefreshEvent, on_event
-    from .judgement import is_token_expired_error, is_token_expired_response
+    from .judgement import (
+        is_rate_limited_response,
+        is_token_expired_error,
+        is_token_expired_response,
+        is_transient_error,
+        is_transient_response,
+    )
     from .policy import RetryPolicy
     from .retry.decorators import refresh_on_expired_token
     from .stores.base import TokenStore
@@ -44,8 +50,11 @@ __all__ = [
     "TokenManager",
     "TokenSource",
     "TokenStore",
+    "is_rate_limited_response",
     "is_token_expired_error",
     "is_token_expired_response",
+    "is_transient_error",
+    "is_transient_response",
     "on_event",
     "protect",
     "refresh_on_expired_token",
@@ -58,7 +67,13 @@ _MODULES = {
     ".credentials": ("Credentials",),
     ".errors": ("ConfigurationError", "KisRetryError", "ResponseError", "TokenIssueError", "TokenIssueLimited"),
     ".events": ("RefreshEvent", "on_event"),
-    ".judgement": ("is_token_expired_error", "is_token_expired_response"),
+    ".judgement": (
+        "is_rate_limited_response",
+        "is_token_expired_error",
+        "is_token_expired_response",
+        "is_transient_error",
+        "is_transient_response",
+    ),
     ".policy": ("RetryPolicy",),
     ".retry.decorators": ("refresh_on_expired_token",),
     ".stores.base": ("TokenStore",),

@@ -1,9 +1,9 @@
 """
-Pure judgement of whether an answer says that the access token is dead.
+Pure judgement of what an answer of KIS, or an error, says about calling again.
 
-No clock, no I/O, no log, and nothing raised, whatever comes in. The rules are KIS's error table: EGW00121, EGW00122
-and EGW00123 speak of the token, and where `msg_cd` does not say, the message does. The HTTP status says nothing: the
-three come as 500 in most reports and as 200 in some (observed).
+No clock, no I/O, no log, and nothing raised, whatever comes in. The codes are those of `kis`; where `msg_cd` does not
+say, the message does. The HTTP status decides nothing that KIS has spoken about: refusals come as 500 and as 200
+(observed).
 """
 
 from __future__ import annotations
@@ -13,32 +13,26 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .policy import EXPIRED_CODES
+from .answer import answer_of, status_of, text_of
+from .failures import is_transient_failure, status_of_error
+from .kis import CODES, EXPIRED_CODES, Meaning
 
-__all__ = ["answer_of", "code_of", "is_token_expired_error", "is_token_expired_response"]
+__all__ = [
+    "is_rate_limited_response",
+    "is_token_expired_error",
+    "is_token_expired_response",
+    "is_transient_error",
+    "is_transient_response",
+]
 
-# Codes that have a meaning of their own: the message is not asked, however much it sounds like an expired token.
-_OTHER_CODES = frozenset(
-    {
-        *EXPIRED_CODES,  # listed for a policy that leaves one of the three out
-        "EGW00103",
-        "EGW00105",
-        "EGW00120",
-        "EGW00124",
-        "EGW00125",
-        "EGW00126",
-        "EGW00133",
-        "EGW00201",
-        "EGW00206",
-        "EGW00207",
-        "EGW00301",
-        "EGW00302",
-        "EGW00303",
-    }
-)
 _TOKEN = re.compile("token|토큰")
 _DEAD = re.compile("만료|유효하지않|찾을수없")
+_RATE = re.compile("초당거래건수.*초과")
+_PASSING = re.compile("재조회수행|sessionfull")
 _SPACE = re.compile(r"\s+")
+
+# Statuses with which KIS does not answer itself, so that nothing in the body needs to be known.
+_NOT_OF_KIS = frozenset((429, 502, 503, 504))
 
 
 def is_token_expired_response(value: object, codes: Collection[str] = EXPIRED_CODES) -> bool:
@@ -53,7 +47,8 @@ def is_token_expired_response(value: object, codes: Collection[str] = EXPIRED_CO
     (session_key), and every other failure (KIS error table; the messages were observed).
 
     Args:
-        value: a mapping, a `requests.Response` or `httpx.Response`, or anything else with a `.json()`.
+        value: a mapping, a `requests.Response`, `httpx.Response` or `aiohttp.ClientResponse` (once its body has been
+            read), or anything else with a `.json()`.
         codes: the `msg_cd` values that count; the decorator passes `RetryPolicy.expired_codes`.
     """
     try:
@@ -68,7 +63,8 @@ def is_token_expired_error(exc: object, codes: Collection[str] = EXPIRED_CODES) 
     Say the same of an exception that carries an answer as `.response`.
 
     For code that calls `raise_for_status()` before `.json()`: `requests.HTTPError` and `httpx.HTTPStatusError` keep
-    the body, `aiohttp.ClientResponseError` does not (read the body before raising there). Never raises.
+    the body, `aiohttp.ClientResponseError` does not (inside a decorated function its answer is seen all the same).
+    Never raises.
 
     Args:
         exc: the exception.
@@ -80,52 +76,107 @@ def is_token_expired_error(exc: object, codes: Collection[str] = EXPIRED_CODES) 
         return False
 
 
-def answer_of(value: object) -> Mapping[str, Any] | None:
-    """The JSON object in `value`, or None. May raise what the value's own methods raise."""
-    if isinstance(value, Mapping):
-        return value
-    if value is None or isinstance(value, (str, bytes, int, float, list, tuple, set)):
-        return None  # by far the most common other results; they have no `.json()`
-    json = getattr(value, "json", None)
-    if not callable(json) or isinstance(value, type):
-        return None
-    answer = json()
-    if hasattr(answer, "__await__"):
-        close = getattr(answer, "close", None)  # an unawaited coroutine would warn
-        if callable(close):
-            close()
-        return None
-    return answer if isinstance(answer, Mapping) else None
+def is_rate_limited_response(value: object) -> bool:
+    """
+    Say whether KIS refused this call because there were too many in this second.
 
+    Recognised: EGW00201 (초당 거래건수를 초과하였습니다.), EGW00215 (원장에서 허용 가능한 초당 거래건수를 …, the
+    ledger's own limit), and without a code their messages. KIS refuses calls within the limit too (observed), so a
+    batch at any pace meets these. Never raises.
 
-def code_of(value: object) -> str | None:
-    """`msg_cd` of an answer, for an event; None where there is none. Never raises."""
+    Args:
+        value: as in `is_token_expired_response`.
+    """
     try:
         answer = answer_of(value)
-        code = answer.get("msg_cd") if answer is not None else None
-        return code if isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9]{1,16}", code) else None
+        return answer is not None and _meaning_of(answer) is Meaning.RATE_LIMITED
     except Exception:  # as above
+        return False
+
+
+def is_transient_response(value: object) -> bool:
+    """
+    Say whether this answer is a failure that passes by itself, so that a read may simply be asked again.
+
+    Recognised: every rate limit (`is_rate_limited_response`), EGW00316 (재 조회 수행 부탁드립니다), errors inside the
+    gateway (EGW00001, EGW00002, EGW00202, EGW00203, EGW00300), the busy answers OPSQ1002 (SESSION FULL), OPSQ0003,
+    OPSQ0010 and OPSQ0011, and HTTP 429 or 5xx without KIS's verdict. Not recognised: EGW00301 and EGW00302 ("check
+    your last order"), and anything else with a verdict. It says nothing about orders, which may be sent again after
+    EGW00201 alone. Never raises.
+
+    Args:
+        value: as in `is_token_expired_response`.
+    """
+    try:
+        return _is_transient(value)
+    except Exception:  # as above
+        return False
+
+
+def is_transient_error(exc: object) -> bool:
+    """
+    Say whether this exception is a failure that passes by itself: nobody answered, or the answer it carries says so.
+
+    Recognised, without importing any of them: dropped and refused connections, time-outs and DNS failures of
+    `requests`, `httpx`, `aiohttp`, `urllib3` and the standard library, and an exception whose `.response` is a
+    transient answer. Not recognised: a TLS certificate error, an invalid URL, and every other exception. Never raises.
+
+    Args:
+        exc: the exception.
+    """
+    try:
+        response = getattr(exc, "response", None)
+        if response is not None:
+            return _is_transient(response)
+        return status_of_error(exc) in _NOT_OF_KIS or is_transient_failure(exc)
+    except Exception:  # a property that raises
+        return False
+
+
+def _is_transient(value: object) -> bool:
+    try:
+        answer = answer_of(value)
+    except (ValueError, RecursionError):  # a proxy's page, or half an object
+        answer = None
+    if answer is not None and any(name in answer for name in ("rt_cd", "msg_cd", "error_code")):
+        return _meaning_of(answer) in (Meaning.RATE_LIMITED, Meaning.TRANSIENT)
+    status = status_of(value)
+    return status is not None and (status == 429 or 500 <= status <= 599) and not _is_unread(value)
+
+
+def _is_unread(value: object) -> bool:
+    """Whether KIS's verdict may stand in a body that nobody has read yet (`aiohttp`)."""
+    return status_of(value) not in _NOT_OF_KIS and hasattr(value, "_body") and value._body is None  # noqa: SLF001  # as in `answer`
+
+
+def _meaning_of(answer: Mapping[str, Any]) -> Meaning | None:
+    if text_of(answer.get("rt_cd")) == "0":
         return None
+    known = CODES.get(text_of(answer.get("msg_cd") or answer.get("error_code")).upper())
+    if known is not None:
+        return known
+    text = _folded(answer.get("msg1"))
+    if _RATE.search(text):
+        return Meaning.RATE_LIMITED
+    return Meaning.TRANSIENT if _PASSING.search(text) else Meaning.FINAL
 
 
 def _says_expired(answer: Mapping[str, Any], codes: Collection[str]) -> bool:
-    if _text(answer.get("rt_cd")) == "0":
+    if text_of(answer.get("rt_cd")) == "0":
         return False
-    code = _text(answer.get("msg_cd")).upper()
+    code = text_of(answer.get("msg_cd")).upper()
     if code in codes:
         return True
-    return code not in _OTHER_CODES and _message_says_expired(answer.get("msg1"))
+    # A code with a meaning of its own: the message is not asked, however much it sounds like an expired token.
+    return code not in CODES and _message_says_expired(answer.get("msg1"))
 
 
 def _message_says_expired(message: object) -> bool:
-    if not isinstance(message, str):
-        return False
-    text = _SPACE.sub("", unicodedata.normalize("NFKC", message)).casefold()
+    text = _folded(message)
     return bool(_TOKEN.search(text) and _DEAD.search(text))
 
 
-def _text(value: object) -> str:
-    """`rt_cd` and `msg_cd` as text, whether KIS's or a library's number; anything else is no verdict."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
+def _folded(message: object) -> str:
+    if not isinstance(message, str):
         return ""
-    return str(value).strip()
+    return _SPACE.sub("", unicodedata.normalize("NFKC", message)).casefold()

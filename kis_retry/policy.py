@@ -8,15 +8,10 @@ from functools import partial
 from typing import Any
 
 from .errors import ConfigurationError
+from .kis import EXPIRED_CODES, UNCERTAIN_CODES
 from .settings import Environment, boolean
 
-__all__ = ["EXPIRED_CODES", "RetryPolicy", "parse", "takes", "variable_of"]
-
-EXPIRED_CODES = ("EGW00121", "EGW00122", "EGW00123")
-"""Invalid, missing, expired: the three refusals that a new token cures (KIS error table; HTTP 500 or 200, observed)."""
-
-# "Check your last order": the request may have reached the trading system, so a repeat could trade twice.
-_NEVER_REPEATED = ("EGW00301", "EGW00302")
+__all__ = ["RetryPolicy", "parse", "takes", "variable_of"]
 
 
 def _bounded(default: float, low: float, high: float, unit: str) -> Any:
@@ -37,8 +32,11 @@ class RetryPolicy:
         wait: between refresh and repeat, 0 to 60.
         refresh_margin: how long before its expiry a token is renewed, 0 to 43,200 (twelve of its 24 hours).
         issue_timeout: how long one token request may take, 0.1 to 120.
-        issue_wait: how long to wait out the once-a-minute rule (EGW00133), 0 to 600; 0: do not wait.
+        issue_wait: how long a refresh may take in all, whatever it waits for: the once-a-minute rule (EGW00133), an
+            endpoint that is away; 0 to 600, 0: one try.
         issue_cooldown: how long nobody asks for a token after a failed issue, 0 to 3,600.
+        transient_deadline: how long a call is repeated after failures that pass by themselves, 0 to 86,400; 0: not at
+            all.
         expired_codes: the `msg_cd` values that a new token cures.
 
     Raises:
@@ -52,6 +50,7 @@ class RetryPolicy:
     issue_timeout: float = _bounded(10.0, 0.1, 120, "seconds")
     issue_wait: float = _bounded(70.0, 0, 600, "seconds")
     issue_cooldown: float = _bounded(60.0, 0, 3_600, "seconds")
+    transient_deadline: float = _bounded(60.0, 0, 86_400, "seconds")
     expired_codes: tuple[str, ...] = EXPIRED_CODES
 
     def __post_init__(self) -> None:
@@ -132,6 +131,6 @@ def _codes(value: Any) -> tuple[str, ...]:
         raise ValueError(value) from None
     if not codes or not all(re.fullmatch(r"[A-Z]{3}[0-9]{5}", code) for code in codes):
         raise ValueError(value)
-    if any(code in _NEVER_REPEATED for code in codes):
+    if any(code in UNCERTAIN_CODES for code in codes):  # "check your last order": a repeat could trade twice
         raise ValueError(value)
     return codes

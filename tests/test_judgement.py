@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kis_retry import is_token_expired_error, is_token_expired_response
-from kis_retry.judgement import code_of
+from kis_retry.answer import code_of
 
 quick = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -38,6 +38,7 @@ NUMBERS = [
     Bounds("issue_timeout", 10, 0.1, 120, "a number of seconds from 0.1 to 120"),
     Bounds("issue_wait", 70, 0, 600, "a number of seconds from 0 to 600"),
     Bounds("issue_cooldown", 60, 0, 3_600, "a number of seconds from 0 to 3,600"),
+    Bounds("transient_deadline", 60, 0, 86_400, "a number of seconds from 0 to 86,400"),
 ]
 TRUE = ["1", "true", "t", "yes", "y", "on"]
 FALSE = ["0", "false", "f", "no", "n", "off"]
@@ -90,6 +91,7 @@ def test_a_variable_is_named_after_its_field() -> None:
         "KIS_RETRY_ISSUE_TIMEOUT",
         "KIS_RETRY_ISSUE_WAIT",
         "KIS_RETRY_ISSUE_COOLDOWN",
+        "KIS_RETRY_TRANSIENT_DEADLINE",
         "KIS_RETRY_EXPIRED_CODES",
     ]
 
@@ -275,6 +277,7 @@ def test_all_variables_are_read_together() -> None:
         KIS_RETRY_ISSUE_TIMEOUT="0.1",
         KIS_RETRY_ISSUE_WAIT="0",
         KIS_RETRY_ISSUE_COOLDOWN="3600",
+        KIS_RETRY_TRANSIENT_DEADLINE="7200",
         KIS_RETRY_EXPIRED_CODES="EGW00123,EGW00121",
     ) == RetryPolicy(
         enabled=False,
@@ -284,6 +287,7 @@ def test_all_variables_are_read_together() -> None:
         issue_timeout=0.1,
         issue_wait=0,
         issue_cooldown=3_600,
+        transient_deadline=7_200,
         expired_codes=("EGW00123", "EGW00121"),
     )
 

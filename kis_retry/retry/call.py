@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..answer import code_of
 from ..context import CURRENT, Scope
 from ..events import EventName, RefreshEvent, emit
-from ..judgement import code_of, is_token_expired_error, is_token_expired_response
+from ..judgement import is_token_expired_error, is_token_expired_response
 from ..policy import RetryPolicy
 from ..token import AccessToken, bare, fingerprint
 from ..tokens.broker import broker_source

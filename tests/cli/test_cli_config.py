@@ -26,6 +26,7 @@ VARIABLES = {
     "KIS_RETRY_ISSUE_TIMEOUT": "10",
     "KIS_RETRY_ISSUE_WAIT": "70",
     "KIS_RETRY_ISSUE_COOLDOWN": "60",
+    "KIS_RETRY_TRANSIENT_DEADLINE": "60",
     "KIS_RETRY_EXPIRED_CODES": "EGW00121,EGW00122,EGW00123",
 }
 
@@ -60,6 +61,7 @@ def test_the_table_has_a_line_for_each_variable(capsys: pytest.CaptureFixture[st
         ("KIS_RETRY_ENABLED", "off", "false"),
         ("KIS_RETRY_MAX_RETRIES", "5", "5"),
         ("KIS_RETRY_WAIT", "1.50", "1.5"),
+        ("KIS_RETRY_TRANSIENT_DEADLINE", "7200", "7200"),
         ("KIS_RETRY_EXPIRED_CODES", "egw00123", "EGW00123"),
     ],
 )
@@ -147,6 +149,7 @@ def test_the_password_of_a_proxy_is_not_shown(
         ("KIS_RETRY_ENABLED", "perhaps", "KIS_RETRY_ENABLED='perhaps' is not usable"),
         ("KIS_RETRY_MAX_RETRIES", "6", "it takes a whole number from 0 to 5"),
         ("KIS_RETRY_WAIT", "60.1", "it takes a number of seconds from 0 to 60"),
+        ("KIS_RETRY_TRANSIENT_DEADLINE", "86401", "it takes a number of seconds from 0 to 86,400"),
         ("KIS_RETRY_EXPIRED_CODES", "EGW00301", "KIS_RETRY_EXPIRED_CODES='EGW00301' is not usable"),
         ("KIS_APP_KEY", "planted\tkey", "KIS_APP_KEY: app_key holds a line break"),
     ],

@@ -26,7 +26,8 @@ THE_FACE = re.findall(
     """
     AccessToken ConfigurationError Credentials FileTokenStore KisClient KisRetryError MemoryTokenStore RedisTokenStore
     RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager TokenSource TokenStore
-    is_token_expired_error is_token_expired_response on_event protect refresh_on_expired_token unprotect
+    is_rate_limited_response is_token_expired_error is_token_expired_response is_transient_error is_transient_response
+    on_event protect refresh_on_expired_token unprotect
     """,
 )
 
