@@ -5,6 +5,7 @@ What happens to the token, as JSON lines: the standard logger `kis_retry` with a
     python json_log_lines.py
 
 Runs on a KIS of its own (`KisGateway`), on which the token dies once. No hook is needed: the logger is always on.
+`kis_name` is what happened; the message would say it again with the fields that have keys of their own here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class WithoutNulls(JsonFormatter):
 
 def main() -> None:
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(WithoutNulls("%(asctime)s %(levelname)s %(message)s", json_ensure_ascii=False))
+    handler.setFormatter(WithoutNulls("%(asctime)s %(levelname)s %(kis_name)s", json_ensure_ascii=False))
     logger = logging.getLogger("kis_retry")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -6,6 +6,7 @@ Only the fields below ever leave: no arguments, no headers, no bodies, and token
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Literal, get_args
 
-__all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event"]
+__all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event", "warn"]
 
 EventName = Literal[
     "token_expired",
@@ -21,8 +22,11 @@ EventName = Literal[
     "token_adopted",
     "token_refresh_failed",
     "token_issue_waiting",
+    "call_retried",
     "call_recovered",
     "call_given_up",
+    "rate_lowered",
+    "rate_raised",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -30,6 +34,7 @@ _LEVELS = {
     "token_refresh_failed": logging.ERROR,
     "token_issue_waiting": logging.WARNING,
     "call_given_up": logging.WARNING,
+    "rate_lowered": logging.WARNING,
 }
 _MESSAGES = {name: f"kis_retry.{name}" for name in EVENT_NAMES}
 _logger = logging.getLogger("kis_retry")
@@ -38,7 +43,7 @@ _logger = logging.getLogger("kis_retry")
 @dataclass(frozen=True, kw_only=True)
 class RefreshEvent:
     """
-    One step in the life of a token or of a call that met a dead one.
+    One step in the life of a token, of a call that did not go well at once, or of the pace.
 
     Attributes:
         name: one of `EVENT_NAMES`; constant, in the past tense.
@@ -50,8 +55,9 @@ class RefreshEvent:
             as it does within six hours of an issue.
         expires_at: when `token` expires.
         source: where `token` came from: "issued" by KIS, "memory" of this process, a shared "store".
-        elapsed: seconds this step took; for `token_issue_waiting`, seconds it will wait at most.
+        elapsed: seconds this step took; for `token_issue_waiting` and `call_retried`, seconds it will wait at most.
         error: the type name of what went wrong, without its text.
+        rate: calls a second that the pace allows from now on, for `rate_lowered` and `rate_raised`.
     """
 
     name: EventName
@@ -64,6 +70,7 @@ class RefreshEvent:
     source: Literal["issued", "memory", "store"] | None = None
     elapsed: float | None = None
     error: str | None = None
+    rate: float | None = None
 
 
 Hook = Callable[[RefreshEvent], object]
@@ -110,10 +117,7 @@ def emit(event: RefreshEvent) -> None:
             hook(event)
         except Exception as error:  # somebody else's code; its text may hold anything, so only its type is logged
             name = getattr(hook, "__qualname__", type(hook).__qualname__)
-            _logger.warning(
-                "kis_retry.hook_failed",
-                extra={"kis_hook": name, "kis_name": event.name, "kis_error": type(error).__name__},
-            )
+            warn("hook_failed", hook=name, event=event.name, error=type(error).__name__)
 
 
 def level_of(event: RefreshEvent) -> int:
@@ -124,8 +128,34 @@ def level_of(event: RefreshEvent) -> int:
     return level
 
 
+def warn(name: str, /, **found: object) -> None:
+    """
+    Log a warning that is no event, in the shape of one: `kis_retry.<name>` and its fields, which are in `extra` too.
+
+    Only what may be logged may be given: no tokens, no text of somebody else's error.
+    """
+    extra = {"kis_name": name, **{f"kis_{key}": value for key, value in found.items()}}
+    _logger.warning(_message(f"kis_retry.{name}", found), extra=extra)
+
+
 def _log(event: RefreshEvent) -> None:
     level = level_of(event)
     if _logger.isEnabledFor(level):
-        extra = {f"kis_{name}": getattr(event, name) for name in _FIELDS}
-        _logger.log(level, _MESSAGES[event.name], extra=extra)
+        found = {name: getattr(event, name) for name in _FIELDS}
+        extra = {f"kis_{name}": value for name, value in found.items()}
+        del found["name"]
+        _logger.log(level, _message(_MESSAGES[event.name], found), extra=extra)
+
+
+def _message(name: str, found: dict[str, object]) -> str:
+    """A constant name, then ` key=value` for each field that is set, so that plain logging tells the story."""
+    return name + "".join(f" {key}={_text(value)}" for key, value in found.items() if value is not None)
+
+
+def _text(value: object) -> str:
+    """A value as one word; one with spaces in it is quoted, so that a line is one line and can be taken apart."""
+    if isinstance(value, float):
+        return str(round(value, 3))
+    text = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    plain = text.isprintable()
+    return text if plain and text and not {" ", '"'} & set(text) else json.dumps(text, ensure_ascii=not plain)

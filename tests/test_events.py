@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import subprocess
+import sys
 import typing
 from dataclasses import FrozenInstanceError, fields
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kis_retry import KisClient, RefreshEvent, on_event
-from kis_retry.events import EVENT_NAMES, EventName, emit, level_of
+from kis_retry.events import EVENT_NAMES, EventName, emit, level_of, warn
 from kis_retry.testing import KisGateway
 
 FULL = RefreshEvent(
@@ -25,6 +31,7 @@ FULL = RefreshEvent(
     source="issued",
     elapsed=0.25,
     error="TokenIssueError",
+    rate=18.0,
 )
 LEVELS = {
     "token_expired": logging.INFO,
@@ -32,9 +39,15 @@ LEVELS = {
     "token_adopted": logging.INFO,
     "token_refresh_failed": logging.ERROR,
     "token_issue_waiting": logging.WARNING,
+    "call_retried": logging.INFO,
     "call_recovered": logging.INFO,
     "call_given_up": logging.WARNING,
+    "rate_lowered": logging.WARNING,
+    "rate_raised": logging.INFO,
 }
+
+FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|[^ ]+)')
+"""A field of a message: a word, or a text in quotes."""
 
 every_name = pytest.mark.parametrize("name", EVENT_NAMES)
 
@@ -65,6 +78,7 @@ def test_an_event_has_the_allowed_fields_and_no_other() -> None:
         "source",
         "elapsed",
         "error",
+        "rate",
     ]
 
 
@@ -149,11 +163,14 @@ def test_a_hook_that_raises_is_logged_without_its_text_and_the_others_still_hear
     for end in ends:
         end()
     assert heard == [FULL]
-    (record,) = [record for record in log.records if record.getMessage() == "kis_retry.hook_failed"]
+    (record,) = [record for record in log.records if vars(record)["kis_name"] == "hook_failed"]
     assert record.levelno == logging.WARNING
     said = vars(record)
     assert said["kis_hook"].endswith("careless")
-    assert (said["kis_name"], said["kis_error"]) == ("token_refreshed", "LookupError")
+    assert (said["kis_event"], said["kis_error"]) == ("token_refreshed", "LookupError")
+    assert (
+        record.getMessage() == f"kis_retry.hook_failed hook={said['kis_hook']} event=token_refreshed error=LookupError"
+    )
     assert record.exc_info is None
     assert not any("the-token-that-the-hook-knew" in str(value) for value in said.values())
 
@@ -209,6 +226,89 @@ def test_a_failure_while_the_token_is_good_is_never_more_than_a_warning(name: Ev
     assert level_of(RefreshEvent(name=name, expires_at=good)) == min(LEVELS[name], logging.WARNING)
     assert level_of(RefreshEvent(name=name, expires_at=over)) == LEVELS[name]
     assert level_of(RefreshEvent(name=name)) == LEVELS[name]
+
+
+def test_the_message_is_the_name_and_every_field_that_is_set(log: pytest.LogCaptureFixture) -> None:
+    emit(FULL)
+    emit(RefreshEvent(name="rate_lowered", rate=3))
+    assert [record.getMessage() for record in log.records] == [
+        (
+            "kis_retry.token_refreshed callable=Batch.fetch_price attempt=2 msg_cd=EGW00123 token=0a1b2c3d"
+            " previous_token=4e5f6a7b expires_at=2026-11-24T00:00:00+00:00 source=issued elapsed=0.25"
+            " error=TokenIssueError rate=18.0"
+        ),
+        "kis_retry.rate_lowered rate=3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(60.0, "60.0"), (0.25, "0.25"), (0.0004, "0.0"), (12.34567, "12.346"), (0, "0")]
+)
+def test_seconds_are_said_to_the_millisecond(log: pytest.LogCaptureFixture, seconds: float, said: str) -> None:
+    emit(RefreshEvent(name="token_issue_waiting", elapsed=seconds))
+    assert log.records[0].getMessage() == f"kis_retry.token_issue_waiting elapsed={said}"
+
+
+def test_a_log_set_up_with_basic_config_tells_the_story_of_an_expiry() -> None:
+    script = """
+import logging
+from kis_retry import KisClient, MemoryTokenStore, TokenManager
+from kis_retry.testing import KisGateway
+
+logging.basicConfig(level=logging.INFO)
+with KisGateway() as gateway:
+    client = KisClient(tokens=TokenManager(gateway.credentials, store=MemoryTokenStore()))
+    client.fetch_domestic_price("005930")
+    gateway.expire()
+    client.fetch_domestic_price("005930")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("INFO:kis_retry:")]
+    expired, refreshed, recovered = (dict(FIELD.findall(line)) for line in lines)
+    assert [line.split()[0] for line in lines] == [
+        "INFO:kis_retry:kis_retry.token_expired",
+        "INFO:kis_retry:kis_retry.token_refreshed",
+        "INFO:kis_retry:kis_retry.call_recovered",
+    ]
+    assert {story["callable"] for story in (expired, refreshed, recovered)} == {"KisClient.fetch_domestic_price"}
+    assert (expired["msg_cd"], expired["attempt"], recovered["attempt"]) == ("EGW00123", "1", "2")
+    assert expired["token"] == refreshed["previous_token"] != refreshed["token"]
+    assert refreshed["source"] == "issued"
+    assert datetime.fromisoformat(refreshed["expires_at"]).tzinfo is not None
+    assert float(refreshed["elapsed"]) < 60
+
+
+def test_a_warning_that_is_no_event_has_the_shape_of_one(log: pytest.LogCaptureFixture) -> None:
+    warn("store_unavailable", store="FileTokenStore('/a')", operation="load", error=None)
+    (record,) = log.records
+    assert (record.name, record.levelno) == ("kis_retry", logging.WARNING)
+    assert record.getMessage() == "kis_retry.store_unavailable store=FileTokenStore('/a') operation=load"
+    said = {name: value for name, value in vars(record).items() if name.startswith("kis_")}
+    assert said == {
+        "kis_name": "store_unavailable",
+        "kis_store": "FileTokenStore('/a')",
+        "kis_operation": "load",
+        "kis_error": None,
+    }
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(first=st.text(), second=st.text())
+def test_whatever_a_field_holds_a_message_is_one_line_and_can_be_taken_apart(first: str, second: str) -> None:
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]  # a handler of one line
+    logger = logging.getLogger("kis_retry")
+    logger.addHandler(handler)
+    try:
+        warn("something", first=first, second=second)
+    finally:
+        logger.removeHandler(handler)
+    (message,) = heard
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+    found = {key: json.loads(text) if text.startswith('"') else text for key, text in FIELD.findall(message)}
+    assert found == {"first": first, "second": second}
 
 
 @pytest.mark.parametrize("event", [FULL, RefreshEvent(name="call_given_up")])

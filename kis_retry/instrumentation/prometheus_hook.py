@@ -21,8 +21,11 @@ _USUAL = (
     ("token_adopted", "store", ""),
     ("token_refresh_failed", "", "TokenIssueError"),
     ("token_issue_waiting", "", "TokenIssueLimited"),
+    ("call_retried", "", ""),
     ("call_recovered", "", ""),
     ("call_given_up", "", ""),
+    ("rate_lowered", "", ""),
+    ("rate_raised", "", ""),
 )
 _ERRORS = frozenset(("", *errors.__all__, "ConnectionError", "ConnectTimeout", "ReadTimeout", "HTTPError"))
 _TIMED = frozenset(("token_refreshed", "token_adopted", "token_refresh_failed"))
@@ -56,7 +59,7 @@ class PrometheusHook:
         self._registry = library.REGISTRY if registry is None else registry
         self._events = library.Counter(
             "kis_retry_events_total",
-            "What happened to tokens and to calls that met a dead one.",
+            "What happened to tokens, to calls that did not go well at once, and to the pace.",
             ("event", "source", "error"),
             registry=self._registry,
         )

@@ -21,9 +21,9 @@ class StructlogHook:
     Say every event to structlog, for `on_event(StructlogHook())`. Needs the extra `structlog`.
 
     The event is `kis_retry.<name>`, constant and in the past tense, at the level it has in the standard log; beside it
-    stand the fields of `RefreshEvent` that have a value, `expires_at` as ISO 8601 text and `elapsed` in seconds. Tokens
-    are fingerprints. The standard logger `kis_retry` goes on saying the same, and what is no event besides; a program
-    whose structlog renders standard log records too needs no hook.
+    stand the fields of `RefreshEvent` that have a value, `expires_at` as ISO 8601 text, `elapsed` in seconds and `rate`
+    in calls a second. Tokens are fingerprints. The standard logger `kis_retry` goes on saying the same, and what is no
+    event besides; a program whose structlog renders standard log records too needs no hook.
 
     Args:
         logger: anything with `info`, `warning` and `error` as structlog has them; without one,

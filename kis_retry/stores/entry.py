@@ -7,11 +7,11 @@ again, the next failure is worth a warning again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..events import warn
 from ..token import AccessToken
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["StoreEntry"]
 
 T = TypeVar("T")
-_logger = logging.getLogger("kis_retry")
+_DEPTH = 8  # causes of an error that are looked at; a chain may be a ring
 
 
 class StoreEntry:
@@ -79,10 +79,23 @@ def _enter(store: TokenStore, key: str, timeout: float, lease: float) -> tuple[A
 
 
 def _warn(store: TokenStore, operation: str, error: Exception) -> None:
-    reason = type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        reason = f"{reason}: {error.strerror}"
-    _logger.warning(
-        "kis_retry.store_unavailable",
-        extra={"kis_store": type(store).__name__, "kis_operation": operation, "kis_error": reason},
-    )
+    warn("store_unavailable", store=_shown(store), operation=operation, error=_cause(error))
+
+
+def _shown(store: TokenStore) -> str:
+    """A store of this package as its `repr`; another's as its class, since its `repr` may show a password."""
+    written_in = getattr(type(store).__repr__, "__module__", "")
+    return repr(store) if written_in.startswith("kis_retry.stores.") else type(store).__qualname__
+
+
+def _cause(error: Exception) -> str:
+    """The type of an error, and what the operating system said; an engine's own text may hold anything."""
+    name = type(error).__name__
+    link: BaseException | None = error
+    for _ in range(_DEPTH):
+        if link is None:
+            break
+        if isinstance(link, OSError) and link.strerror:
+            return f"{name}: {link.strerror}"
+        link = link.__cause__ or link.__context__
+    return name

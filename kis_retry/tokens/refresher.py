@@ -7,7 +7,6 @@ lock (has another process, or another machine, renewed it?). Only who comes thro
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..context import CURRENT
 from ..errors import TokenIssueError, TokenIssueLimited
-from ..events import RefreshEvent, emit
+from ..events import RefreshEvent, emit, warn
 from ..policy import RetryPolicy
 from ..retrying import MINUTE, issue_retrying
 from ..stores.entry import StoreEntry
@@ -32,7 +31,6 @@ __all__ = ["TokenRefresher"]
 
 _GLANCE = 0.5  # seconds between two looks into the store while waiting for somebody else's token
 _REMEMBERED = 64  # values; far more than one process sees in its life, and a bound all the same
-_logger = logging.getLogger("kis_retry")
 
 
 class TokenRefresher:
@@ -229,9 +227,7 @@ class TokenRefresher:
         self._failure = None
         held = hold(token, margin=self._policy().refresh_margin, now=time.time(), issued=issued)
         if issued and held.expired_at != token.expires:
-            _logger.warning(
-                "kis_retry.clock_ahead", extra={"kis_token": token.fingerprint, "kis_expires_at": token.expires_at}
-            )
+            warn("clock_ahead", token=token.fingerprint, expires_at=token.expires_at)
         self.held = held
 
     # Without a refusal: past the expiry, and ahead of it.

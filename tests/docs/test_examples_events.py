@@ -62,7 +62,8 @@ def test_the_prometheus_example_counts_two_expiries() -> None:
 
 def test_the_json_example_prints_one_object_a_line() -> None:
     entries = [json.loads(line) for line in run(example("json_log_lines.py"))]
-    assert [entry["message"] for entry in entries] == STORY
+    assert [f"kis_retry.{entry['kis_name']}" for entry in entries] == STORY
+    assert ["message" in entry for entry in entries] == [False] * 3
     assert all(None not in entry.values() for entry in entries)
     assert entries[0]["kis_token"] == entries[1]["kis_previous_token"]
 

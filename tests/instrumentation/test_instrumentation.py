@@ -37,6 +37,7 @@ FULL = RefreshEvent(
     source="issued",
     elapsed=0.25,
     error="TokenIssueError",
+    rate=18.0,
 )
 STORY = ["token_expired", "token_refreshed", "call_recovered"]
 

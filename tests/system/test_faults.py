@@ -111,7 +111,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """The operations of the store that were warned of."""
 
     def operations() -> list[str]:
-        found = [record for record in caplog.records if record.getMessage() == "kis_retry.store_unavailable"]
+        found = [record for record in caplog.records if vars(record)["kis_name"] == "store_unavailable"]
         return [str(vars(record)["kis_operation"]) for record in found]
 
     return operations
@@ -632,5 +632,8 @@ def test_a_clock_ahead_of_every_expiry_is_said(
     clock.skew = 48 * 3_600
     client = make()
     assert [call(client) for _ in range(20)] == [GOOD] * 20
-    assert [record.getMessage() for record in caplog.records] == ["kis_retry.clock_ahead"]
+    (record,) = caplog.records
+    name, token, expires_at = record.getMessage().split(" ")
+    assert (name, token) == ("kis_retry.clock_ahead", f"token={client.tokens.token().fingerprint}")
+    assert expires_at == f"expires_at={vars(record)['kis_expires_at'].isoformat(timespec='seconds')}"
     assert events == []

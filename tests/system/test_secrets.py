@@ -332,7 +332,7 @@ def test_no_secret_is_ever_said(caplog: pytest.LogCaptureFixture, capfd: Any, tm
         "call_recovered",
         "call_given_up",
     }
-    said = {(record.levelname, record.getMessage()) for record in caplog.records}
+    said = {(record.levelname, record.getMessage().partition(" ")[0]) for record in caplog.records}
     assert {("WARNING", "kis_retry.hook_failed"), ("WARNING", "kis_retry.store_unavailable")} <= said
     assert {("ERROR", "kis_retry.token_refresh_failed"), ("WARNING", "kis_retry.token_refresh_failed")} <= said
     assert any(record.name.startswith("urllib3") for record in caplog.records)

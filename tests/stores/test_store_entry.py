@@ -1,0 +1,97 @@
+"""A store that fails is one warning, which names the store and the cause, and never a call's failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kis_retry import AccessToken, FileTokenStore, MemoryTokenStore, RedisTokenStore, TokenStore
+from kis_retry.stores.entry import StoreEntry
+
+PASSWORD = "r3d1s-p4ssw0rd"
+
+
+class Failing(MemoryTokenStore):
+    """Raises what it is given wherever it is asked."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def load(self, key: str) -> AccessToken | None:
+        raise self.error
+
+
+class Foreign:
+    """Somebody else's store, whose `repr` shows what nobody may see."""
+
+    def load(self, key: str) -> AccessToken | None:
+        raise LookupError(PASSWORD)
+
+    def __repr__(self) -> str:
+        return f"Foreign(password={PASSWORD!r})"
+
+
+class Unshowable(Foreign):
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def warned(caplog: pytest.LogCaptureFixture, store: Any) -> str:
+    assert StoreEntry(store, "key").load() is None
+    (record,) = caplog.records
+    assert vars(record)["kis_name"] == "store_unavailable"
+    assert PASSWORD not in str(vars(record))
+    return record.getMessage()
+
+
+def test_a_folder_that_cannot_be_read_is_named_with_what_the_system_said(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = FileTokenStore(tmp_path / "file" / "cache")
+    cause = f"NotADirectoryError: {os.strerror(errno.ENOTDIR)}"
+    assert warned(caplog, store) == f'kis_retry.store_unavailable store={store!r} operation=load error="{cause}"'
+    assert str(tmp_path) in caplog.text
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as bound_but_deaf:
+        bound_but_deaf.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{bound_but_deaf.getsockname()[1]}/0"
+        said = warned(caplog, RedisTokenStore(f"redis://somebody:{PASSWORD}@{place}"))
+    assert f"store=RedisTokenStore('redis://{place}') operation=load" in said
+    assert said.endswith(f'error="ConnectionError: {os.strerror(errno.ECONNREFUSED)}"')
+
+
+@pytest.mark.parametrize("store", [Foreign(), Unshowable()])
+def test_a_store_of_another_hand_is_named_by_its_class_and_its_error_by_its_type(
+    caplog: pytest.LogCaptureFixture, store: Foreign
+) -> None:
+    said = f"kis_retry.store_unavailable store={type(store).__name__} operation=load error=LookupError"
+    assert warned(caplog, store) == said
+
+
+def test_the_text_of_an_error_is_never_said(caplog: pytest.LogCaptureFixture) -> None:
+    error = ValueError(PASSWORD)
+    error.__cause__ = OSError(PASSWORD)
+    assert warned(caplog, Failing(error)).endswith(" error=ValueError")
+
+
+def test_causes_that_go_in_a_ring_are_looked_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = ValueError(), LookupError()
+    one.__cause__, other.__cause__ = other, one
+    assert warned(caplog, Failing(one)).endswith(" error=ValueError")
+
+
+def test_a_store_that_fails_is_warned_of_once_until_it_works_again(caplog: pytest.LogCaptureFixture) -> None:
+    store = Failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    entry = StoreEntry(store, "key")
+    assert [entry.load(), entry.load()] == [None, None]
+    assert len(caplog.records) == 1
+    assert isinstance(store, TokenStore)
