@@ -23,8 +23,9 @@ TARGET = Path(__file__).with_name("reference.md")
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 
 OURS = "kis_retry"
-FOR_DOORS = frozenset(("claim", "receive", "resume", "peek", "issued", "current_unless", "replace"))
-"""Methods of `KisGateway` that its HTTP and mocked doors call, and of `TokenManager` that calls under way ask."""
+FOR_DOORS = frozenset(("claim", "receive", "resume"))
+FOR_CALLS = frozenset(("peek", "issued", "current_unless", "replace", "renewal_due", "successor_of", "note_refused"))
+"""Methods of `KisGateway` for its HTTP and mocked doors, and of `TokenManager` for the calls under way."""
 
 HEAD = """\
 # Reference
@@ -58,7 +59,7 @@ def reference() -> str:
 
 def members(cls: type) -> Iterator[Member]:
     """The public methods and properties of a class, in the order of their definition, its own before inherited ones."""
-    seen = set(FOR_DOORS)
+    seen = {*FOR_DOORS, *FOR_CALLS}
     for owner in cls.__mro__:
         for name, value in vars(owner).items() if owner.__module__.startswith(OURS) else ():
             kind, function = _kind_of(value)

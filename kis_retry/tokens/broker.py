@@ -11,7 +11,7 @@ from typing import Any
 
 from ..policy import RetryPolicy
 from ..token import AccessToken, bare
-from .source import NEVER, NonBlockingSource, Replacement, companion
+from .source import NEVER, NonBlockingSource, Replacement, companion, note
 
 __all__ = ["BrokerSource", "broker_source"]
 
@@ -23,6 +23,7 @@ class BrokerSource(NonBlockingSource):
         # Weak, since the wrapper is kept beside the broker and must not keep it alive.
         self._broker = weakref.ref(broker)
         self._issuing = threading.Lock()  # guards issue_access_token: one thread asks, the others look again
+        self._refused: dict[str, None] = {}
         self._finished = 0  # issues that ended, well or badly
         self._failure: Exception | None = None
         self._failed_at = 0.0  # on the monotonic clock
@@ -33,15 +34,26 @@ class BrokerSource(NonBlockingSource):
     def peek(self) -> AccessToken | None:
         return self._held()
 
+    def renewal_due(self) -> bool:
+        return False
+
     def issued(self, value: str) -> bool:  # the library's own token is never this source's
         return False
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         held = self._held()
-        return held if held is not None and held.value != rejected else None
+        return held if held is not None and held.value != rejected and held.value not in self._refused else None
+
+    def successor_of(self, value: str) -> AccessToken | None:
+        return self.current_unless(value) if value in self._refused else None
+
+    def note_refused(self, value: str) -> None:
+        note(self._refused, value)
 
     def replace(self, rejected: str | None) -> Replacement:
         seen = self._finished
+        if rejected is not None:
+            self.note_refused(rejected)
         with self._issuing:
             held = self.current_unless(rejected)
             if held is not None:
@@ -68,6 +80,7 @@ class BrokerSource(NonBlockingSource):
             self._failure, self._failed_at = error, time.monotonic()
             raise
         else:
+            self._refused.pop(held.value, None)
             return held
         finally:
             self._finished += 1

@@ -8,8 +8,8 @@ token; past the expiry everybody waits.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from ..token import AccessToken
 
@@ -24,7 +24,8 @@ class Freshness(Enum):
     EXPIRED = "expired"
 
 
-class CachedToken(NamedTuple):
+@dataclass
+class CachedToken:
     """A token in memory, and the two instants (seconds since the epoch) at which its window changes."""
 
     token: AccessToken
@@ -36,6 +37,10 @@ class CachedToken(NamedTuple):
         if now < self.stale_at:
             return Freshness.FRESH
         return Freshness.STALE if now < self.expired_at else Freshness.EXPIRED
+
+    def mark_refused(self) -> None:
+        """KIS refused it: whatever its stamp says, it counts as expired."""
+        self.stale_at = self.expired_at = -math.inf
 
 
 def hold(token: AccessToken, *, margin: float, now: float, issued: bool) -> CachedToken:

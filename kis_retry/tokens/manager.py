@@ -167,6 +167,10 @@ class TokenManager(NonBlockingSource):
         """Give the token in memory if it needs no renewal; None otherwise. Never blocks."""
         return self._refresher.peek()
 
+    def renewal_due(self) -> bool:
+        """Say whether a token is in memory that is to be renewed before it is used. Never blocks."""
+        return self._refresher.renewal_due()
+
     def issued(self, value: str) -> bool:
         """Say whether `value` has ever been the token here. Never blocks."""
         return self._refresher.issued(value)
@@ -174,6 +178,14 @@ class TokenManager(NonBlockingSource):
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         """Give the token in memory if it is alive and not `rejected`. Never blocks."""
         return self._refresher.current_unless(rejected)
+
+    def successor_of(self, value: str) -> AccessToken | None:
+        """Give the live token in memory where `value` was the token here, or refused, and is no more. Never blocks."""
+        return self._refresher.successor_of(value)
+
+    def note_refused(self, value: str) -> None:
+        """Take note that KIS refused `value`; a token in memory counts as expired from then on. Never blocks."""
+        self._refresher.note_refused(value)
 
     def replace(self, rejected: str | None) -> Replacement:
         """Do what `refresh` does, without its event, and say where the token came from."""

@@ -22,7 +22,7 @@ from ..stores.entry import StoreEntry
 from ..token import AccessToken
 from .freshness import CachedToken, Freshness, hold
 from .issuer import TokenIssuer
-from .source import Replacement
+from .source import Replacement, note
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["TokenRefresher"]
 
 _GLANCE = 0.5  # seconds between two looks into the store while waiting for somebody else's token
-_REMEMBERED = 64  # values; far more than one process sees in its life, and a bound all the same
 
 
 class TokenRefresher:
@@ -81,12 +80,28 @@ class TokenRefresher:
         waived = self._lock.locked() or time.monotonic() < self._early_after
         return held.token if waived and now < held.expired_at else None
 
+    def renewal_due(self) -> bool:
+        """Whether there is a token in memory, and this caller should renew it before it is used."""
+        return self.held is not None and self.peek() is None
+
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         """The token in memory, if it is another one and alive."""
         held = self.held
         if held is None or held.token.value == rejected or time.time() >= held.expired_at:
             return None
         return held.token
+
+    def successor_of(self, value: str) -> AccessToken | None:
+        """The token in memory, if it is alive, and `value` is an earlier one or a refused one."""
+        known = value in self._handed or value in self._refused
+        return self.current_unless(value) if known else None
+
+    def note_refused(self, value: str) -> None:
+        """KIS refused `value`: it is neither handed out as good nor taken from the store again."""
+        note(self._refused, value)
+        held = self.held
+        if held is not None and held.token.value == value:
+            held.mark_refused()
 
     def replace(self, rejected: str | None) -> Replacement:
         """
@@ -124,12 +139,13 @@ class TokenRefresher:
         """Have KIS forget the shared token, then forget it here and in the store; False where there is none."""
         place = self._place()
         with self._lock, self._store_lock():
-            known = [token for token in (self.held and self.held.token, place.load()) if token is not None]
+            held = self.held.token if self.held is not None else None
+            known = [token for token in (held, place.load()) if token is not None]
             if not known:
                 return False
             token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
             self._issuer.revoke(token, self._policy().issue_timeout)
-            _note(self._refused, token.value)
+            note(self._refused, token.value)
             self.held = None
             place.delete()
             return True
@@ -150,7 +166,7 @@ class TokenRefresher:
 
     def _refresh_locked(self, rejected: str | None) -> Replacement:
         if rejected is not None:
-            _note(self._refused, rejected)
+            self.note_refused(rejected)
         try:
             return self._adopt(rejected) or self._ask(rejected)
         except TokenIssueError as error:
@@ -223,7 +239,7 @@ class TokenRefresher:
         return self._place().lock(timeout=lease + 5 if timeout is None else timeout, lease=lease)
 
     def _hold(self, token: AccessToken, *, issued: bool) -> None:
-        _note(self._handed, token.value)
+        note(self._handed, token.value)
         self._failure = None
         held = hold(token, margin=self._policy().refresh_margin, now=time.time(), issued=issued)
         if issued and held.expired_at != token.expires:
@@ -264,13 +280,6 @@ class TokenRefresher:
             return False
         self._hold(token, issued=False)
         return True
-
-
-def _note(values: dict[str, None], value: str) -> None:
-    values.pop(value, None)
-    values[value] = None
-    while len(values) > _REMEMBERED:
-        values.pop(next(iter(values)), None)
 
 
 def _copy(error: TokenIssueError) -> TokenIssueError:

@@ -88,6 +88,11 @@ class NonBlockingSource(ABC):
         ...
 
     @abstractmethod
+    def renewal_due(self) -> bool:
+        """Whether a token was handed out before, and is to be renewed before it is used again. Never blocks."""
+        ...
+
+    @abstractmethod
     def issued(self, value: str) -> bool:
         """Whether this source has handed `value` out; what it has not is somebody else's and left alone."""
         ...
@@ -95,6 +100,21 @@ class NonBlockingSource(ABC):
     @abstractmethod
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         """A usable token from memory that is not `rejected`."""
+        ...
+
+    @abstractmethod
+    def successor_of(self, value: str) -> AccessToken | None:
+        """
+        The token to use instead of `value`, which this source knows to be superseded or refused.
+
+        None where `value` is the current one, where this source has nothing to do with it, or where no live token is
+        in memory.
+        """
+        ...
+
+    @abstractmethod
+    def note_refused(self, value: str) -> None:
+        """Take note that KIS refused `value`: from now on it is neither a usable token nor adopted from a store."""
         ...
 
     @abstractmethod
@@ -106,6 +126,14 @@ class NonBlockingSource(ABC):
     def replace(self, rejected: str | None) -> Replacement:
         """As `TokenSource.refresh`, given the bare value (None: unknown), and saying where the new one is from."""
         ...
+
+
+def note(values: dict[str, None], value: str) -> None:
+    """Put `value` at the end of `values`, and drop the oldest where there are too many."""
+    values.pop(value, None)
+    values[value] = None
+    while len(values) > _REMEMBERED:
+        values.pop(next(iter(values)), None)
 
 
 def is_source(value: object) -> bool:
@@ -125,6 +153,7 @@ class _History:
 
     def __init__(self, _source: object) -> None:
         self.handed: dict[str, AccessToken] = {}
+        self.refused: dict[str, None] = {}
         self.last: AccessToken | None = None
 
     def remember(self, token: AccessToken) -> AccessToken:
@@ -140,7 +169,7 @@ class TrackingSource(NonBlockingSource):
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
-        self._memory = companion(source, _memories, _History)
+        self._history = companion(source, _memories, _History)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrackingSource) and other._source is self._source
@@ -149,25 +178,38 @@ class TrackingSource(NonBlockingSource):
         return id(self._source)
 
     def token(self) -> AccessToken:
-        return self._memory.remember(self._source.token())
+        return self._history.remember(self._source.token())
 
     def peek(self) -> AccessToken | None:
-        last = self._memory.last
-        return last if last is not None and time.time() < last.expires else None
+        last = self._history.last
+        usable = last is not None and time.time() < last.expires and last.value not in self._history.refused
+        return last if usable else None
+
+    def renewal_due(self) -> bool:
+        return self._history.last is not None and self.peek() is None
 
     def issued(self, value: str) -> bool:
-        return value in self._memory.handed
+        return value in self._history.handed
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         last = self.peek()
         return last if last is not None and last.value != rejected else None
 
+    def successor_of(self, value: str) -> AccessToken | None:
+        known = value in self._history.handed or value in self._history.refused
+        return self.current_unless(value) if known else None
+
+    def note_refused(self, value: str) -> None:
+        note(self._history.refused, value)
+
     def replace(self, rejected: str | None) -> Replacement:
-        before = self._memory.last
+        before = self._history.last
         if rejected is None:
             return Replacement(self.token(), "memory")
-        refused = self._memory.handed.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
-        token = self._memory.remember(self._source.refresh(refused))
+        self.note_refused(rejected)
+        refused = self._history.handed.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
+        token = self._history.remember(self._source.refresh(refused))
+        self._history.refused.pop(token.value, None)
         seen = before is not None and before.value == token.value
         return Replacement(token, "memory" if seen and token.value != rejected else "issued")
 

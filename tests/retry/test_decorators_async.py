@@ -274,7 +274,7 @@ async def test_tasks_go_on_with_a_good_token_while_one_renews_it_early(gateway: 
     with KisGateway(lifetime=3600) as short:
         manager = TokenManager(short.credentials, store=MemoryTokenStore(), policy=policy)
         token = manager.token()
-        manager._refresher.held = manager._refresher.held._replace(stale_at=0.0)  # type: ignore[union-attr]  # it is held
+        manager._refresher.held.stale_at = 0.0  # type: ignore[union-attr]  # it is held
         short.hang("tokens", 1, seconds=0.3)
         others: list[str] = []
 
