@@ -24,7 +24,9 @@ MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 
 OURS = "kis_retry"
 FOR_DOORS = frozenset(("claim", "receive", "resume"))
-FOR_CALLS = frozenset(("peek", "issued", "current_unless", "replace", "renewal_due", "successor_of", "note_refused"))
+FOR_CALLS = frozenset(
+    ("peek", "issued", "current_unless", "replace", "renewal_due", "is_new", "successor_of", "note_refused")
+)
 """Methods of `KisGateway` for its HTTP and mocked doors, and of `TokenManager` for the calls under way."""
 
 HEAD = """\
@@ -34,7 +36,7 @@ Every public name of kis-retry, made from the docstrings by `docs/make_reference
 """
 SECTIONS = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises"}
 ALIASES = {
-    "Answer": "dict[str, Any]",
+    "Payload": "dict[str, Any]",
     "EventName": f"Literal{list(EVENT_NAMES)}",
     "Hook": "Callable[[RefreshEvent], object]",
     "Where": 'Literal["calls", "tokens"]',

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         is_transient_response,
     )
     from .policy import RetryPolicy
-    from .retry.decorators import refresh_on_expired_token
+    from .retry.decorators import refresh_on_expired_token, retry_on_transient_error
     from .stores.base import TokenStore
     from .stores.file import FileTokenStore
     from .stores.memory import MemoryTokenStore
@@ -58,6 +58,7 @@ __all__ = [
     "on_event",
     "protect",
     "refresh_on_expired_token",
+    "retry_on_transient_error",
     "unprotect",
 ]
 
@@ -75,7 +76,7 @@ _MODULES = {
         "is_transient_response",
     ),
     ".policy": ("RetryPolicy",),
-    ".retry.decorators": ("refresh_on_expired_token",),
+    ".retry.decorators": ("refresh_on_expired_token", "retry_on_transient_error"),
     ".stores.base": ("TokenStore",),
     ".stores.file": ("FileTokenStore",),
     ".stores.memory": ("MemoryTokenStore",),

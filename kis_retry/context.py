@@ -1,59 +1,198 @@
 """
-Which protected call is under way here: one `Scope` for each, linked to the one around it.
+The calls under way: one `Call` for each decorated function that is running, linked to the one around it.
 
 Kept in a context variable, so threads and tasks have their own, while a function called in a worker thread or a task
-by a protected one knows whom it works for.
+that carries the context knows whom it works for.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .token import AccessToken
+__all__ = ["CURRENT", "Call", "Sighting", "bypassed", "current_call", "is_bypassed"]
 
-__all__ = ["CURRENT", "Scope"]
+SAFE_METHODS = frozenset(("GET", "HEAD"))
+"""Methods that act on nothing (RFC 9110, section 9.2.1), as far as KIS has them."""
+
+HARMLESS_PATHS = ("/uapi/hashkey",)
+"""Posted to, and yet no order: KIS computes a hash of the body and keeps nothing (API page Hashkey)."""
+
+_numbers = itertools.count(1)
 
 
-class Scope:
+class Sighting:
     """
-    What is known of a protected call while it runs.
+    One request to the API as it was seen on the wire, and what became of it.
+
+    Attributes:
+        method: in upper case.
+        host: host and port, in lower case.
+        path: without the query.
+        app_key: its `appkey` header; None where there is none.
+        token: the bare token that it was sent with; None where there is none.
+        response: the answer, its body read; None before it came.
+        error: what was raised instead of an answer.
+        number: the order in which requests were sent and answers came.
+    """
+
+    __slots__ = ("app_key", "error", "host", "method", "number", "path", "response", "token")
+
+    def __init__(self, method: str, host: str, path: str, app_key: str | None, token: str | None) -> None:
+        self.method = method
+        self.host = host
+        self.path = path
+        self.app_key = app_key
+        self.token = token
+        self.response: Any = None
+        self.error: Exception | None = None
+        self.number = next(_numbers)
+
+    @property
+    def is_order(self) -> bool:
+        """Whether it may have been acted upon: anything but a read."""
+        return self.method not in SAFE_METHODS and not self.path.startswith(HARMLESS_PATHS)
+
+
+class Call:
+    """
+    What every call under way has, whatever may go wrong with it.
 
     Attributes:
         name: the qualified name of its function.
-        parent: the protected call that it is part of, or None.
-        watching: whether it, or one it is part of, wants to know the answers that `requests` and `httpx` receive.
-        handed: the last token that a `TokenManager` handed out inside it.
-        answer: the last API answer received inside it.
-        gave_up: whether a call inside it met a dead token and could not be helped.
-        helped: with which token the library behind it, having asked for another one, went on in this attempt.
+        parent: the call that it is part of, or None.
+        args, kwargs: the arguments of the next attempt.
+        attempt: which attempt this is, from 1.
+        exhausted: names of the causes that were met inside it and could not be mended.
+        failed: the last request that did not go well, in this attempt.
+        orders: requests that may have been acted upon, in all attempts. A list, since threads append to it.
+        seen: whether any request was seen on the wire, in this attempt.
+        finished: it has returned or raised; what it started may still run.
     """
 
-    __slots__ = ("answer", "gave_up", "handed", "helped", "name", "parent", "watching")
+    __slots__ = (
+        "_failed_at",
+        "_recovered",
+        "args",
+        "attempt",
+        "exhausted",
+        "failed",
+        "finished",
+        "kwargs",
+        "name",
+        "orders",
+        "parent",
+        "seen",
+    )
 
-    def __init__(self, name: str, parent: Scope | None, watching: bool) -> None:
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.name = name
-        self.parent = parent
-        self.watching: bool = watching or (parent is not None and parent.watching)
-        self.handed: AccessToken | None = None
-        self.answer: Any = None
-        self.gave_up = False
-        self.helped: str | None = None
+        self.parent = current_call()
+        self.args = args
+        self.kwargs = kwargs
+        self.attempt = 1
+        self.exhausted: frozenset[str] = frozenset()
+        self.failed: Sighting | None = None
+        self.orders: list[Sighting] = []
+        self.seen = False
+        self.finished = False
+        self._failed_at = 0
+        self._recovered = False
 
-    def tell_parents_it_gave_up(self) -> None:
-        """The innermost call handled the expiry; what it could not mend is not tried again further out."""
-        scope = self.parent
-        while scope is not None:
-            scope.gave_up = True
-            scope = scope.parent
+    def chain(self) -> Iterator[Call]:
+        """Give this call and those around it, as far as they still run."""
+        call: Call | None = self
+        while call is not None:
+            if not call.finished:
+                yield call
+            call = call.parent
 
-    def hear(self, answer: Any) -> None:
-        """Note an API answer, here and in every call around this one."""
-        scope: Scope | None = self
-        while scope is not None:
-            scope.answer = answer
-            scope = scope.parent
+    @property
+    def last_failed(self) -> Sighting | None:
+        """The last request of this attempt, where that is one that did not go well."""
+        return None if self._recovered else self.failed
+
+    def observe_sent(self, sighting: Sighting) -> None:
+        """Note a request that is about to go out."""
+        for call in self.chain():
+            call.seen = True
+            if sighting.is_order:
+                call.orders.append(sighting)
+
+    def observe_failed(self, sighting: Sighting, *, not_acted_upon: bool) -> None:
+        """Note a request that was refused or not answered; `not_acted_upon`: KIS refused it before it acts."""
+        number = next(_numbers)
+        for call in self.chain():
+            call.note_failed(sighting, number)
+            if not_acted_upon and sighting in call.orders:
+                call.orders.remove(sighting)
+
+    def observe_answered(self, sighting: Sighting) -> None:
+        """Note a request that went well."""
+        for call in self.chain():
+            call.note_answered(sighting)
+
+    def note_failed(self, sighting: Sighting, number: int) -> None:
+        """`observe_failed`, for this call alone; `number`: when the failure was known."""
+        self.failed, self._failed_at, self._recovered = sighting, number, False
+
+    def note_answered(self, sighting: Sighting) -> None:
+        """
+        `observe_answered`, for this call alone.
+
+        It shows that the function recovered from an earlier failure only if it was sent after that: of requests that
+        were on their way together, the good ones say nothing about the bad ones.
+        """
+        if self.failed is not None and sighting.number > self._failed_at:
+            self._recovered = True
+
+    def forget_outcome(self) -> None:
+        """Begin another attempt: what was seen so far no longer counts, except for orders."""
+        self.failed = None
+        self._recovered = self.seen = False
+
+    def mark_exhausted(self, cause: str) -> None:
+        """Have nobody further out try again what the innermost call could not mend."""
+        for call in self.chain():
+            call.exhausted |= {cause}
+
+    def handed_out(self, source: object, value: str) -> None:
+        """Be told that a token source handed out the token `value` inside this call."""
 
 
-CURRENT: ContextVar[Scope | None] = ContextVar("kis_retry_call", default=None)
+CURRENT: ContextVar[Call | None] = ContextVar("kis_retry_call", default=None)
+
+_BYPASSED = Call.__new__(Call)  # in the place of a call: what runs now is neither observed nor made again
+_BYPASSED.finished = False
+
+
+def current_call() -> Call | None:
+    """The innermost call under way here that still runs."""
+    call = CURRENT.get()
+    if call is _BYPASSED:
+        return None
+    while call is not None and call.finished:
+        call = call.parent
+    if call is not None:
+        # Cut out what has ended: coroutines that schedule each other would else chain their parents for ever.
+        while call.parent is not None and call.parent.finished:
+            call.parent = call.parent.parent
+    return call
+
+
+@contextmanager
+def bypassed() -> Iterator[None]:
+    """Let what runs inside pass the decorators and the observer: a refresh must not refresh itself."""
+    reset = CURRENT.set(_BYPASSED)
+    try:
+        yield
+    finally:
+        CURRENT.reset(reset)
+
+
+def is_bypassed() -> bool:
+    """Whether this is inside `bypassed`."""
+    return CURRENT.get() is _BYPASSED

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import requests
 
@@ -19,7 +19,9 @@ from ..credentials import Credentials
 from ..errors import ResponseError
 from ..judgement import is_token_expired_response
 from ..policy import RetryPolicy
+from ..retry.decoration import Options
 from ..retry.decorators import refresh_on_expired_token
+from ..retry.engine import decorate
 from ..sessions import leave_connections_to_parent
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager
@@ -28,20 +30,28 @@ from .endpoints import (
     EXCHANGES,
     PRICE_TRANSACTIONS,
     PRODUCT_TYPES,
-    Answer,
-    chosen,
-    date_of,
+    Payload,
     has_symbol,
     is_etf,
-    path_of,
-    symbol_of,
-    transaction_of,
+    is_unknown,
+    lookup,
+    valid_date,
+    valid_path,
+    valid_symbol,
+    valid_transaction,
 )
-from .session import Transport, checked_timeout
+from .session import ClientSession, valid_timeout
 
 __all__ = ["KisClient"]
 
 _clients: weakref.WeakSet[KisClient] = weakref.WeakSet()
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _request_by_request(method: _Method) -> _Method:
+    """Both decorators on one request, whose events carry the name of the method that makes it."""
+    return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, named_by_caller=True)))
 
 
 class KisClient:
@@ -77,14 +87,14 @@ class KisClient:
         self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
         self._given_policy = policy
         self._policy = policy
-        self._timeout = checked_timeout(timeout)
+        self._timeout = valid_timeout(timeout)
         self._given_session = session
         self._fixed_headers = {
             "content-type": "application/json",
             "appkey": self.credentials.app_key,
             "appsecret": self.credentials.app_secret,
         }
-        self._transport = Transport(self.credentials.base_url, self._timeout, session)
+        self._session = ClientSession(self.credentials.base_url, self._timeout, session)
         _clients.add(self)
 
     @classmethod
@@ -127,7 +137,7 @@ class KisClient:
         return (self.tokens.refresh(token) if force else token).bearer
 
     @refresh_on_expired_token
-    def get(self, path: str, tr_id: str, params: Mapping[str, str] | None = None) -> Answer:
+    def get(self, path: str, tr_id: str, params: Mapping[str, str] | None = None) -> Payload:
         """
         Ask any endpoint with `GET`.
 
@@ -141,10 +151,10 @@ class KisClient:
             ResponseError: the answer is not a JSON object.
             requests.RequestException: no answer.
         """
-        return self._ask("GET", path, tr_id, params=params)
+        return self._request("GET", path, tr_id, params=params)
 
     @refresh_on_expired_token
-    def post(self, path: str, tr_id: str, json: Mapping[str, Any] | None = None) -> Answer:
+    def post(self, path: str, tr_id: str, json: Mapping[str, Any] | None = None) -> Payload:
         """
         Send to any endpoint with `POST`: orders, for one.
 
@@ -161,10 +171,10 @@ class KisClient:
             ResponseError: the answer is not a JSON object.
             requests.RequestException: no answer.
         """
-        return self._ask("POST", path, tr_id, body=json if json is not None else {})
+        return self._request("POST", path, tr_id, body=json if json is not None else {})
 
     @refresh_on_expired_token
-    def fetch_domestic_price(self, symbol: str, symbol_type: str = "Stock") -> Answer:
+    def fetch_domestic_price(self, symbol: str, symbol_type: str = "Stock") -> Payload:
         """
         Ask for the current price of a domestic stock or ETF (주식현재가 시세).
 
@@ -175,12 +185,12 @@ class KisClient:
         Raises:
             ValueError: one of them is not that; nothing has been sent.
         """
-        tr_id = chosen("symbol_type", symbol_type, PRICE_TRANSACTIONS)
-        query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol_of(symbol)}
-        return self._ask("GET", "/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, params=query)
+        tr_id = lookup("symbol_type", symbol_type, PRICE_TRANSACTIONS)
+        query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": valid_symbol(symbol)}
+        return self._request("GET", "/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, params=query)
 
     @refresh_on_expired_token
-    def fetch_price_detail_oversea(self, symbol: str, country_code: str = "US") -> Answer:
+    def fetch_price_detail_oversea(self, symbol: str, country_code: str = "US") -> Payload:
         """
         Ask for the current price of an overseas stock in detail (해외주식 현재가상세).
 
@@ -194,18 +204,18 @@ class KisClient:
             ValueError: the symbol is blank or the country unknown, and nothing has been sent; or no exchange of the
                 country knows the symbol.
         """
-        exchanges = chosen("country_code", country_code, EXCHANGES)
+        exchanges = lookup("country_code", country_code, EXCHANGES)
         for exchange in exchanges:
-            query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol_of(symbol)}
-            answer = self._ask("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", params=query)
-            if is_token_expired_response(answer, self.policy.expired_codes):
-                return answer  # for the decorator to see; the next exchange would be refused as well
-            if answer.get("rt_cd") == "0" and has_symbol(answer):
+            query = {"AUTH": "", "EXCD": exchange, "SYMB": valid_symbol(symbol)}
+            answer = self._request(
+                "GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", params=query
+            )
+            if has_symbol(answer) or not is_unknown(answer):
                 return answer
         raise ValueError(f"no exchange of {country_code} ({', '.join(exchanges)}) knows the symbol {symbol!r}")
 
     @refresh_on_expired_token
-    def fetch_stock_info(self, symbol: str, country_code: str = "KR") -> Answer:
+    def fetch_stock_info(self, symbol: str, country_code: str = "KR") -> Payload:
         """
         Ask for the product information of a stock (상품기본조회).
 
@@ -218,16 +228,16 @@ class KisClient:
         Raises:
             ValueError: the symbol is blank or the country unknown; nothing has been sent.
         """
-        answer: Answer = {}
-        for product_type in chosen("country_code", country_code, PRODUCT_TYPES):
-            query = {"PDNO": symbol_of(symbol), "PRDT_TYPE_CD": product_type}
-            answer = self._ask("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", params=query)
+        answer: Payload = {}
+        for product_type in lookup("country_code", country_code, PRODUCT_TYPES):
+            query = {"PDNO": valid_symbol(symbol), "PRDT_TYPE_CD": product_type}
+            answer = self._request("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", params=query)
             if answer.get("rt_cd") != "7":
                 break
         return answer
 
     @refresh_on_expired_token
-    def fetch_search_stock_info(self, symbol: str, country_code: str = "KR") -> Answer:
+    def fetch_search_stock_info(self, symbol: str, country_code: str = "KR") -> Payload:
         """
         Ask for the details of a domestic stock (주식기본조회).
 
@@ -238,12 +248,12 @@ class KisClient:
         Raises:
             ValueError: the symbol is blank or the country another; nothing has been sent.
         """
-        chosen("country_code", country_code, {"KR": ()})
-        query = {"PDNO": symbol_of(symbol), "PRDT_TYPE_CD": "300"}
-        return self._ask("GET", "/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", params=query)
+        lookup("country_code", country_code, {"KR": ()})
+        query = {"PDNO": valid_symbol(symbol), "PRDT_TYPE_CD": "300"}
+        return self._request("GET", "/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", params=query)
 
     @refresh_on_expired_token
-    def fetch_ipo_schedule(self, from_date: str | None = None, to_date: str | None = None, symbol: str = "") -> Answer:
+    def fetch_ipo_schedule(self, from_date: str | None = None, to_date: str | None = None, symbol: str = "") -> Payload:
         """
         Ask for the schedule of public offerings (예탁원정보 공모주청약일정).
 
@@ -256,16 +266,16 @@ class KisClient:
             ValueError: a date is malformed, or the first is after the last; nothing has been sent.
         """
         today = datetime.now(SEOUL).replace(tzinfo=None)
-        first = date_of("from_date", from_date) if from_date else today
-        last = date_of("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
+        first = valid_date("from_date", from_date) if from_date else today
+        last = valid_date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
         if first.date() > last.date():
             raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
         query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
         path = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
-        return self._ask("GET", path, "HHKDB669108C0", params=query, custtype="P")
+        return self._request("GET", path, "HHKDB669108C0", params=query, custtype="P")
 
     @refresh_on_expired_token
-    def fetch_price(self, symbol: str, country_code: str = "KR") -> Answer:
+    def fetch_price(self, symbol: str, country_code: str = "KR") -> Payload:
         """
         Ask for the current price of a domestic or US symbol, whatever its type.
 
@@ -278,7 +288,7 @@ class KisClient:
         Raises:
             ValueError: the symbol is blank or the country another; nothing has been sent.
         """
-        if chosen("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
+        if lookup("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
             return self.fetch_price_detail_oversea(symbol, country_code)
         info = self.fetch_stock_info(symbol, country_code)
         if is_token_expired_response(info, self.policy.expired_codes):
@@ -287,7 +297,7 @@ class KisClient:
 
     def close(self) -> None:
         """Close the connections. A later call opens new ones."""
-        self._transport.close()
+        self._session.close()
 
     def __enter__(self) -> KisClient:  # noqa: PYI034  # Self is not in typing before Python 3.11
         return self
@@ -309,7 +319,8 @@ class KisClient:
     def __repr__(self) -> str:
         return f"KisClient({self.credentials!r})"
 
-    def _ask(
+    @_request_by_request
+    def _request(
         self,
         method: str,
         path: str,
@@ -318,10 +329,10 @@ class KisClient:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         **headers: str,
-    ) -> Answer:
-        """One request, undecorated: loops over exchanges are made of these."""
-        sent = {**self._fixed_headers, "tr_id": transaction_of(tr_id), **headers, "authorization": self.access_token}
-        answer = self._transport.send(method, path_of(path), sent, params, body)
+    ) -> Payload:
+        """One request, protected by itself: a loop over exchanges repeats the one that failed, not those before."""
+        sent = {**self._fixed_headers, "tr_id": valid_transaction(tr_id), **headers, "authorization": self.access_token}
+        answer = self._session.send(method, valid_path(path), sent, params, body)
         try:
             document = answer.json()
         except (ValueError, RecursionError):  # the latter: brackets without end
@@ -337,7 +348,7 @@ class KisClient:
         """Leave the parent's connections to the parent."""
         if self._given_session is not None:
             leave_connections_to_parent(self._given_session)
-        self._transport = Transport(self.credentials.base_url, self._timeout, self._given_session)
+        self._session = ClientSession(self.credentials.base_url, self._timeout, self._given_session)
 
 
 def _after_fork_in_child() -> None:

@@ -12,17 +12,18 @@ __all__ = [
     "EXCHANGES",
     "PRICE_TRANSACTIONS",
     "PRODUCT_TYPES",
-    "Answer",
-    "chosen",
-    "date_of",
+    "Payload",
     "has_symbol",
     "is_etf",
-    "path_of",
-    "symbol_of",
-    "transaction_of",
+    "is_unknown",
+    "lookup",
+    "valid_date",
+    "valid_path",
+    "valid_symbol",
+    "valid_transaction",
 ]
 
-Answer = dict[str, Any]
+Payload = dict[str, Any]
 
 EXCHANGES = {
     "US": ("NYS", "NAS", "AMS", "BAY", "BAQ", "BAA"),
@@ -48,21 +49,21 @@ PRICE_TRANSACTIONS = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
 """Transactions of the current price by type of symbol (KIS domestic price page)."""
 
 
-def chosen(name: str, given: object, choices: Mapping[str, Any]) -> Any:
+def lookup(name: str, given: object, choices: Mapping[str, Any]) -> Any:
     """What `given` stands for; `ValueError` with what it may be otherwise."""
     if isinstance(given, str) and given in choices:
         return choices[given]
     raise ValueError(f"{name} {given!r} is not known: it takes {', '.join(choices)}")
 
 
-def symbol_of(symbol: object) -> str:
+def valid_symbol(symbol: object) -> str:
     """The symbol without white space around it; a blank one is a `ValueError`."""
     if not isinstance(symbol, str) or not symbol.strip():
         raise ValueError(f"symbol {symbol!r} is not one: it takes a text like '005930' or 'AAPL'")
     return symbol.strip()
 
 
-def path_of(path: object) -> str:
+def valid_path(path: object) -> str:
     """A path below the configured host, and nothing else: the request carries the app secret."""
     if (
         not isinstance(path, str)
@@ -74,14 +75,14 @@ def path_of(path: object) -> str:
     return "/" + path.lstrip("/")
 
 
-def transaction_of(tr_id: object) -> str:
+def valid_transaction(tr_id: object) -> str:
     """A `tr_id`, which becomes a header; anything but letters and digits is a `ValueError`."""
     if not isinstance(tr_id, str) or not tr_id.isalnum() or not tr_id.isascii():
         raise ValueError(f"tr_id {tr_id!r} is not one: it takes letters and digits like 'FHKST01010100'")
     return tr_id
 
 
-def date_of(name: str, text: object) -> datetime:
+def valid_date(name: str, text: object) -> datetime:
     """The day that YYYYMMDD names; anything else is a `ValueError`."""
     try:
         if not isinstance(text, str) or len(text) != 8:
@@ -91,13 +92,18 @@ def date_of(name: str, text: object) -> datetime:
         raise ValueError(f"{name} {text!r} is not a date: it takes YYYYMMDD") from None
 
 
-def has_symbol(answer: Answer) -> bool:
+def has_symbol(payload: Payload) -> bool:
     """Whether the exchange that was asked knows the symbol: it answers success either way (observed)."""
-    output = answer.get("output")
+    output = payload.get("output")
     return isinstance(output, Mapping) and bool(output.get("rsym"))
 
 
-def is_etf(info: Answer) -> bool:
+def is_unknown(payload: Payload) -> bool:
+    """Whether KIS says, in one of its two ways, that it has no such data; any other failure does not say that."""
+    return payload.get("rt_cd") == "7" or (payload.get("rt_cd") == "0" and not has_symbol(payload))
+
+
+def is_etf(info: Payload) -> bool:
     """Whether a product information says ETF."""
     output = info.get("output")
     return isinstance(output, Mapping) and output.get("prdt_clsf_name") == "ETF"

@@ -9,21 +9,24 @@ the form in which it was found, and nothing else of the arguments changes.
 from __future__ import annotations
 
 import inspect
+import threading
+import weakref
 from collections.abc import Callable, Mapping, MutableMapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from ..token import AccessToken, bare
 
-__all__ = ["Arguments", "Hook", "Place", "Plan", "Unbound", "in_form_of", "plan"]
+__all__ = ["Arguments", "Binding", "CallbackLocation", "NoLocation", "TokenLocation", "binding_of", "in_form_of"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _TOKEN_NAMES = ("authorization", "access_token", "token")
 _MISSING = object()
+_MOST_OWNERS = 4096  # objects whose methods one decoration remembers; the oldest is bound once more
 
 
-class Place(Protocol):
+class TokenLocation(Protocol):
     """One way of keeping a token; the same object serves every call of a function."""
 
     def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -39,7 +42,7 @@ class Place(Protocol):
         ...
 
 
-class Unbound:
+class NoLocation:
     """Nowhere: the function asks its source by itself at every call."""
 
     def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:  # one signature for all
@@ -52,19 +55,50 @@ class Unbound:
         return args, kwargs
 
 
-class Hook(Unbound):
-    """`bind=`: the user's own function puts it there, and nobody can look."""
+class CallbackLocation(NoLocation):
+    """
+    `bind=`: the user's own function puts it there, and nobody can look.
 
-    def __init__(self, bind: Callable[[AccessToken], object]) -> None:
+    It is called by one thread at a time, and once for a token and an object: what it does may not be safe for more.
+    """
+
+    def __init__(self, bind: Callable[..., object]) -> None:
         self._bind = bind
+        self._takes_self = _takes_two(bind)
+        self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
+        self._bound: dict[int, tuple[Any, str]] = {}  # by the object's id, which the first entry tells to be its own
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        return self._bound_to(args[0] if self._takes_self and args else None)
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
-        self._bind(token)
+        owner = args[0] if self._takes_self and args else None
+        with self._binding:
+            if self._bound_to(owner) != token.value:
+                if self._takes_self:
+                    self._bind(owner, token)
+                else:
+                    self._bind(token)
+                self._note(owner, token)
         return args, kwargs
+
+    def _bound_to(self, owner: Any) -> str | None:
+        """The token that was bound last, for one object."""
+        reference, value = self._bound.get(id(owner), (None, None))
+        return value if reference is not None and reference() is owner else None
+
+    def _note(self, owner: Any, token: AccessToken) -> None:
+        try:
+            reference: Callable[[], Any] = weakref.ref(owner, partial(_drop, self._bound, id(owner)))
+        except TypeError:  # None, or a class with __slots__: it is kept, since nothing tells when it goes
+            reference = partial(_itself, owner)
+        self._bound[id(owner)] = reference, token.value
+        while len(self._bound) > _MOST_OWNERS:
+            self._bound.pop(next(iter(self._bound)), None)
 
 
 class _Argument:
-    """Finds an argument by name, whether given by keyword, by position or left to its default, and replaces it."""
+    """Finds an argument by name, whether given by keyword, by position or left to its default, and relocations it."""
 
     def __init__(self, name: str, index: int | None, default: Any, before: tuple[Any, ...] | None = None) -> None:
         self.name = name
@@ -155,19 +189,19 @@ class _Attribute:
         return args, kwargs
 
 
-class Plan:
-    """What can be known of a function's places before it is called."""
+class Binding:
+    """What can be known of a function's locations before it is called."""
 
-    def __init__(self, places: tuple[Place, ...], first: _Argument | None) -> None:
-        self._places = places
+    def __init__(self, locations: tuple[TokenLocation, ...], first: _Argument | None) -> None:
+        self._locations = locations
         self._first = first
 
-    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Place:
+    def location(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TokenLocation:
         """The first place that this call has."""
-        for place in self._places:
-            if place.holds(args, kwargs):
-                return place
-        return _UNBOUND
+        for location in self._locations:
+            if location.holds(args, kwargs):
+                return location
+        return _NOWHERE
 
     def first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The first argument, or None."""
@@ -176,25 +210,25 @@ class Plan:
         return self._first.get(args, kwargs) if self._first is not None else None
 
 
-_UNBOUND = Unbound()
+_NOWHERE = NoLocation()
 
 
-def plan(function: Callable[..., object], bind: Callable[[AccessToken], object] | None) -> Plan:
+def binding_of(function: Callable[..., object], bind: Callable[..., object] | None) -> Binding:
     """Read a function's signature once, when it is decorated."""
     arguments, first, open_ended = _arguments_of(function)
     if bind is not None:
-        return Plan((Hook(bind),), first)
-    places: list[Place] = []
+        return Binding((CallbackLocation(bind),), first)
+    locations: list[TokenLocation] = []
     if "headers" in arguments or open_ended:
-        places.append(_Headers(arguments.get("headers") or _Argument("headers", None, None)))
-    places += [
+        locations.append(_Headers(arguments.get("headers") or _Argument("headers", None, None)))
+    locations += [
         _Value(arguments.get(name) or _Argument(name, None, None))
         for name in _TOKEN_NAMES
         if name in arguments or open_ended
     ]
     if first is not None:
-        places.append(_Attribute(first))
-    return Plan(tuple(places), first)
+        locations.append(_Attribute(first))
+    return Binding(tuple(locations), first)
 
 
 def in_form_of(found: Any, token: AccessToken) -> Any:
@@ -266,3 +300,21 @@ def _property_of(cls: type) -> property | None:
     """Kept, since a class is slow to say that it lacks an attribute, and every call of a method asks."""
     found = getattr(cls, "access_token", None)
     return found if isinstance(found, property) else None
+
+
+def _takes_two(bind: Callable[..., object]) -> bool:
+    """Whether `bind=` is a function of `(self, token)`, by the arguments that it cannot do without."""
+    try:
+        parameters = inspect.signature(bind).parameters.values()
+    except (TypeError, ValueError):  # a built-in without a signature
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) == 2
+
+
+def _drop(bound: dict[int, Any], key: int, _reference: object) -> None:
+    bound.pop(key, None)
+
+
+def _itself(value: Any) -> Any:
+    return value

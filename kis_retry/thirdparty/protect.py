@@ -13,11 +13,12 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from ..policy import RetryPolicy
-from ..retry import observer as transport
-from ..retry.decorators import protection_of, refresh_on_expired_token
-from ..token import AccessToken
-from ..tokens.source import TokenSource, as_source, is_source
-from .reissue import ISSUE, routed_issue
+from ..retry import patches
+from ..retry.call import Pace
+from ..retry.decoration import Options
+from ..retry.engine import decorate, decoration_of
+from ..tokens.source import TokenSource, as_source
+from .reissue import ISSUE, shared_reissue
 
 __all__ = ["protect", "unprotect"]
 
@@ -32,17 +33,18 @@ def protect(
     *,
     tokens: TokenSource | None = None,
     policy: RetryPolicy | None = None,
-    bind: Callable[[AccessToken], object] | None = None,
+    bind: Callable[..., object] | None = None,
+    limiter: Pace | None = None,
     methods: str | Iterable[str] = "fetch_*",
     watch_transport: bool = True,
 ) -> T:
     """
-    Put `refresh_on_expired_token` on the matching methods of someone else's class, object or module, in place.
+    Put both decorators on the matching methods of someone else's class, object or module, in place.
 
     For the library you already have. Doing it twice is doing it once, other methods may follow in a second call;
     `unprotect` leaves the target as it was.
 
-    With `tokens`, the target's own `issue_access_token` is routed there too: inside a protected call it gives a token
+    With `tokens`, the target's own `issue_access_token` is shared there too: inside a protected call it gives a token
     in place of the one that the call started with, so a library that refreshes by itself joins the one refresh instead
     of starting a herd.
 
@@ -51,9 +53,10 @@ def protect(
         tokens: as for the decorator; without it, a broker's own `issue_access_token` is used.
         policy: as for the decorator.
         bind: as for the decorator.
+        limiter: a `RateLimiter` whose slots the requests of these methods wait for; without it, none.
         methods: a pattern (`*`, `?`, `[…]`) or names and patterns. Inherited, class and static methods count; a pattern
             passes over what cannot be repeated (generators) and what is no call of KIS (`__init__` and its like).
-        watch_transport: as for the decorator, but on: libraries swallow answers.
+        watch_transport: as for the decorator.
 
     Returns:
         The target.
@@ -62,20 +65,26 @@ def protect(
         ValueError: nothing in the target matches; the message says what was looked for.
         TypeError: a method named outright cannot be protected, or the target cannot be changed.
     """
-    if tokens is not None and not is_source(tokens):
-        raise TypeError(f"tokens= takes a TokenSource (token() and refresh(rejected)), not {type(tokens).__name__}")
+    options = Options(
+        refreshes=True,
+        repeats=True,
+        tokens=tokens,
+        policy=policy,
+        bind=bind,
+        limiter=limiter,
+        watch_transport=watch_transport,
+    )
     found = _matching(target, [methods] if isinstance(methods, str) else list(methods))
-    decorate = refresh_on_expired_token(tokens=tokens, policy=policy, bind=bind, watch_transport=watch_transport)
     before = _namespace(target).get(_KEPT) or _Kept()
     kept = _Kept()
     try:
         for name, member in found.items():
-            ours = _decorated(target, name, member, decorate)
-            kept.watchers += watch_transport
+            ours = _decorated(target, name, member, options)
+            kept.watchers += 1
             kept.replace(target, name, ours)
-        routed = routed_issue(target, as_source(tokens), policy) if tokens is not None else None
-        if routed is not None and ISSUE not in before.replaced:
-            kept.replace(target, ISSUE, routed)
+        shared = shared_reissue(target, as_source(tokens), policy) if tokens is not None else None
+        if shared is not None and ISSUE not in before.replaced:
+            kept.replace(target, ISSUE, shared)
         setattr(target, _KEPT, before.joined(kept))
     except BaseException:
         kept.undo(target)
@@ -127,7 +136,7 @@ class _Kept:
             else:
                 setattr(target, name, before)
         for _ in range(self.watchers):
-            transport.unwatch()
+            patches.unwatch()
 
 
 def _namespace(target: Any) -> Any:
@@ -149,7 +158,7 @@ def _matching(target: Any, wanted: list[str]) -> dict[str, Any]:
         usable = [name for name in matching if named or _can_be_decorated(name, members[name])]
         if not usable:
             raise ValueError(f"nothing in {_name_of(target)} matches methods={pattern!r}")
-        found.update((name, members[name]) for name in usable if protection_of(_function_of(members[name])) is None)
+        found.update((name, members[name]) for name in usable if decoration_of(_function_of(members[name])) is None)
     return found
 
 
@@ -164,13 +173,13 @@ def _can_be_decorated(name: str, member: Any) -> bool:
     return inspect.isroutine(function) and not generates and not name.startswith("__") and name != ISSUE
 
 
-def _decorated(target: Any, name: str, member: Any, decorate: Callable[[Any], Any]) -> Any:
+def _decorated(target: Any, name: str, member: Any, options: Options) -> Any:
     """The member with the decorator on its function; on an object, bound to what it would be bound to."""
     if name == ISSUE:
-        raise TypeError(f"{ISSUE} is what a refresh calls: give tokens= and it is routed there")
+        raise TypeError(f"{ISSUE} is what a refresh calls: give tokens= and it is shared there")
     if isinstance(member, types.MethodType):  # bound already
-        return types.MethodType(decorate(member.__func__), member.__self__)
-    decorated = decorate(member)
+        return types.MethodType(decorate(member.__func__, options), member.__self__)
+    decorated = decorate(member, options)
     if isinstance(target, (type, types.ModuleType)) or name in _namespace(target):
         return decorated
     return decorated.__get__(target, type(target))

@@ -1,7 +1,7 @@
 """
 A library that refreshes by itself joins the one refresh: its `issue_access_token` asks a `TokenSource`.
 
-What is meant by the question depends on when it is asked, which `_Question` judges; two thin shells do the waiting.
+What is meant by the request depends on when it is asked, which `ReissueRequest` judges; two thin shells do the waiting.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..context import CURRENT
+from ..context import Call, current_call
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
 from ..retry.binding import in_form_of
 from ..retry.call import ProtectedCall
+from ..retry.token_expired import TokenExpired
 from ..token import AccessToken, bare, fingerprint
 from ..tokens.source import NEVER, NonBlockingSource, Replacement
 
-__all__ = ["ISSUE", "routed_issue"]
+__all__ = ["ISSUE", "shared_reissue"]
 
 ISSUE = "issue_access_token"
 
 _Original = Callable[[Any], Callable[..., Any]]
 
 
-def routed_issue(target: Any, source: NonBlockingSource, policy: RetryPolicy | None) -> Any:
+def shared_reissue(target: Any, source: NonBlockingSource, policy: RetryPolicy | None) -> Any:
     """What `issue_access_token` of a class, an object or a module becomes; None where there is nothing to route."""
     found = inspect.getattr_static(target, ISSUE, None)
     function = getattr(found, "__func__", found)
@@ -49,34 +50,34 @@ def _shell(source: NonBlockingSource, policy: RetryPolicy | None, original: _Ori
     def issue_access_token(broker: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_off(source, policy):
             return original(broker)(*args, **kwargs)
-        question = _Question(source, broker, args, kwargs)
+        request = ReissueRequest(source, broker, args, kwargs)
         try:
-            if question.refreshes:
-                return question.replaced(source.replace(question.rejected))
-            return question.found if question.is_idle else question.answered(source.token())
+            if request.refreshes:
+                return request.replaced(source.replace(request.rejected))
+            return request.found if request.is_idle else request.answered(source.token())
         except Exception as error:  # of any source; as in the decorator, KIS's own answer is the better one
-            if not question.outlives(error):
+            if not request.tolerates(error):
                 raise
-            return question.found
+            return request.found
 
     return issue_access_token
 
 
 def _async_shell(source: NonBlockingSource, policy: RetryPolicy | None, original: _Original) -> Callable[..., Any]:
-    from ..retry import worker as offloop  # late: only coroutine functions need asyncio
+    from ..retry import worker  # late: only coroutine functions need asyncio
 
     async def issue_access_token(broker: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_off(source, policy):
             return await original(broker)(*args, **kwargs)
-        question = _Question(source, broker, args, kwargs)
+        request = ReissueRequest(source, broker, args, kwargs)
         try:
-            if question.refreshes:
-                return question.replaced(await offloop.replace(source, question.rejected))
-            return question.found if question.is_idle else question.answered(await offloop.token(source))
+            if request.refreshes:
+                return request.replaced(await worker.replace(source, request.rejected))
+            return request.found if request.is_idle else request.answered(await worker.token(source))
         except Exception as error:  # as above
-            if not question.outlives(error):
+            if not request.tolerates(error):
                 raise
-            return question.found
+            return request.found
 
     return issue_access_token
 
@@ -86,7 +87,7 @@ def _is_off(source: NonBlockingSource, policy: RetryPolicy | None) -> bool:
     return not (found if isinstance(found, RetryPolicy) else RetryPolicy.from_env()).enabled
 
 
-class _Question:
+class ReissueRequest:
     """
     A library asking for a token, and what it means by that.
 
@@ -103,10 +104,10 @@ class _Question:
     """
 
     def __init__(self, source: NonBlockingSource, broker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scope = CURRENT.get()
         self._began = time.monotonic()
         self._broker = broker
-        self._call = scope if isinstance(scope, ProtectedCall) else None
+        self._under_way = current_call()
+        self._call = _token_of(self._under_way)
         self.found = getattr(broker, "access_token", None)
         held = bare(self.found) if isinstance(self.found, str) else ""
         forced = bool(kwargs.get("force", args[0] if args else False))
@@ -114,7 +115,7 @@ class _Question:
         if self._call is None:
             self.refreshes, self.is_idle = forced and bool(held), False
             return
-        self.refreshes = forced or self._call.heard_refusal()
+        self.refreshes = forced or self._call.saw_refusal()
         self.rejected = self._call.rejected() or self.rejected
         self.is_idle = bool(held) and not source.issued(held)
 
@@ -122,11 +123,11 @@ class _Question:
         """Put the other token where the library keeps it, and say so."""
         token, origin = replacement
         if self._call is not None:
-            self._call.helped = token.value
+            self._call.replaced_with = token.value
         event = RefreshEvent(
             name="token_refreshed" if origin == "issued" else "token_adopted",
-            callable=self._call.name if self._call is not None else None,
-            attempt=self._call.attempt if self._call is not None else None,
+            callable=self._under_way.name if self._under_way is not None else None,
+            attempt=self._under_way.attempt if self._under_way is not None else None,
             token=token.fingerprint,
             previous_token=fingerprint(self.rejected) if self.rejected else None,
             expires_at=token.expires_at if token.expires_at is not NEVER else None,
@@ -141,10 +142,15 @@ class _Question:
         self.found = self._broker.access_token = in_form_of(self.found, token)
         return self.found
 
-    def outlives(self, error: Exception) -> bool:
+    def tolerates(self, error: Exception) -> bool:
         """Whether the library can go on without: then it repeats with the dead token, and KIS answers the caller."""
         if self._call is None or not self.found:
             return False
-        self._call.helped = self.rejected
-        self._call.say_failed(error, self._began)
+        self._call.replaced_with = self.rejected
+        self._call.emit_refresh_failed(error, self._began)
         return True
+
+
+def _token_of(call: Call | None) -> TokenExpired | None:
+    """What is known of the token of the call under way."""
+    return call.token_expired if isinstance(call, ProtectedCall) else None

@@ -14,6 +14,7 @@ from typing import Any
 
 import requests
 
+from ..context import bypassed
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..sessions import leave_connections_to_parent
@@ -84,12 +85,13 @@ class TokenIssuer:
         failure: str | None = None
         permanent = False
         try:
-            response = session.post(
-                f"{self._credentials.base_url}/oauth2/{endpoint}",
-                json=body,
-                timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
-                allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
-            )
+            with bypassed():  # a session whose class is protected must not refresh the refresh
+                response = session.post(
+                    f"{self._credentials.base_url}/oauth2/{endpoint}",
+                    json=body,
+                    timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
+                    allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
+                )
             return response.status_code, _json(response)
         except requests.RequestException as error:
             failure, permanent = type(error).__name__, isinstance(error, ValueError)

@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from ..context import CURRENT
+from ..context import current_call
 from ..credentials import Credentials
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
@@ -128,9 +128,9 @@ class TokenManager(NonBlockingSource):
             token = held.token
         else:
             token = self._refresher.current_or_refreshed(held)
-        scope = CURRENT.get()
-        if scope is not None:
-            scope.handed = token
+        call = current_call()
+        if call is not None:
+            call.handed_out(self, token.value)
         return token
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
@@ -166,6 +166,10 @@ class TokenManager(NonBlockingSource):
     def peek(self) -> AccessToken | None:
         """Give the token in memory if it needs no renewal; None otherwise. Never blocks."""
         return self._refresher.peek()
+
+    def is_new(self, value: str, since: float) -> bool:
+        """Say whether KIS issued `value` to this manager after `since` (monotonic seconds). Never blocks."""
+        return self._refresher.is_new(value, since)
 
     def renewal_due(self) -> bool:
         """Say whether a token is in memory that is to be renewed before it is used. Never blocks."""

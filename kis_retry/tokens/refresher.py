@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from ..context import CURRENT
+from ..context import current_call
 from ..errors import TokenIssueError, TokenIssueLimited
 from ..events import RefreshEvent, emit, warn
 from ..policy import RetryPolicy
@@ -79,6 +79,10 @@ class TokenRefresher:
             return held.token
         waived = self._lock.locked() or time.monotonic() < self._early_after
         return held.token if waived and now < held.expired_at else None
+
+    def is_new(self, value: str, since: float) -> bool:
+        """Whether KIS issued `value` here after `since`, on the monotonic clock."""
+        return value == self._issued_value and self._issued_at >= since
 
     def renewal_due(self) -> bool:
         """Whether there is a token in memory, and this caller should renew it before it is used."""
@@ -322,5 +326,5 @@ def _say_renewed(held: CachedToken, outcome: AccessToken | TokenIssueError | Non
 
 
 def _caller() -> str | None:
-    scope = CURRENT.get()
-    return scope.name if scope is not None else None
+    call = current_call()
+    return call.name if call is not None else None

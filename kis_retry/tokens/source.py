@@ -117,6 +117,14 @@ class NonBlockingSource(ABC):
         """Take note that KIS refused `value`: from now on it is neither a usable token nor adopted from a store."""
         ...
 
+    def is_new(self, value: str, since: float) -> bool:
+        """
+        Say whether KIS issued `value` after `since` (monotonic seconds), as far as one can tell.
+
+        A token that is older was adopted from somebody, and may be as dead as the one it replaces.
+        """
+        return True
+
     @abstractmethod
     def token(self) -> AccessToken:
         """As `TokenSource.token`."""

@@ -221,7 +221,7 @@ def finished(gateway: KisGateway, symbols: list[batch.Symbol]) -> batch.Tracker:
 
 
 def test_other_failures_than_a_refusal_are_counted_by_their_kind(gateway: KisGateway) -> None:
-    gateway.garble(times=2)
+    gateway.garble(times=2, status=404)
     tracker = finished(gateway, batch.symbols(10))
     assert (tracker.answered, tracker.failed, tracker.last_failure) == (8, 2, "ResponseError")
     assert not tracker.aborted

@@ -27,7 +27,7 @@ THE_FACE = re.findall(
     AccessToken ConfigurationError Credentials FileTokenStore KisClient KisRetryError MemoryTokenStore RedisTokenStore
     RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager TokenSource TokenStore
     is_rate_limited_response is_token_expired_error is_token_expired_response is_transient_error is_transient_response
-    on_event protect refresh_on_expired_token unprotect
+    on_event protect refresh_on_expired_token retry_on_transient_error unprotect
     """,
 )
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from kis_retry import AccessToken, MemoryTokenStore, TokenManager, refresh_on_expired_token
-from kis_retry.retry.binding import Arguments, Hook, Place, Unbound, in_form_of, plan
+from kis_retry.retry.binding import Arguments, CallbackLocation, NoLocation, TokenLocation, binding_of, in_form_of
 from kis_retry.testing import KisGateway
 
 quick = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,12 +41,12 @@ class Probe:
         return dict(bound.arguments)
 
 
-def place_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Place:
-    return plan(function, None).place(args, kwargs)
+def location_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TokenLocation:
+    return binding_of(function, None).location(args, kwargs)
 
 
 def rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    return place_of(function, args, kwargs).write(args, kwargs, NEW)
+    return location_of(function, args, kwargs).write(args, kwargs, NEW)
 
 
 class Call(NamedTuple):
@@ -58,8 +58,8 @@ class Call(NamedTuple):
     name: str
     held: Any
 
-    def place(self) -> Place:
-        return place_of(self.function, self.args, self.kwargs)
+    def location(self) -> TokenLocation:
+        return location_of(self.function, self.args, self.kwargs)
 
     def received(self, arguments: Arguments) -> Any:
         """What the function gets as the argument in question."""
@@ -157,7 +157,7 @@ def test_headers_get_the_new_token_wherever_they_come_from(
     headers = mapping({**others, **({spelling: found} if spelling else {})})
     untouched, keys = dict(headers), list(_authorizations(headers))
     call = data.draw(calls("headers", headers))
-    place, arguments = call.place(), (call.args, call.kwargs)
+    place, arguments = call.location(), (call.args, call.kwargs)
     neighbours = call.others(arguments)
     assert place.read(*arguments) == (found if spelling and found not in NO_TOKEN else None)
 
@@ -206,7 +206,7 @@ def test_headers_of_bytes_stay_bytes() -> None:
     def fetch(headers: dict[bytes, bytes]) -> None: ...
 
     headers = {b"Authorization": OLD.bearer.encode(), b"tr_id": b"X"}
-    place = place_of(fetch, (headers,), {})
+    place = location_of(fetch, (headers,), {})
     assert place.read((headers,), {}) == OLD.bearer
     place.write((headers,), {}, NEW)
     assert headers == {b"Authorization": NEW.bearer.encode(), b"tr_id": b"X"}
@@ -218,7 +218,7 @@ def test_an_entry_that_is_no_text_is_replaced(odd: Any) -> None:
     def fetch(headers: dict[Any, Any]) -> None: ...
 
     headers = {5: "five", "Authorization": odd}
-    place = place_of(fetch, (headers,), {})
+    place = location_of(fetch, (headers,), {})
     place.read((headers,), {})
     place.write((headers,), {}, NEW)
     assert headers[5] == "five"
@@ -253,7 +253,7 @@ def test_an_argument_gets_the_new_token_in_the_form_of_the_old(
 ) -> None:
     old, new = form
     call = data.draw(calls(name, old))
-    place, arguments = call.place(), (call.args, call.kwargs)
+    place, arguments = call.location(), (call.args, call.kwargs)
     neighbours, before = call.others(arguments), dict(call.kwargs)
     assert place.read(*arguments) == (OLD.bearer if old is OLD else old)
 
@@ -270,8 +270,8 @@ def test_an_argument_gets_the_new_token_in_the_form_of_the_old(
 @pytest.mark.parametrize("name", NAMES)
 def test_an_argument_without_a_token_is_no_place(name: str, empty: Any) -> None:
     function = Probe(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None))
-    assert isinstance(place_of(function, (empty,), {}), Unbound)
-    assert isinstance(place_of(function, (), {name: empty}), Unbound)
+    assert isinstance(location_of(function, (empty,), {}), NoLocation)
+    assert isinstance(location_of(function, (), {name: empty}), NoLocation)
 
 
 @quick
@@ -347,7 +347,7 @@ def test_an_attribute_gets_the_new_token_in_the_form_of_the_old(
     old, new = form
     broker = make(old)
     arguments: Arguments = ((), {"broker": broker}) if by_keyword else ((broker,), {})
-    place = place_of(fetch, *arguments)
+    place = location_of(fetch, *arguments)
     assert place.read(*arguments) == (OLD.bearer if old is OLD else old)
     assert place.write(*arguments, NEW) == arguments
     assert broker.access_token == new
@@ -357,7 +357,7 @@ def test_an_attribute_gets_the_new_token_in_the_form_of_the_old(
 @pytest.mark.parametrize("empty", [None, "", "Bearer "])
 def test_an_empty_attribute_is_a_place_to_fill(empty: Any) -> None:
     broker = Broker(empty)
-    place = place_of(Broker.fetch, (broker, "005930"), {})
+    place = location_of(Broker.fetch, (broker, "005930"), {})
     assert place.read((broker, "005930"), {}) is None
     place.write((broker, "005930"), {}, NEW)
     assert broker.access_token.strip() == NEW.bearer
@@ -372,20 +372,20 @@ def test_an_attribute_of_the_class_is_set_on_the_object() -> None:
 
 def test_a_property_without_a_setter_is_no_place() -> None:
     broker = WithoutSetter()
-    assert isinstance(place_of(WithoutSetter.fetch, (broker, "005930"), {}), Unbound)
+    assert isinstance(location_of(WithoutSetter.fetch, (broker, "005930"), {}), NoLocation)
 
 
 @pytest.mark.parametrize("first", ["005930", None, 5, {"access_token": OLD.bearer}, [], (), b"x", object()])
 def test_a_first_argument_without_the_attribute_is_no_place(first: Any) -> None:
     def fetch(symbol: Any) -> None: ...
 
-    assert isinstance(place_of(fetch, (first,), {}), Unbound)
+    assert isinstance(location_of(fetch, (first,), {}), NoLocation)
 
 
 def test_an_attribute_of_another_argument_is_no_place() -> None:
     def fetch(symbol: str, broker: Broker) -> None: ...
 
-    assert isinstance(place_of(fetch, ("005930", Broker(OLD.bearer)), {}), Unbound)
+    assert isinstance(location_of(fetch, ("005930", Broker(OLD.bearer)), {}), NoLocation)
 
 
 # -- one place before another
@@ -405,9 +405,9 @@ def test_the_places_are_asked_in_their_order() -> None:
     }
     found = []
     while held:
-        found.append(place_of(fetch, (broker,), held).read((broker,), held))
+        found.append(location_of(fetch, (broker,), held).read((broker,), held))
         del held[next(iter(held))]
-    found.append(place_of(fetch, (broker,), {}).read((broker,), {}))
+    found.append(location_of(fetch, (broker,), {}).read((broker,), {}))
     assert found == ["in headers", "in authorization", "in access_token", "in token", "on the broker"]
 
 
@@ -424,8 +424,8 @@ def test_bind_comes_before_everything() -> None:
 
     given_to: list[AccessToken] = []
     broker, headers = Broker(OLD.bearer), {"authorization": OLD.bearer}
-    place = plan(fetch, given_to.append).place((broker, headers), {})
-    assert isinstance(place, Hook)
+    place = binding_of(fetch, given_to.append).location((broker, headers), {})
+    assert isinstance(place, CallbackLocation)
     assert place.read((broker, headers), {}) is None
     assert place.write((broker, headers), {}, NEW) == ((broker, headers), {})
     assert given_to == [NEW]
@@ -436,8 +436,8 @@ def test_a_function_without_any_place_is_left_as_it_is() -> None:
     def fetch(symbol: str, market: str = "J") -> None: ...
 
     arguments: Arguments = (("005930",), {"market": "Q"})
-    place = place_of(fetch, *arguments)
-    assert isinstance(place, Unbound)
+    place = location_of(fetch, *arguments)
+    assert isinstance(place, NoLocation)
     assert place.holds(*arguments)
     assert place.read(*arguments) is None
     assert place.write(*arguments, NEW) == arguments
@@ -446,21 +446,21 @@ def test_a_function_without_any_place_is_left_as_it_is() -> None:
 @pytest.mark.parametrize("name", ["headers", *NAMES])
 def test_a_tuple_of_positional_arguments_is_not_taken_for_the_argument_of_that_name(name: str) -> None:
     function = Probe(Parameter(name, Parameter.VAR_POSITIONAL))
-    assert isinstance(place_of(function, (OLD.bearer, {"authorization": OLD.bearer}), {}), Unbound)
+    assert isinstance(location_of(function, (OLD.bearer, {"authorization": OLD.bearer}), {}), NoLocation)
 
 
 def test_an_argument_by_keyword_alone_is_not_sought_among_the_positional_ones() -> None:
     def fetch(symbol: str, *more: str, token: str = OLD.value) -> None: ...
 
     args = ("005930", "000660", "035420")
-    assert place_of(fetch, args, {}).read(args, {}) == OLD.value
+    assert location_of(fetch, args, {}).read(args, {}) == OLD.value
     assert rebind(fetch, args, {}) == (args, {"token": NEW.value})
 
 
 def test_a_keyword_that_the_function_does_not_take_is_no_place() -> None:
     def fetch(symbol: str) -> None: ...
 
-    assert isinstance(place_of(fetch, ("005930",), {"headers": {"authorization": OLD.bearer}}), Unbound)
+    assert isinstance(location_of(fetch, ("005930",), {"headers": {"authorization": OLD.bearer}}), NoLocation)
 
 
 # -- other callables
@@ -474,7 +474,7 @@ def test_a_bound_method_and_a_partial_are_read_as_they_are_called() -> None:
     headers = {"authorization": OLD.bearer}
     assert rebind(functools.partial(fetch, broker), ("005930", headers), {}) == (("005930", headers), {})
     assert headers == {"authorization": NEW.bearer}
-    assert isinstance(place_of(broker.fetch, ("005930",), {}), Unbound)
+    assert isinstance(location_of(broker.fetch, ("005930",), {}), NoLocation)
 
 
 def test_a_callable_without_a_signature_takes_what_comes_by_keyword() -> None:
@@ -484,7 +484,7 @@ def test_a_callable_without_a_signature_takes_what_comes_by_keyword() -> None:
         def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
     headers: dict[str, str] = {}
-    assert place_of(Opaque(), (), {"headers": headers}).write((), {"headers": headers}, NEW) == (
+    assert location_of(Opaque(), (), {"headers": headers}).write((), {"headers": headers}, NEW) == (
         (),
         {"headers": headers},
     )
@@ -497,9 +497,9 @@ def test_a_callable_without_a_signature_takes_what_comes_by_keyword() -> None:
 def test_the_first_argument_is_found_however_it_is_given() -> None:
     def fetch(broker: Any = "by default") -> None: ...
 
-    read = plan(fetch, None)
+    read = binding_of(fetch, None)
     assert [read.first((1,), {}), read.first((), {"broker": 2}), read.first((), {})] == [1, 2, "by default"]
-    assert plan(lambda: None, None).first((), {}) is None
+    assert binding_of(lambda: None, None).first((), {}) is None
 
 
 @pytest.mark.parametrize("value", ["e", "r", "Bear"])
@@ -515,7 +515,7 @@ def test_a_positional_only_argument_left_to_its_default_is_given_by_position() -
         return str(headers["authorization"])
 
     for function in (with_token, with_headers):
-        place = plan(function, None).place(("005930",), {})
+        place = binding_of(function, None).location(("005930",), {})
         args, kwargs = place.write(("005930",), {}, NEW)
         assert function(*args, **kwargs) == NEW.bearer
 
@@ -529,7 +529,7 @@ def test_a_property_of_a_class_that_is_the_first_argument_stays() -> None:
     def fetch(cls: type, symbol: str) -> None: ...
 
     before = Client.access_token
-    plan(fetch, None).place((Client, "005930"), {}).write((Client, "005930"), {}, NEW)
+    binding_of(fetch, None).location((Client, "005930"), {}).write((Client, "005930"), {}, NEW)
     assert Client.access_token is before
 
 
@@ -540,7 +540,7 @@ def test_a_slot_that_is_not_filled_yet_reads_as_nothing() -> None:
     def fetch(broker: object) -> None: ...
 
     broker = Slotted()
-    assert plan(fetch, None).place((broker,), {}).read((broker,), {}) is None
+    assert binding_of(fetch, None).location((broker,), {}).read((broker,), {}) is None
 
 
 def test_a_broker_that_cannot_be_written_to_still_gets_its_first_answer() -> None:

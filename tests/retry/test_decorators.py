@@ -395,7 +395,7 @@ def test_when_bind_fails_the_original_answer_comes_back(events: list[RefreshEven
         raise LookupError
 
     assert refresh_on_expired_token(tokens=Tokens(), bind=bind)(lambda: EXPIRED)() is EXPIRED
-    assert events[1].error == "LookupError"
+    assert events[1].error == "bind:LookupError"
 
 
 def test_the_last_answer_of_all_attempts_comes_back() -> None:

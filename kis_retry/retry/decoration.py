@@ -1,0 +1,135 @@
+"""What is known of a decorated function before any call of it: its causes, token source, pace, policy and name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..context import is_bypassed
+from ..policy import RetryPolicy
+from ..tokens.broker import broker_source
+from ..tokens.source import NonBlockingSource, TokenSource, as_source, is_source
+from . import patches
+from .binding import Binding, binding_of
+from .call import Pace, ProtectedCall
+from .token_expired import TokenExpired, TokenHistory
+from .transient import Transient
+
+__all__ = ["Decoration", "Options"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """
+    The arguments of both decorators, checked.
+
+    Attributes:
+        refreshes: the function is made again after its token expired.
+        repeats: it is made again after failures that pass by themselves.
+        named_by_caller: its events carry the name of the decorated function that calls it.
+    """
+
+    refreshes: bool = False
+    repeats: bool = False
+    tokens: TokenSource | None = None
+    policy: RetryPolicy | None = None
+    bind: Callable[..., object] | None = None
+    watch_transport: bool = True
+    limiter: Pace | None = None
+    idempotent: bool | None = None
+    named_by_caller: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and not is_source(self.tokens):
+            raise TypeError(
+                f"tokens= takes a TokenSource (token() and refresh(rejected)), not {type(self.tokens).__name__}"
+            )
+        if self.policy is not None and not isinstance(self.policy, RetryPolicy):
+            raise TypeError(f"policy= takes a RetryPolicy, not {type(self.policy).__name__}")
+        if self.bind is not None and not callable(self.bind):
+            raise TypeError(f"bind= takes a function of one AccessToken, not {type(self.bind).__name__}")
+        if self.limiter is not None and not is_limiter(self.limiter):
+            raise TypeError(f"limiter= takes a RateLimiter, not {type(self.limiter).__name__}")
+        if self.idempotent not in (None, True, False):
+            raise TypeError(f"idempotent= takes True, False or None, not {type(self.idempotent).__name__}")
+
+
+class Decoration:
+    """One decorated function."""
+
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+        self.function = function
+        self.options = options
+        self.name: str = getattr(function, "__qualname__", type(function).__qualname__)
+        self.binding: Binding = binding_of(function, options.bind)
+        self._tokens = as_source(options.tokens) if options.tokens is not None else None
+        self._environment: RetryPolicy | None = None
+        self._history = TokenHistory()
+        self._seen_on_wire = False
+        patches.watch()
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ProtectedCall | None:
+        """One call, not yet made; None where it is to be left alone."""
+        if is_bypassed():
+            return None
+        patches.look_for_libraries()
+        options = self.options
+        first = self.binding.first(args, kwargs)
+        policy = options.policy or getattr(first, "policy", None)
+        source = self._tokens
+        if source is None and options.refreshes:
+            source = self._source_of(first, policy)
+        policy = self._policy_of(policy, source)
+        if not policy.enabled:
+            return None
+        call = ProtectedCall(self.function, self.name, policy, args, kwargs)
+        if options.named_by_caller and call.parent is not None:
+            call.name = call.parent.name
+        if options.refreshes:
+            location = self.binding.location(args, kwargs)
+            token_expired = TokenExpired(call, self._or_raise(source), location, self._history, options.watch_transport)
+            call.token_expired = token_expired
+            call.causes = (token_expired,)
+        if options.repeats:
+            call.causes = (*call.causes, Transient(call, options.idempotent, options.watch_transport))
+            limiter = options.limiter or getattr(first, "limiter", None)
+            call.limiter = limiter if is_limiter(limiter) else None
+            call.takes_slot_itself = not self._seen_on_wire
+        return call
+
+    def end(self, call: ProtectedCall) -> None:
+        """Learn from a call that is over whether its requests are seen on the wire."""
+        if call.seen and not self._seen_on_wire:
+            self._seen_on_wire = True
+
+    def _source_of(self, first: Any, policy: Any) -> NonBlockingSource | None:
+        tokens = getattr(first, "tokens", None)
+        if tokens is not None and is_source(tokens):
+            return as_source(tokens)
+        if callable(getattr(first, "issue_access_token", None)) and hasattr(first, "access_token"):
+            return broker_source(first)
+        return None
+
+    def _policy_of(self, policy: Any, source: NonBlockingSource | None) -> RetryPolicy:
+        if not isinstance(policy, RetryPolicy):
+            policy = getattr(source, "policy", None)
+        if isinstance(policy, RetryPolicy):
+            return policy
+        if self._environment is None:
+            self._environment = RetryPolicy.from_env()
+        return self._environment
+
+    def _or_raise(self, source: NonBlockingSource | None) -> NonBlockingSource:
+        if source is None:
+            raise TypeError(
+                f"{self.name} is decorated with refresh_on_expired_token, but nothing says where a token comes from: "
+                "pass tokens=TokenManager.from_env() (or another TokenSource) to the decorator, or give the first "
+                "argument an attribute `tokens`, or `access_token` and `issue_access_token`"
+            )
+        return source
+
+
+def is_limiter(value: object) -> bool:
+    """Whether `value` has what a call asks of its pace."""
+    return all(callable(getattr(value, name, None)) for name in ("acquire", "acquire_async", "report"))

@@ -1,0 +1,229 @@
+"""
+Where `requests`, `httpx` and `aiohttp` send, and the observer put there.
+
+As deep as the request is final (after a session's headers, an `auth`, a middleware) and still shallow enough that
+whatever stands in for the network in a test is reached. `httpx` and `aiohttp` are observed once the program has
+imported them; importing them here would cost those who do not use them.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from ..context import Sighting
+from . import observer
+from .call import call_under_way
+from .wire import sighting_of
+
+__all__ = ["look_for_libraries", "unwatch", "watch"]
+
+_installing = threading.Lock()  # guards _watchers and _patched
+_watchers = 0
+_patched: dict[tuple[Any, str], tuple[Any, Any]] = {}
+_looked_at: set[str] = set()
+
+_sightings: weakref.WeakKeyDictionary[Any, Sighting] = weakref.WeakKeyDictionary()  # of aiohttp's responses
+
+
+def watch() -> None:
+    """Begin to observe; each `watch` is ended by an `unwatch`."""
+    global _watchers
+    with _installing:
+        _watchers += 1
+        _patch(_session_class(), "send", _observed_requests)
+    look_for_libraries()
+
+
+def unwatch() -> None:
+    """With the last one, the libraries are as they were."""
+    global _watchers
+    with _installing:
+        _watchers -= 1
+        if _watchers == 0:
+            _looked_at.clear()
+            for (owner, name), (original, ours) in list(_patched.items()):
+                if vars(owner).get(name) is ours:  # else somebody wrapped it since: ours stays inside, and is inert
+                    setattr(owner, name, original)
+                    del _patched[(owner, name)]
+
+
+def look_for_libraries() -> None:
+    """Observe what the program has imported since."""
+    for name, patch in _LATE.items():
+        if name not in _looked_at and name in sys.modules:
+            with _installing:
+                if _watchers and patch(sys.modules[name]):
+                    _looked_at.add(name)
+
+
+def _session_class() -> type:
+    """The class of `requests` that sends, also where `requests_cache` has put another one in the place of its name."""
+    return next(
+        kind for kind in requests.Session.__mro__ if kind.__module__ == "requests.sessions" and "send" in vars(kind)
+    )
+
+
+def _patch(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    """Once; but where somebody has put another one in the place of ours, again: observing twice is observing once."""
+    original = vars(owner)[name]
+    if (owner, name) not in _patched or original is not _patched[(owner, name)][1]:
+        ours = wrap(original)
+        _patched[(owner, name)] = original, ours
+        setattr(owner, name, ours)
+
+
+def _observed_requests(send: Any) -> Any:
+    @functools.wraps(send)
+    def observing(self: Any, request: Any, **options: Any) -> Any:
+        call = call_under_way()
+        if call is None:
+            return send(self, request, **options)
+        observer.pace(call, request.method, request.url)
+        sighting = observer.sent(call, request.method, request.url, request.headers)
+        try:
+            response = send(self, request, **options)
+            streamed = bool(options.get("stream", self.stream))
+            body = b"" if streamed else response.content
+        except Exception as error:
+            observer.failed(call, sighting, error)
+            raise
+        if streamed:
+            observer.unread(call, sighting)
+        else:
+            observer.answered(call, sighting, response, body)
+        return response
+
+    return observing
+
+
+def _patch_httpx(httpx: Any) -> bool:
+    if not hasattr(httpx, "AsyncClient"):  # still being imported
+        return False
+    # After redirects and `auth`; where a version has no such method, the whole send is the next best place.
+    name = "_send_single_request" if "_send_single_request" in vars(httpx.Client) else "send"
+    _patch(httpx.Client, name, _observed_httpx)
+    _patch(httpx.AsyncClient, name, _observed_httpx_async)
+    return True
+
+
+def _observed_httpx(send: Any) -> Any:
+    @functools.wraps(send)
+    def observing(self: Any, request: Any, **options: Any) -> Any:
+        call = call_under_way()
+        if call is None:
+            return send(self, request, **options)
+        observer.pace(call, request.method, request.url)
+        sighting = observer.sent(call, request.method, request.url, request.headers)
+        try:
+            response = send(self, request, **options)
+            body = response.read() if _is_json(response) else None
+        except Exception as error:
+            observer.failed(call, sighting, error)
+            raise
+        _note_httpx(call, sighting, response, body)
+        return response
+
+    return observing
+
+
+def _observed_httpx_async(send: Any) -> Any:
+    @functools.wraps(send)
+    async def observing(self: Any, request: Any, **options: Any) -> Any:
+        call = call_under_way()
+        if call is None:
+            return await send(self, request, **options)
+        await observer.pace_async(call, request.method, request.url)
+        sighting = observer.sent(call, request.method, request.url, request.headers)
+        try:
+            response = await send(self, request, **options)
+            body = await response.aread() if _is_json(response) else None
+        except Exception as error:
+            observer.failed(call, sighting, error)
+            raise
+        _note_httpx(call, sighting, response, body)
+        return response
+
+    return observing
+
+
+def _note_httpx(call: Any, sighting: Sighting, response: Any, body: bytes | None) -> None:
+    if body is not None:
+        observer.answered(call, sighting, response, body)
+    elif response.status_code >= 400:
+        observer.answered(call, sighting, response, b"")
+    else:
+        observer.unread(call, sighting)
+
+
+def _is_json(response: Any) -> bool:
+    """KIS answers JSON; its bodies are read, anything else may be a stream that is somebody's to consume."""
+    return "json" in str(response.headers.get("content-type", "")).lower()
+
+
+def _patch_aiohttp(aiohttp: Any) -> bool:
+    if not hasattr(aiohttp, "ClientSession"):
+        return False
+    _patch(aiohttp.ClientSession, "_request", _paced_aiohttp)
+    _patch(aiohttp.ClientRequest, "send", _sent_aiohttp)
+    _patch(aiohttp.ClientResponse, "start", _answered_aiohttp)
+    return True
+
+
+def _paced_aiohttp(send: Any) -> Any:
+    @functools.wraps(send)
+    async def requesting(self: Any, method: Any, str_or_url: Any, **options: Any) -> Any:
+        call = call_under_way()
+        if call is None:
+            return await send(self, method, str_or_url, **options)
+        url = self._build_url(str_or_url) if hasattr(self, "_build_url") else str_or_url
+        await observer.pace_async(call, method, url)
+        try:
+            return await send(self, method, str_or_url, **options)
+        except Exception as error:
+            if getattr(error, "status", None) is None:  # else its answer has been observed
+                observer.failed(call, sighting_of(method, url, None), error)
+            raise
+
+    return requesting
+
+
+def _sent_aiohttp(send: Any) -> Any:
+    @functools.wraps(send)
+    async def sending(self: Any, *args: Any, **options: Any) -> Any:
+        call = call_under_way()
+        if call is None:
+            return await send(self, *args, **options)
+        sighting = observer.sent(call, self.method, self.url, self.headers)
+        response = await send(self, *args, **options)
+        _sightings[response] = sighting
+        return response
+
+    return sending
+
+
+def _answered_aiohttp(start: Any) -> Any:
+    @functools.wraps(start)
+    async def starting(self: Any, *args: Any, **options: Any) -> Any:
+        started = await start(self, *args, **options)
+        sighting, call = _sightings.pop(self, None), call_under_way()
+        if sighting is not None and call is not None:
+            if _is_json(self):
+                # Read here, since `raise_for_status` throws the body away; it stays to be read again.
+                observer.answered(call, sighting, self, await self.read())
+            elif self.status >= 400:
+                observer.answered(call, sighting, self, b"")
+            else:
+                observer.unread(call, sighting)
+        return started
+
+    return starting
+
+
+_LATE: dict[str, Callable[[Any], bool]] = {"httpx": _patch_httpx, "aiohttp": _patch_aiohttp}

@@ -1,0 +1,317 @@
+"""
+The first cause: KIS refused the call because its token is dead. Refresh the token, rebind it, call again.
+
+What is known of the token of one call, and nothing else: where it is kept, which one was used, which one was refused.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ..context import Sighting
+from ..events import warn
+from ..judgement import is_token_expired_error, is_token_expired_response
+from ..retrying import stop_after_retries
+from ..signals import is_from_signal_handler
+from ..token import AccessToken, bare, fingerprint
+from ..tokens.source import NEVER, NonBlockingSource, Replacement, TrackingSource
+from .binding import CallbackLocation, NoLocation, TokenLocation
+from .wire import identity_of, note_refused, was_refused_there
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from .call import ProtectedCall
+
+__all__ = ["TokenExpired", "TokenHistory"]
+
+_MOST_ADOPTED = 3  # dead tokens of others that one call may adopt before its own repeat counts
+
+
+class TokenHistory:
+    """What is learned about a decorated function's token over its calls. Unguarded: each field is one assignment."""
+
+    def __init__(self) -> None:
+        self.useless: str | None = None  # the token that was fetched for it, and that it seems not to have used
+        self.warned = False
+
+
+class TokenExpired:
+    """
+    One call's token.
+
+    Attributes:
+        source: where tokens come from.
+        location: where the function keeps its own.
+        used: the token that the call was made with, bare; None where nobody can tell.
+        handed: the last token that `source` handed out inside the call.
+        replaced_with: with which token the library behind it, having asked for another one, went on in this attempt.
+    """
+
+    name = "token_expired"
+
+    __slots__ = (
+        "_adopted",
+        "_attempt_began",
+        "_call",
+        "_history",
+        "_watching",
+        "handed",
+        "location",
+        "replaced_with",
+        "source",
+        "used",
+    )
+
+    def __init__(
+        self,
+        call: ProtectedCall,
+        source: NonBlockingSource,
+        location: TokenLocation,
+        history: TokenHistory,
+        watching: bool,
+    ) -> None:
+        self._call = call
+        self._history = history
+        self._watching = watching
+        self._adopted = 0
+        self._attempt_began = call.began
+        self.source = source
+        self.location = location
+        self.used: str | None = None
+        self.handed: str | None = None
+        self.replaced_with: str | None = None
+
+    # Before the first attempt.
+
+    def needs_token(self) -> bool:
+        """
+        Whether to ask the source first: the place is empty, or holds a token of the source's that is past its time.
+
+        A token that the source has nothing to do with is left alone until KIS refuses it.
+        """
+        source, location = self.source, self.location
+        if type(location) is NoLocation:
+            return self._asks_by_itself() if isinstance(source, TrackingSource) else source.renewal_due()
+        found = location.read(self._call.args, self._call.kwargs)
+        if type(location) is CallbackLocation:
+            self.used = found
+            return source.renewal_due() or (found is not None and source.successor_of(found) is not None)
+        if found is None:
+            return True
+        self.used = bare(found)
+        current = source.peek()
+        if current is not None and self.used == current.value:
+            return False
+        return source.issued(self.used) or source.successor_of(self.used) is not None
+
+    def bind_first(self, token: AccessToken) -> None:
+        """Make the first attempt with `token`. If binding fails, tell so, and call with the token already there."""
+        if type(self.location) is NoLocation:
+            self.used = token.value if isinstance(self.source, TrackingSource) else None
+        elif self.used != token.value:
+            self._bind(token, self._call.began)
+
+    def has_none(self) -> bool:
+        """Whether there is no token at all to make an attempt with."""
+        return self.used is None and type(self.location) not in (NoLocation, CallbackLocation)
+
+    def _asks_by_itself(self) -> bool:
+        """A function that keeps no token asks its source, which nobody sees of a source of the user's."""
+        current = self.source.peek()
+        self.used = current.value if current is not None else None
+        return current is None
+
+    # On the wire.
+
+    def is_at_home(self, host: str) -> bool:
+        """Whether `host` is the source's."""
+        identity = identity_of(self.source)
+        return identity is not None and identity[0] == host
+
+    def successor_for(self, sighting: Sighting) -> AccessToken | None:
+        """The token with which a request of this account is to leave instead of its own, which is known to be dead."""
+        if sighting.token is None or not self._owns(sighting):
+            return None
+        successor = self.source.successor_of(sighting.token)
+        if successor is None or (identity_of(self.source) is None and not was_refused_there(sighting)):
+            return None
+        return successor
+
+    # After an attempt.
+
+    def matches_value(self, value: object) -> bool:
+        """Whether KIS refused the call that returned `value`."""
+        if self._call.failed is None and type(value) is dict and value.get("rt_cd") == "0":
+            return False
+        if self.name in self._call.exhausted:
+            return False
+        return is_token_expired_response(value, self._call.policy.expired_codes) or self.saw_refusal()
+
+    def matches_error(self, error: Exception) -> bool:
+        """Whether KIS refused the call that raised `error`."""
+        if self.name in self._call.exhausted:
+            return False
+        return is_token_expired_error(error, self._call.policy.expired_codes) or self.saw_refusal()
+
+    def saw_refusal(self) -> bool:
+        """Whether the last answer on the wire refused a token of this account, whatever the function made of it."""
+        seen = self._call.last_failed
+        return self._watching and seen is not None and self._is_refusal(seen) and self._owns(seen)
+
+    def rejected(self) -> str | None:
+        """The token that KIS refused: as seen on the wire, as handed out inside the call, or as it was bound before."""
+        seen = self._refusal()
+        if seen is not None:
+            return seen.token
+        return self.handed if self.handed is not None and type(self.location) is NoLocation else self.used
+
+    def stop(self, state: RetryCallState, value: object, error: BaseException | None) -> bool:
+        """Whether the token must not, or cannot, be refreshed for this call once more."""
+        if stop_after_retries(self._call.policy.max_retries + self._adopted)(state):
+            return True
+        if self._call.orders:
+            return True  # one that went out, and was not itself refused for its token, must not go out again
+        if self.replaced_with is not None and self.replaced_with == self.rejected():
+            return True  # the library has asked for another token, and was refused with that as well
+        return self._is_of_another_account() or not self._can_be_rebound()
+
+    def wait(self, state: RetryCallState, value: object, error: BaseException | None) -> float:
+        """Seconds between refresh and repeat."""
+        return self._call.policy.wait
+
+    def emit_failed(self, msg_cd: str | None) -> None:
+        """Tell which token was refused."""
+        rejected = self.rejected()
+        self._call.emit("token_expired", token=fingerprint(rejected) if rejected else None, msg_cd=msg_cd)
+
+    def gave_up(self) -> None:
+        """Tell, once for a function, what has to be written so that it can be helped."""
+        if type(self.location) is NoLocation and self._refusal() is None and self._call.attempt > 1:
+            self._history.useless = self.used  # it was fetched for the function, which seems not to have used it
+        if self._history.warned or self._call.orders:
+            return
+        if self._is_of_another_account():
+            advice = "the refused request was not of this token source: give each account a function of its own"
+        elif not self._can_be_rebound():
+            advice = "nobody sees where it keeps its token: pass bind=, or send with requests, httpx or aiohttp"
+        else:
+            return
+        self._history.warned = True
+        warn("token_not_rebound", callable=self._call.name, advice=advice)
+
+    # Before the next attempt.
+
+    def prepare(self, upcoming: float, msg_cd: str | None, error: BaseException | None) -> bool:
+        """Refresh the token and rebind it."""
+        began, rejected = time.monotonic(), self.rejected()
+        try:
+            token = self._replacement(rejected)
+            found = Replacement(token, "memory") if token is not None else self.source.replace(rejected)
+        except Exception as failure:  # of any source: KIS's own answer is the better one
+            return self._refresh_failed(failure, began)
+        return self._begin_next(found, rejected, began)
+
+    async def prepare_async(self, upcoming: float, msg_cd: str | None, error: BaseException | None) -> bool:
+        """`prepare`, the source asked on a thread of this package's own."""
+        from . import worker  # late: asyncio is a third of the import, and only coroutine functions need it
+
+        began, rejected = time.monotonic(), self.rejected()
+        try:
+            token = self._replacement(rejected)
+            found = Replacement(token, "memory") if token is not None else await worker.replace(self.source, rejected)
+        except Exception as failure:  # as above
+            return self._refresh_failed(failure, began)
+        return self._begin_next(found, rejected, began)
+
+    def emit_refresh_failed(self, error: Exception, began: float, where: str = "") -> None:
+        """Tell that the refresh failed, or the binding (`where`), and by which type of error."""
+        self._call.emit(
+            "token_refresh_failed",
+            msg_cd=getattr(error, "code", None),
+            error=f"{where}{type(error).__name__}",
+            elapsed=time.monotonic() - began,
+        )
+
+    def _refresh_failed(self, error: Exception, began: float) -> bool:
+        if is_from_signal_handler(error):
+            raise error
+        self.emit_refresh_failed(error, began)
+        return False
+
+    def _replacement(self, rejected: str | None) -> AccessToken | None:
+        """A token that needs no issue: the place, or the source, holds another one than the refused already."""
+        found = self.location.read(self._call.args, self._call.kwargs)
+        value = bare(found) if found is not None else None
+        if value and rejected is not None and value != rejected and self.source.successor_of(value) is None:
+            return AccessToken(value, NEVER)
+        return self.source.current_unless(rejected)
+
+    def _begin_next(self, replacement: Replacement, rejected: str | None, began: float) -> bool:
+        token, origin = replacement.token, replacement.origin
+        seen = self._refusal()
+        if origin != "issued" and not self.source.is_new(token.value, self._attempt_began):
+            self._adopted = min(self._adopted + 1, _MOST_ADOPTED)  # it may be dead too, which costs nothing then
+        if rejected is not None and rejected != token.value:
+            self.source.note_refused(rejected)
+            if seen is not None:
+                note_refused(seen)
+        if type(self.location) is NoLocation:
+            self.used = token.value
+        elif not self._bind(token, began) and seen is None:
+            return False  # nothing would carry the new token
+        self.handed = self.replaced_with = None
+        self._call.emit(
+            "token_refreshed" if origin == "issued" else "token_adopted",
+            attempt=self._call.attempt + 1,
+            token=token.fingerprint,
+            previous_token=fingerprint(rejected) if rejected else None,
+            expires_at=token.expires_at if token.expires_at is not NEVER else None,
+            source=origin,
+            elapsed=time.monotonic() - began,
+        )
+        self._attempt_began = time.monotonic()
+        return True
+
+    def _bind(self, token: AccessToken, began: float) -> bool:
+        """Put `token` where the next attempt finds it; False, and told, where that failed."""
+        try:
+            self._call.args, self._call.kwargs = self.location.write(self._call.args, self._call.kwargs, token)
+        except Exception as error:  # of the user's own object or function
+            if is_from_signal_handler(error):
+                raise
+            self.emit_refresh_failed(error, began, "bind:" if isinstance(self.location, CallbackLocation) else "")
+            return False
+        self.used = token.value
+        return True
+
+    # What was seen of it.
+
+    def _refusal(self) -> Sighting | None:
+        """The refusal that was seen on the wire, if it is of this account."""
+        seen = self._call.failed
+        return seen if seen is not None and self._is_refusal(seen) and self._owns(seen) else None
+
+    def _is_refusal(self, seen: Sighting) -> bool:
+        return seen.response is not None and is_token_expired_response(seen.response, self._call.policy.expired_codes)
+
+    def _owns(self, sighting: Sighting) -> bool:
+        """Whether a request is of the source's account, as far as one can tell."""
+        identity = identity_of(self.source)
+        return identity is None or (sighting.host == identity[0] and sighting.app_key in (None, identity[1]))
+
+    def _is_of_another_account(self) -> bool:
+        seen = self._call.failed
+        return seen is not None and self._is_refusal(seen) and not self._owns(seen)
+
+    def _can_be_rebound(self) -> bool:
+        """Whether the next attempt would go out with another token than this one."""
+        if type(self.location) is not NoLocation or self.handed is not None:
+            return True
+        seen = self._refusal()
+        if seen is not None:
+            return seen.token is not None
+        if not isinstance(self.source, TrackingSource):
+            return False
+        return self.used is None or self.used != self._history.useless  # it may ask a source of the user's unseen
