@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from ..token import AccessToken
+from .documents import DocumentTokenStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["MemoryTokenStore"]
 
+_Name = tuple[str, str]
 
-class MemoryTokenStore:
+
+class MemoryTokenStore(DocumentTokenStore):
     """
     Tokens shared by the threads of one process that hold this instance.
 
@@ -25,24 +27,34 @@ class MemoryTokenStore:
     """
 
     def __init__(self) -> None:
+        super().__init__(MemoryDocuments())
+
+    def __repr__(self) -> str:
+        return "MemoryTokenStore()"
+
+
+class MemoryDocuments:
+    """Documents in a dict; `ttl` and `lease` mean nothing here."""
+
+    def __init__(self) -> None:
         self._restore({})
 
-    def load(self, key: str) -> AccessToken | None:
-        """Hand back what was saved last, or None."""
-        return self._entries.get(key)
+    def read(self, key: str, kind: str) -> bytes | None:
+        """Hand back what was written last, or None."""
+        return self._documents.get((key, kind))
 
-    def save(self, key: str, token: AccessToken) -> None:
-        """Keep `token`."""
-        self._entries[key] = token
+    def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
+        """Keep `data`."""
+        self._documents[key, kind] = data
 
-    def delete(self, key: str) -> None:
-        """Forget the entry."""
-        self._entries.pop(key, None)
+    def delete(self, key: str, kind: str) -> None:
+        """Forget the document."""
+        self._documents.pop((key, kind), None)
 
     @contextmanager
-    def lock(self, key: str, *, timeout: float, lease: float) -> Iterator[bool]:
-        """Wait up to `timeout` seconds for the lock of `key` among this process's threads; `lease` means nothing."""
-        lock = self._locks.setdefault(key, threading.Lock())
+    def lock(self, key: str, kind: str, *, timeout: float, lease: float) -> Iterator[bool]:
+        """Wait up to `timeout` seconds for the lock of `key` and `kind` among this process's threads."""
+        lock = self._locks.setdefault((key, kind), threading.Lock())
         held = lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         try:
             yield held
@@ -50,30 +62,27 @@ class MemoryTokenStore:
             if held:
                 lock.release()
 
-    def __getstate__(self) -> dict[str, AccessToken]:
-        return dict(self._entries)
+    def __getstate__(self) -> dict[_Name, bytes]:
+        return dict(self._documents)
 
-    def __setstate__(self, entries: dict[str, AccessToken]) -> None:
-        self._restore(entries)
+    def __setstate__(self, documents: dict[_Name, bytes]) -> None:
+        self._restore(documents)
 
-    def __repr__(self) -> str:
-        return "MemoryTokenStore()"
-
-    def _restore(self, entries: dict[str, AccessToken]) -> None:
-        self._entries = entries
+    def _restore(self, documents: dict[_Name, bytes]) -> None:
+        self._documents = documents
         self._remake_locks()
-        _memory_stores.add(self)
+        _all_documents.add(self)
 
     def _remake_locks(self) -> None:
-        self._locks: dict[str, threading.Lock] = {}
+        self._locks: dict[_Name, threading.Lock] = {}
 
 
-_memory_stores: WeakSet[MemoryTokenStore] = WeakSet()
+_all_documents: WeakSet[MemoryDocuments] = WeakSet()
 
 
 def _remake_all_locks() -> None:
-    for store in _memory_stores:
-        store._remake_locks()  # noqa: SLF001  # of this module
+    for documents in _all_documents:
+        documents._remake_locks()  # noqa: SLF001  # of this module
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +15,7 @@ from kis_retry.stores.file import FileTokenStore
 from kis_retry.stores.memory import MemoryTokenStore
 from kis_retry.stores.redis import RedisTokenStore
 from kis_retry.testing.corruption import DamagedEntryCompliance
-from kis_retry.testing.store_contract import TokenStoreCompliance
+from kis_retry.testing.store_contract import KEY, OTHER_KEY, TokenStoreCompliance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,18 +89,22 @@ class _NoLock(MemoryTokenStore):
 
 class _OneForAll(MemoryTokenStore):
     def load(self, key: str) -> Any:
-        return next(iter(self._entries.values()), None)
+        return super().load(OTHER_KEY if key == KEY else KEY) or super().load(key)
+
+
+taken: list[Any] = []  # a context that is collected releases its lock
 
 
 class _NeverReleased(MemoryTokenStore):
-    @contextlib.contextmanager
-    def lock(self, key: str, *, timeout: float, lease: float) -> Iterator[bool]:
-        yield self._locks.setdefault(key, threading.Lock()).acquire(blocking=False)
+    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
+        taken.append(super().lock(key, timeout=timeout, lease=lease))
+        return contextlib.nullcontext(taken[-1].__enter__())
 
 
 class _Talkative(MemoryTokenStore):
     def __repr__(self) -> str:
-        return f"Talkative({[token.value for token in self._entries.values()]})"
+        token = self.load(KEY)
+        return f"Talkative({token and token.value})"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import pytest
 
 from kis_retry.errors import ConfigurationError
 from kis_retry.stores.file import FileTokenStore
-from kis_retry.stores.file import _inherited as inherited
+from kis_retry.stores.folder import _inherited as inherited
 from kis_retry.token import AccessToken
 
 if TYPE_CHECKING:

@@ -292,7 +292,7 @@ def test_one_operation_is_one_attempt_of_two_seconds() -> None:
         listener.shutdown(socket.SHUT_RDWR)
     # A connection found closed when it is taken from the pool is opened anew once: that is no retry of the command.
     assert 3 <= len(visits) <= 6
-    connection = store._client.connection_pool.make_connection()
+    connection = store._documents.client.connection_pool.make_connection()
     assert (connection.socket_timeout, connection.socket_connect_timeout) == (2.0, 2.0)
 
 
@@ -334,7 +334,7 @@ def test_a_fork_in_the_middle_of_another_threads_operation_does_not_block_the_ch
     busy, done = threading.Event(), threading.Event()
 
     def operate() -> None:
-        with store._client.connection_pool._lock:
+        with store._documents.client.connection_pool._lock:
             busy.set()
             done.wait(30)
 
@@ -354,11 +354,11 @@ def test_a_fork_in_the_middle_of_another_threads_operation_does_not_block_the_ch
 def test_a_store_that_finds_itself_in_a_child_connects_anew(
     store: RedisTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parents = store._client
+    parents = store._documents.client
     store.save(KEY, TOKEN)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert store.load(KEY) == TOKEN
-    assert store._client is store._client is not parents
+    assert store._documents.client is store._documents.client is not parents
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as above

@@ -319,9 +319,9 @@ def disk_dying(folder: Path, patch: pytest.MonkeyPatch) -> None:
     def fail(path: object, *_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    from kis_retry.stores import file
+    from kis_retry.stores import folder as engine
 
-    patch.setattr(file, "_read", fail)
+    patch.setattr(engine, "_read", fail)
 
 
 @pytest.mark.parametrize(
