@@ -19,9 +19,10 @@ class FileTokenStore(DocumentTokenStore):
     `<key>.json` holds the entry, `<key>.lock` is what `filelock` locks: the operating system releases it when its
     holder dies, however it dies.
 
-    The folder is made, or closed down to, 0700 and the files are 0600, whatever the umask, so give it a folder of its
-    own. Only a folder with the sticky bit (/tmp) keeps its rights: it is everybody's on purpose, and there nobody can
-    replace somebody else's file. On Windows the rights are those of the user's profile.
+    A folder that is made here is 0700, the files are 0600, whatever the umask. A folder that was there keeps its mode.
+    Files of another owner (root excepted) are neither believed nor waited for: they are replaced, and in a folder that
+    forbids this (/tmp, with its sticky bit) this user's processes go on together in a folder of their own inside it,
+    `kis_retry-<uid>`. On Windows the rights are those of the user's profile.
 
     Args:
         directory: the folder, `~` expanded; by default the user's cache folder as `platformdirs` knows it

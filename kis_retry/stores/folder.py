@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
-import stat
-import tempfile
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from .documents import MAX_DOCUMENT, TOKEN
+from .documents import TOKEN
+from .private_files import (
+    ForeignFileError,
+    is_own_folder,
+    make_private_folder,
+    prepare_lock_file,
+    read_trusted,
+    write_private,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from filelock import BaseFileLock
 
 __all__ = ["FileDocuments"]
 
 _POLL = 0.02  # seconds between two looks at a lock that somebody else holds
-_STALE = 60.0  # seconds; a temporary file lives for milliseconds, one this old has lost its writer
-
-# An entry that cannot be opened is as good as none: gone, not ours to read, a folder, a symbolic link, a socket.
-_MISSES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EAGAIN}
-_READ = os.O_RDONLY
-for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # no link is followed, no planted FIFO waited for
-    _READ |= getattr(os, _flag, 0)
+T = TypeVar("T")
 
 # Locks that a child was forked under. It shares their descriptors, so letting go of one, or only forgetting it, would
 # release the parent's lock.
@@ -42,6 +40,10 @@ class FileDocuments:
 
     `<key>.json` and `<key>.lock` are the token and its lock, `<key>.<kind>.json` and `<key>.<kind>.lock` those of any
     other kind. `filelock` locks: the operating system releases it when its holder dies, however it dies.
+
+    A file of another owner (root excepted) is not believed, and not waited for. Where such a file stands in the way
+    and cannot be removed, which is so in a folder with the sticky bit, all processes of this user go on in a folder
+    of their own inside it, `kis_retry-<uid>`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,12 +56,7 @@ class FileDocuments:
         Raises:
             OSError: the folder or the disk cannot be read.
         """
-        try:
-            return _read(self._path(key, kind, "json"))
-        except OSError as error:
-            if error.errno in _MISSES:
-                return None
-            raise
+        return read_trusted(_path(self._current(), key, kind, "json"))
 
     def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
         """
@@ -72,19 +69,7 @@ class FileDocuments:
             OSError: the folder cannot be made or written, or the disk is full. The old document is as it was then,
                 and no temporary file stays.
         """
-        self._make_folder()
-        target = self._path(key, kind, "json")
-        prefix = f".{target.stem}."
-        self._sweep(prefix)
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=self.folder)  # 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            _replace(Path(name), target)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        self._where_allowed(lambda folder: write_private(_path(folder, key, kind, "json"), data))
 
     def delete(self, key: str, kind: str) -> None:
         """
@@ -93,7 +78,7 @@ class FileDocuments:
         Raises:
             OSError: it is there and cannot be removed.
         """
-        self._path(key, kind, "json").unlink(missing_ok=True)
+        _path(self._current(), key, kind, "json").unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, key: str, kind: str, *, timeout: float, lease: float) -> Iterator[bool]:
@@ -103,8 +88,7 @@ class FileDocuments:
         Raises:
             OSError: the lock file cannot be made or opened.
         """
-        self._make_folder()
-        lock = _acquire(self._path(key, kind, "lock"), timeout)
+        lock = self._where_allowed(lambda folder: _acquire(_path(folder, key, kind, "lock"), timeout))
         holder = os.getpid()
         try:
             yield lock is not None
@@ -115,33 +99,33 @@ class FileDocuments:
                 with suppress(OSError):
                     lock.release()
 
-    def _path(self, key: str, kind: str, suffix: str) -> Path:
-        name = _name(key) if kind == TOKEN else f"{_name(key)}.{kind}"
-        return self.folder / f"{name}.{suffix}"
+    def _where_allowed(self, action: Callable[[Path], T]) -> T:
+        """Do `action` in the folder; where a file of another owner forbids it there, in this user's own inside it."""
+        folder = self._current()
+        make_private_folder(folder)
+        try:
+            return action(folder)
+        except ForeignFileError:
+            own = self._own()
+            if folder == own:
+                raise
+            make_private_folder(own)
+            if not is_own_folder(own):
+                raise
+            return action(own)
 
-    def _make_folder(self) -> None:
-        _make(self.folder)
-        if os.name == "posix":  # pragma: no branch  # elsewhere the rights are the profile's
-            _close_to_others(self.folder)
+    def _current(self) -> Path:
+        """The user's own folder once it is there, so that all of the user's processes meet in the same one."""
+        own = self._own()
+        return own if own != self.folder and is_own_folder(own) else self.folder
 
-    def _sweep(self, prefix: str) -> None:
-        """Remove what writers left that were killed between writing and replacing: it holds a token."""
-        for path in self.folder.glob(f"{prefix}*.tmp"):
-            with suppress(OSError):
-                if time.time() - path.lstat().st_mtime > _STALE:
-                    path.unlink()
+    def _own(self) -> Path:
+        return self.folder / f"kis_retry-{os.geteuid()}" if hasattr(os, "geteuid") else self.folder
 
 
-def _acquire(path: Path, timeout: float) -> BaseFileLock | None:
-    from filelock import FileLock, Timeout
-
-    # A new one each time, so that neither threads nor a fork share its state.
-    lock = FileLock(path, mode=0o600, thread_local=False)
-    try:
-        lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
-    except Timeout:
-        return None
-    return lock
+def _path(folder: Path, key: str, kind: str, suffix: str) -> Path:
+    name = _name(key) if kind == TOKEN else f"{_name(key)}.{kind}"
+    return folder / f"{name}.{suffix}"
 
 
 def _name(key: str) -> str:
@@ -151,39 +135,14 @@ def _name(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _read(path: Path) -> bytes:
-    descriptor = os.open(path, _READ)
+def _acquire(path: Path, timeout: float) -> BaseFileLock | None:
+    from filelock import FileLock, Timeout
+
+    prepare_lock_file(path)
+    # A new one each time, so that neither threads nor a fork share its state.
+    lock = FileLock(path, mode=0o600, thread_local=False)
     try:
-        return os.read(descriptor, MAX_DOCUMENT + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _make(folder: Path) -> None:
-    """Like `Path.mkdir(parents=True)`, which leaves the rights of the parents to the umask."""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-    except FileNotFoundError:
-        if folder.parent == folder:
-            raise
-        _make(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def _close_to_others(folder: Path) -> None:
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & 0o077 and not mode & stat.S_ISVTX:
-        with suppress(PermissionError):  # somebody else's (a mounted volume); the files are 0600 all the same
-            folder.chmod(mode & ~0o077)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Put `source` at `target`. A link or FIFO there is replaced itself; an empty folder has to go first."""
-    try:
-        source.replace(target)
-    except IsADirectoryError:
-        target.rmdir()
-        source.replace(target)
+        lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
+    except Timeout:
+        return None
+    return lock

@@ -321,7 +321,7 @@ def disk_dying(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
     from kis_retry.stores import folder as engine
 
-    patch.setattr(engine, "_read", fail)
+    patch.setattr(engine, "read_trusted", fail)
 
 
 @pytest.mark.parametrize(
