@@ -6,20 +6,13 @@ import re
 from dataclasses import dataclass
 
 from .errors import ConfigurationError
-from .settings import Environment, boolean
+from .settings import CREDENTIAL_VARIABLES, Environment, boolean
 from .token import fingerprint
 
-__all__ = ["CREDENTIAL_VARIABLES", "PAPER_URL", "REAL_URL", "Credentials", "credentials_from_env"]
+__all__ = ["PAPER_URL", "REAL_URL", "Credentials", "credentials_from_env"]
 
 REAL_URL = "https://openapi.koreainvestment.com:9443"
 PAPER_URL = "https://openapivts.koreainvestment.com:29443"
-
-CREDENTIAL_VARIABLES = {
-    "app_key": ("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY"),
-    "app_secret": ("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET"),
-    "account": ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
-}
-"""Our name first, then the one that people have set already for another library."""
 
 
 @dataclass(frozen=True, repr=False, init=False)

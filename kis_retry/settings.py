@@ -1,9 +1,9 @@
 """
 Reading settings from the environment and from a `.env` file, with `environs`.
 
-The only room that does. A variable that is set but blank counts as not set, since that is what compose files and CI
+The only module that does. A variable that is set but blank counts as not set, since that is what compose files and CI
 systems make of a missing one (and it hides a line of the `.env` file, as any variable does). `environs` is imported
-when the first variable is read, not with the package.
+when the first variable is read, not with the package. Which `.env` file counts is `env_file`'s to say.
 """
 
 from __future__ import annotations
@@ -12,13 +12,28 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from .env_file import find_env_file
 from .errors import ConfigurationError
+from .events import warn
 
-__all__ = ["Environment", "Setting", "boolean", "without_password"]
+__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "without_password"]
 
 T = TypeVar("T")
+
+CREDENTIAL_VARIABLES = {
+    "app_key": ("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY"),
+    "app_secret": ("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET"),
+    "account": ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
+}
+"""Our name first, then the one that people have set already for another library."""
+
+_WITH_CREDENTIALS = ("KIS_BASE_URL", "KIS_TOKEN_STORE")
+"""Where secrets and tokens go: a `.env` file names that only for the key and secret that it holds itself."""
+
+_warned: set[tuple[str, str]] = set()  # path and reason of what this process has warned of
 
 _BOOLEANS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
@@ -42,22 +57,47 @@ class Environment:
         from environs import Env
 
         self._env: Any = Env()
+        self.env_file: Path | None = None
+        self.ignored: list[tuple[Path, str]] = []  # what does not count of `.env` files, and why
+        path: object = "at or above the working directory"
         try:
-            # A bare file name makes environs search from the working directory upwards.
-            self._env.read_env(".env")
+            found = find_env_file(Path.cwd())
+            for ignored, reason in found.ignored:
+                self._ignore(ignored, reason)
+            if found.path is not None:
+                path = found.path
+                self._env.read_env(str(found.path), recurse=False)
+                self.env_file = found.path
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
-                f"the .env file at or above the working directory cannot be read ({type(error).__name__}); "
-                "it takes lines of NAME=value in UTF-8"
+                f"the .env file {path} cannot be read ({type(error).__name__}); it takes lines of NAME=value in UTF-8"
             ) from None
 
     def find(self, *variables: str) -> Setting | None:
         """The first of `variables` that is set and not blank."""
         for variable in variables:
             text = self._env.str(variable, None)
-            if text is not None and text.strip():
-                return Setting(text.strip(), variable, "environment" if variable in os.environ else ".env")
+            if text is None or not text.strip():
+                continue
+            origin = "environment" if variable in os.environ else ".env"
+            if origin == ".env" and variable in _WITH_CREDENTIALS and not self._holds_credentials():
+                self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
+                continue
+            return Setting(text.strip(), variable, origin)
         return None
+
+    def _holds_credentials(self) -> bool:
+        """Whether the app key and secret in force are the `.env` file's own."""
+        found = [self.find(*CREDENTIAL_VARIABLES[name]) for name in ("app_key", "app_secret")]
+        return all(setting is not None and setting.origin == ".env" for setting in found)
+
+    def _ignore(self, path: Path | None, reason: str) -> None:
+        if path is None or (path, reason) in self.ignored:
+            return
+        self.ignored.append((path, reason))
+        if (str(path), reason) not in _warned:
+            _warned.add((str(path), reason))
+            warn("env_file_ignored", path=str(path), error=reason)
 
     def read(self, convert: Callable[[str], T], takes: str, *variables: str) -> T | None:
         """The first of `variables` that is set, converted; None where none is; a bad one is a `ConfigurationError`."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 
-from ..credentials import CREDENTIAL_VARIABLES, PAPER_URL, REAL_URL, Credentials
+from ..credentials import PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
 from ..policy import RetryPolicy, parse, takes, variable_of
-from ..settings import Environment, boolean
+from ..settings import CREDENTIAL_VARIABLES, Environment, boolean
 from ..stores.from_env import STORE_VARIABLE, store_named
 from ..token import fingerprint
-from .output import complain, say_json, say_table
+from .output import complain, say, say_json, say_table
 
 __all__ = ["config"]
 
@@ -38,17 +38,23 @@ class _Row:
 
 def config(*, as_json: bool) -> int:
     """
-    Show every variable of the environment.
+    Show every variable of the environment, and which `.env` file is in force.
 
     Returns:
         0, or 2 where a value cannot be used.
     """
-    rows = _settings(Environment())
+    environment = Environment()
+    rows = _settings(environment)
     errors = [row.error for row in rows if row.error]
+    env_file = None if environment.env_file is None else str(environment.env_file)
     if as_json:
-        say_json({"settings": [asdict(row) for row in rows], "errors": errors})
+        say_json({"settings": [asdict(row) for row in rows], "errors": errors, "env_file": env_file})
     else:
         say_table([_texts(row) for row in rows], ["variable", "value", "default", "from"])
+        if env_file is not None:
+            say(f".env file: {env_file}")
+    for path, reason in environment.ignored:
+        complain(f"{path} is ignored: {reason}")
     for error in errors:
         complain(error)
     return 2 if errors else 0

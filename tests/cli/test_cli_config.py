@@ -44,6 +44,26 @@ def test_nothing_set_shows_every_default(capsys: pytest.CaptureFixture[str]) -> 
     assert {row["origin"] for row in rows.values()} == {"default"}
 
 
+def test_the_env_file_in_force_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["env_file"] is None
+    Path(".env").write_text("KIS_RETRY_WAIT=7\n")
+    assert main(["config", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["env_file"] == str(Path.cwd() / ".env")
+    assert main(["config"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f".env file: {Path.cwd() / '.env'}"
+
+
+def test_what_does_not_count_of_an_env_file_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Path(".env").mkdir()
+    (Path.cwd().parent / ".env").write_text("KIS_BASE_URL=https://evil.example\n")
+    assert main(["config", "--json"]) == 0
+    document, said = capsys.readouterr()
+    assert f"{Path.cwd() / '.env'} is ignored: it is no regular file" in said
+    assert f"{Path.cwd().parent / '.env'} is ignored: KIS_BASE_URL counts only beside" in said
+    assert "evil.example" not in document + said
+
+
 def test_the_table_has_a_line_for_each_variable(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config"]) == 0
     heading, *lines = capsys.readouterr().out.splitlines()

@@ -23,8 +23,8 @@ import pytest
 import kis_retry
 from kis_retry import Credentials, RetryPolicy
 from kis_retry.cli.arguments import parser
-from kis_retry.credentials import CREDENTIAL_VARIABLES
 from kis_retry.policy import variable_of
+from kis_retry.settings import CREDENTIAL_VARIABLES
 from kis_retry.stores.from_env import STORE_VARIABLE, store_from_env, store_named
 from kis_retry.testing import KisGateway
 
