@@ -20,8 +20,11 @@ class RedisTokenStore(DocumentTokenStore):
     An entry lives as long as its token. The lock has a lease, so a holder that died blocks nobody for longer.
 
     A client made here from a URL waits two seconds at most for a connection or an answer, and does not try again by
-    itself; `?socket_timeout=…` and `?socket_connect_timeout=…` change that. It works after a fork. Pickled, it is
-    made again from its URL, password and all; a ready client from the arguments of its connections.
+    itself; `?socket_timeout=…` and `?socket_connect_timeout=…` change that. With `rediss://` the server must show a
+    certificate for its host name; `?ssl_ca_certs=…` says whom to trust. A ready client keeps its own settings.
+
+    It works after a fork. Pickled, it is made again from its URL, password and all; a ready client from the arguments
+    of its connections.
 
     Args:
         url_or_client: `redis://…`, `rediss://…`, `unix://…` (`valkey://…`, `valkeys://…`), or a ready synchronous

@@ -47,8 +47,11 @@ def _client_of(url: str) -> Any:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
+    # Older versions leave the host's name unchecked, and a certificate of anybody's is enough then.
+    tls = {"ssl_check_hostname": True} if url.startswith("rediss://") else {}
     client = Redis.from_url(
         url,
+        **tls,
         socket_timeout=_TIMEOUT,
         socket_connect_timeout=_TIMEOUT,
         retry=Retry(NoBackoff(), 0),  # since 6.0 the default is several tries with growing waits
