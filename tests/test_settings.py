@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import platformdirs
@@ -280,13 +282,36 @@ def test_a_redis_url_is_a_redis_store_that_does_not_show_its_password(scheme: st
     assert PASSWORD not in repr(chosen)
 
 
-@pytest.mark.parametrize("text", ["cupboard", "files", "mem", "redis", "sqlite:tokens.db", "true", "0", "-"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cupboard",
+        "files",
+        "mem",
+        "redis",
+        "sqlite:tokens.db",
+        "true",
+        "0",
+        "-",
+        "10.0.0.5:6379/0",
+        "10.0.0.5:6379",
+        "localhost:6379/0",
+        "[::1]:6379/0",
+        "cache_1:6379/0",
+        "_:6379/0",
+    ],
+)
 def test_a_store_that_does_not_exist_is_refused_with_what_there_is(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         store(text)
     message = str(caught.value)
     assert message.startswith(f"KIS_TOKEN_STORE={text!r} ")
-    assert all(choice in message for choice in ("memory", "file", "folder", "redis://", "rediss://"))
+    assert all(choice in message for choice in ("memory", "file", "folder's path with a /", "redis://", "rediss://"))
+
+
+@pytest.mark.parametrize("text", ["./a:b/c", "/srv/a:b", "C:/tokens", "~/10.0.0.5:6379"])
+def test_a_colon_after_the_first_slash_or_a_drive_is_no_address(text: str) -> None:
+    assert isinstance(store(text), FileTokenStore)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +334,40 @@ def test_a_bad_url_is_refused_and_its_password_not_shown(url: str) -> None:
     while error is not None:
         assert PASSWORD not in str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("found", ["~/.cache/kis_retry", RuntimeError("Could not determine home directory.")], ids=str)
+def test_without_a_home_folder_the_default_store_is_refused_with_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, found: str | RuntimeError
+) -> None:
+    def user_cache_path(name: str) -> Path:
+        if isinstance(found, RuntimeError):
+            raise found
+        return Path(found)  # as platformdirs 4.0 does
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", user_cache_path)
+    for make in (store_from_env, FileTokenStore):
+        with pytest.raises(ConfigurationError, match=r"home folder.*HOME.*KIS_TOKEN_STORE=/"):
+            make()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a passwd entry")
+def test_a_user_without_home_and_passwd_entry_is_told_so(folder: Path) -> None:
+    code = (
+        "import os; from kis_retry import ConfigurationError, FileTokenStore\n"
+        "os.setgid(65501); os.setuid(65501)\n"
+        "try:\n    print(FileTokenStore())\n"
+        "except ConfigurationError as error:\n    print('refused:', error)\n"
+    )
+    environ = {name: text for name, text in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("refused: there is no home folder"), done.stdout
+
+
+def test_a_relative_cache_folder_stays_where_it_was(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_path", Path)
+    assert repr(FileTokenStore()) == repr(FileTokenStore(folder / "kis_retry"))
 
 
 def test_a_manager_without_a_store_takes_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigurationError
@@ -29,7 +30,7 @@ class FileTokenStore(DocumentTokenStore):
             (~/.cache/kis_retry on Linux).
 
     Raises:
-        ConfigurationError: `directory` cannot be the name of a folder.
+        ConfigurationError: `directory` cannot be the name of a folder, or this user has no home folder for the default.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
@@ -42,9 +43,7 @@ class FileTokenStore(DocumentTokenStore):
 
 def _folder_of(directory: str | os.PathLike[str] | None) -> Path:
     if directory is None:
-        import platformdirs
-
-        return platformdirs.user_cache_path("kis_retry")
+        return _default_folder()
     text = os.fspath(directory)
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ConfigurationError(f"{directory!r} names no folder: FileTokenStore takes a path, or None for the default")
@@ -52,3 +51,15 @@ def _folder_of(directory: str | os.PathLike[str] | None) -> Path:
         return Path(text).expanduser().absolute()  # absolute: a process that changes its folder keeps its store
     except RuntimeError:
         raise ConfigurationError(f"{text!r} cannot be expanded: there is no such user or home folder") from None
+
+
+def _default_folder() -> Path:
+    import platformdirs
+
+    with suppress(RuntimeError):  # some versions raise it, others leave the "~" as it is
+        folder = platformdirs.user_cache_path("kis_retry")
+        if not folder.parts[0].startswith("~"):
+            return folder.absolute()
+    raise ConfigurationError(
+        "there is no home folder for the default store: set HOME, or name a folder (KIS_TOKEN_STORE=/var/cache/batch)"
+    )

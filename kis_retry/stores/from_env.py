@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["STORE_VARIABLE", "store_from_env", "store_named"]
 
 STORE_VARIABLE = "KIS_TOKEN_STORE"
-_TAKES = "file, memory, a folder's path, redis://… or rediss://…"
-_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # a mistyped address is no folder; one letter is a drive
+_TAKES = "file, memory, a folder's path with a / in it (./tokens), redis://… or rediss://…"
+_ADDRESS = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # a mistyped address is no folder; one letter is a drive
 _REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 
 _shared_memory: TokenStore | None = None
@@ -55,7 +55,7 @@ def _store_named(name: str) -> TokenStore | None:
 
     if name.lower() == "file":
         return FileTokenStore()
-    if not _SCHEME.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
+    if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
         return FileTokenStore(name)
     return None
 
