@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
 from ..stores.base import key_of
+from ..stores.documents import documents_of
 from ..stores.memory import MemoryTokenStore
 from ..token import AccessToken
 from ..tokens.issuer import SEOUL
@@ -18,6 +19,9 @@ from .output import complain, say_json, say_table
 __all__ = ["token"]
 
 Action = Literal["refresh", "revoke"]
+
+_PROBE = "probe"  # a kind of document that nobody reads
+_PROBE_TTL = 60.0  # seconds
 
 
 def token(action: Action | None, *, as_json: bool) -> int:
@@ -34,6 +38,7 @@ def token(action: Action | None, *, as_json: bool) -> int:
     found = _load(manager)  # first: a token that nobody could keep is not issued
     done = None
     if action == "refresh":
+        _require_writable(manager)
         done = _refresh(manager, found)
     elif action == "revoke":
         done = _revoke(manager)
@@ -53,6 +58,26 @@ def _load(manager: TokenManager) -> AccessToken | None:
         return manager.store.load(key_of(manager.credentials))
     except Exception as error:  # of any engine; its text may hold an address with a password
         raise KisRetryError(f"{manager.store!r} cannot be read ({_reason(error)})") from None
+
+
+def _require_writable(manager: TokenManager) -> None:
+    """
+    A store that can be read only would lose the token for which KIS is about to be asked.
+
+    Raises:
+        KisRetryError: nothing can be written there.
+    """
+    documents = documents_of(manager.store)
+    if documents is None:
+        return
+    key = key_of(manager.credentials)
+    try:
+        documents.write(key, _PROBE, b"", _PROBE_TTL)
+        documents.delete(key, _PROBE)
+    except Exception as error:  # of any engine
+        raise KisRetryError(
+            f"{manager.store!r} cannot be written ({_reason(error)}), so KIS was not asked for a token"
+        ) from None
 
 
 def _refresh(manager: TokenManager, current: AccessToken | None) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from kis_retry import AccessToken, Credentials, FileTokenStore, TokenManager
 from kis_retry.cli import main
@@ -229,6 +231,46 @@ def test_a_token_that_the_store_cannot_keep_is_status_1(
     assert main(["token", "--refresh"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot keep it (OSError: No space left on device)" in line
+
+
+def test_a_refresh_on_an_unwritable_folder_says_so_and_asks_kis_for_nothing(
+    kis: KisGateway, save: Saver, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    token = save(1_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", refuse)
+        assert main(["token", "--refresh"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written (OSError: Read-only file system), so KIS was not asked" in line
+    assert kis.counts.token_requests == 0
+    assert ask(capsys)["fingerprint"] == token.fingerprint
+
+
+def test_a_refresh_on_a_server_that_takes_no_writes_says_so_and_asks_kis_for_nothing(
+    kis: KisGateway,
+    store: FileTokenStore,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    new_valkey_server: Callable[[], Any],
+) -> None:
+    server = new_valkey_server()
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("min-replicas-to-write", 1)
+    monkeypatch.setenv("KIS_TOKEN_STORE", server.url)
+    assert main(["token", "--refresh"]) == 1
+    assert "cannot be written (" in capsys.readouterr().err
+    assert kis.counts.token_requests == 0
+
+
+def test_a_refresh_leaves_nothing_but_the_token_in_the_store(
+    store: FileTokenStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(capsys, "--refresh")
+    assert {path.suffix for path in (tmp_path / "store").iterdir()} == {".json", ".lock"}
+    assert len(list((tmp_path / "store").iterdir())) == 2
 
 
 @pytest.mark.parametrize("words", [[], ["--refresh"], ["--revoke"]])
