@@ -1,11 +1,11 @@
-"""A `requests.Session` that a user gave, after a fork: its settings stay, the connections are the parent's."""
+"""What both of this package's ways to KIS need of `requests`: sessions after a fork, and a bundle that is missing."""
 
 from __future__ import annotations
 
 import requests
 from requests.adapters import HTTPAdapter
 
-__all__ = ["leave_connections_to_parent"]
+__all__ = ["leave_connections_to_parent", "missing_bundle"]
 
 
 def leave_connections_to_parent(session: requests.Session) -> None:
@@ -17,3 +17,15 @@ def leave_connections_to_parent(session: requests.Session) -> None:
     for adapter in session.adapters.values():
         if isinstance(adapter, HTTPAdapter):  # others, as mocks are, keep no connections that requests knows of
             adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs leave it out
+
+
+def missing_bundle(error: OSError) -> str | None:
+    """
+    What `error` says if it is the bare `OSError` of `requests` for a TLS file that is not there; None if it is not.
+
+    It names the file: that of `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE`, or a session's `verify` or `cert`.
+    """
+    text = str(error)
+    if isinstance(error, requests.RequestException) or "TLS" not in text or "invalid path:" not in text:
+        return None
+    return f"{text} (REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE take the path of a bundle of certificates)"

@@ -18,6 +18,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ..errors import ConfigurationError
+from ..sessions import missing_bundle
+from .redaction import without_query
 
 __all__ = ["ClientSession", "valid_timeout"]
 
@@ -46,8 +48,32 @@ class ClientSession:
         Send one request to the host and give its answer, body read.
 
         Raises:
-            requests.RequestException: no answer.
+            requests.RequestException: no answer. Its text does not hold the query.
+            ConfigurationError: the file of certificates that the environment or the session names is not there.
         """
+        try:
+            with without_query():
+                return self._send(method, path, headers, params, body)
+        except OSError as error:
+            problem = missing_bundle(error)
+            if problem is None:
+                raise
+        raise ConfigurationError(problem)
+
+    def close(self) -> None:
+        """Close the connections; a session given by the user is the user's to close."""
+        if self._given is None and self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> requests.Response:
         session = self._session or self._open()
         return session.request(
             method,
@@ -58,12 +84,6 @@ class ClientSession:
             timeout=self._timeout,
             allow_redirects=False,  # the headers hold the secret: it goes to the configured host alone
         )
-
-    def close(self) -> None:
-        """Close the connections; a session given by the user is the user's to close."""
-        if self._given is None and self._session is not None:
-            self._session.close()
-            self._session = None
 
     def _open(self) -> requests.Session:
         with self._opening:

@@ -17,7 +17,7 @@ import requests
 from ..context import bypassed
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
-from ..sessions import leave_connections_to_parent
+from ..sessions import leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
@@ -95,6 +95,10 @@ class TokenIssuer:
             return response.status_code, _json(response)
         except requests.RequestException as error:
             failure, permanent = type(error).__name__, isinstance(error, ValueError)
+        except OSError as error:
+            failure, permanent = missing_bundle(error), True
+            if failure is None:
+                raise
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
         raise TokenIssueError(f"the token endpoint could not be reached ({failure})", retryable=not permanent)
 

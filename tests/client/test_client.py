@@ -285,7 +285,7 @@ def test_a_ca_bundle_named_in_the_environment_is_the_one_that_is_used(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     credentials = Credentials("key", "secret", base_url="https://127.0.0.1:9")
     manager.token()
-    with pytest.raises(OSError, match=r"/nowhere/ca\.pem"):
+    with pytest.raises(ConfigurationError, match=r"/nowhere/ca\.pem"):
         KisClient(credentials, tokens=manager).fetch_domestic_price("005930")
 
 
