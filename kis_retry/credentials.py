@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
-from .settings import CREDENTIAL_VARIABLES, Environment, boolean
+from .events import warn
+from .settings import CREDENTIAL_VARIABLES, Environment, boolean, without_password
 from .token import fingerprint
 
 __all__ = ["PAPER_URL", "REAL_URL", "Credentials", "credentials_from_env"]
 
 REAL_URL = "https://openapi.koreainvestment.com:9443"
 PAPER_URL = "https://openapivts.koreainvestment.com:29443"
+
+
+_warned: set[str] = set()  # addresses that this process has warned of
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -27,7 +33,8 @@ class Credentials:
         app_secret: as the portal shows it.
         account: "12345678-01"; only orders and balances need one.
         paper: the paper-trading host instead of the real one.
-        base_url: another host altogether (a test gateway, a proxy); wins over `paper`.
+        base_url: another host altogether (a test gateway, a proxy); wins over `paper`. With `http://` the secret
+            travels for everybody to read: one warning, except for this machine itself.
 
     Raises:
         ConfigurationError: one of them is empty or of a wrong kind; the message names it and shows no value.
@@ -56,6 +63,7 @@ class Credentials:
         object.__setattr__(self, "account", _required("account", account) if account is not None else None)
         object.__setattr__(self, "paper", bool(paper))
         object.__setattr__(self, "base_url", url.strip().rstrip("/"))
+        _warn_of_plain_http(self.base_url)
 
     @classmethod
     def from_env(cls) -> Credentials:
@@ -79,8 +87,7 @@ class Credentials:
         return _rebuild, (self.app_key, self.app_secret, self.account, self.paper, self.base_url)
 
     def __repr__(self) -> str:
-        host = re.sub(r"//.*@", "//***@", self.base_url)
-        return f"Credentials(app_key={fingerprint(self.app_key)}, base_url={host!r})"
+        return f"Credentials(app_key={fingerprint(self.app_key)}, base_url={without_password(self.base_url)!r})"
 
     __str__ = __repr__
 
@@ -89,12 +96,31 @@ def _rebuild(app_key: str, app_secret: str, account: str | None, paper: bool, ba
     return Credentials(app_key, app_secret, account, paper=paper, base_url=base_url)
 
 
+def _warn_of_plain_http(url: str) -> None:
+    if not url.startswith("http://") or url in _warned or _is_loopback(url):
+        return
+    _warned.add(url)
+    warn("base_url_not_encrypted", base_url=without_password(url))
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
 def _required(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__} or blank")
-    if not value.strip().isprintable():
-        raise ConfigurationError(f"{name} holds a line break or another character that no header may carry")
-    return value.strip()
+    text = value.strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ConfigurationError(
+            f"{name} holds a line break, a typographic quotation mark or another character that no header may carry; "
+            "it takes printable ASCII, as the KIS developer portal shows it"
+        )
+    return text
 
 
 def credentials_from_env() -> Credentials:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kis_retry import AccessToken, ConfigurationError, Credentials
+from kis_retry import credentials as credentials_module
 from kis_retry.token import bare, fingerprint
 
 quick = settings(max_examples=60, deadline=None, database=None)
@@ -184,11 +185,66 @@ def test_a_missing_key_or_secret_is_named(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["app_key", "app_secret"])
-@pytest.mark.parametrize("mark", ["\n", "\r\n", "\0", "\x1b"])
+@pytest.mark.parametrize(
+    "mark", ["\n", "\r\n", "\0", "\x1b", "\x7f", "\u201c", "\u2019", "é", "키", "\u2028", "\ud800"]
+)
 def test_a_key_or_secret_that_could_break_out_of_a_header_is_refused_and_not_shown(field: str, mark: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{field} holds a line break") as caught:
         Credentials(*(f"verysecret{mark}X-Evil: 1" if name == field else KEY for name in ("app_key", "app_secret")))
-    assert "verysecret" not in str(caught.value)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "verysecret" not in repr(error)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.fixture
+def _nothing_warned_yet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(credentials_module, "_warned", set())
+    caplog.set_level("WARNING", "kis_retry")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.5:8080",
+        "http://gateway",
+        "http://openapi.koreainvestment.com:9443",
+        "http://[::2]:1",
+        "http://[x",
+    ],
+)
+@pytest.mark.usefixtures("_nothing_warned_yet")
+def test_an_address_without_tls_is_one_warning(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        Credentials(KEY, SECRET, base_url=url)
+    assert caplog.messages == [f"kis_retry.base_url_not_encrypted base_url={url}"]
+    Credentials(KEY, SECRET, base_url="http://another.example")
+    assert len(caplog.messages) == 2
+
+
+@pytest.mark.usefixtures("_nothing_warned_yet")
+def test_the_warning_of_an_address_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
+    Credentials(KEY, SECRET, base_url="http://user:passw0rd@proxy.example:8443")
+    assert caplog.messages == ["kis_retry.base_url_not_encrypted base_url=http://***@proxy.example:8443"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        "https://10.0.0.5",
+        "http://127.0.0.1:1",
+        "http://127.8.8.8",
+        "http://localhost:9",
+        "http://kis.localhost",
+        "http://[::1]:80",
+        "http://user:word@localhost",
+    ],
+)
+@pytest.mark.usefixtures("_nothing_warned_yet")
+def test_tls_and_this_machine_need_no_warning(url: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    Credentials(KEY, SECRET, base_url=url)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
