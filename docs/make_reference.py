@@ -23,11 +23,11 @@ TARGET = Path(__file__).with_name("reference.md")
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 
 OURS = "kis_retry"
-FOR_DOORS = frozenset(("claim", "receive", "resume"))
+FOR_FRONT_ENDS = frozenset(("claim", "receive", "resume"))
 FOR_CALLS = frozenset(
     ("peek", "issued", "current_unless", "replace", "renewal_due", "is_new", "successor_of", "note_refused")
 )
-"""Methods of `KisGateway` for its HTTP and mocked doors, and of `TokenManager` for the calls under way."""
+"""Methods of `KisGateway` for its front ends, and of `TokenManager` for the calls under way."""
 
 HEAD = """\
 # Reference
@@ -38,8 +38,12 @@ SECTIONS = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns
 ALIASES = {
     "Payload": "dict[str, Any]",
     "EventName": f"Literal{list(EVENT_NAMES)}",
+    "Cursor": 'Literal["100", "200"]',
     "Hook": "Callable[[RefreshEvent], object]",
+    "OutageOf": 'Literal["calls", "tokens", "both"]',
+    "Share": "float",
     "Where": 'Literal["calls", "tokens"]',
+    "Window": 'Literal["sliding", "fixed"]',
 }
 """Names for types that only the source knows."""
 
@@ -61,7 +65,7 @@ def reference() -> str:
 
 def members(cls: type) -> Iterator[Member]:
     """The public methods and properties of a class, in the order of their definition, its own before inherited ones."""
-    seen = {*FOR_DOORS, *FOR_CALLS}
+    seen = {*FOR_FRONT_ENDS, *FOR_CALLS}
     for owner in cls.__mro__:
         for name, value in vars(owner).items() if owner.__module__.startswith(OURS) else ():
             kind, function = _kind_of(value)
@@ -106,7 +110,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 def _type(annotation: Any) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return ALIASES.get(text, text).replace("'", '"')
+    return " | ".join(ALIASES.get(part, part) for part in text.split(" | ")).replace("'", '"')
 
 
 def _contents(module: ModuleType) -> str:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .corruption import DamagedEntryCompliance
     from .gateway import KisGateway
+    from .received import ReceivedRequest
     from .store_contract import TokenStoreCompliance
 
-__all__ = ["DamagedEntryCompliance", "KisGateway", "TokenStoreCompliance"]
+__all__ = ["DamagedEntryCompliance", "KisGateway", "ReceivedRequest", "TokenStoreCompliance"]
 
 _MODULE_OF = {
     "DamagedEntryCompliance": ".corruption",
     "KisGateway": ".gateway",
+    "ReceivedRequest": ".received",
     "TokenStoreCompliance": ".store_contract",
 }
 

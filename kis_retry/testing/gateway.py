@@ -1,25 +1,29 @@
-"""`KisGateway`: what a test holds in its hand. The judging is `machine`, the doors are `server` and `mocked`."""
+"""`KisGateway`, for tests. The judging is in `rules`, the front ends are `http_server` and `mock`."""
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ..credentials import Credentials
+from .arrangement import Arrangement
 from .counts import COUNTERS, Counts
+from .received import ReceivedRequest
 from .rules import StateMachine
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .http_server import HttpDoor
+    from .http_server import HttpServer
+    from .limits import Window
 
 __all__ = ["KisGateway"]
 
 
-class KisGateway(StateMachine):
+class KisGateway(StateMachine, Arrangement):
     """
     A KIS of your own to test a batch with: its tokens, its rules, its answers, and its faults on demand.
 
@@ -29,12 +33,18 @@ class KisGateway(StateMachine):
 
     Args:
         expired_status: HTTP status with which a call is refused for its token (observed: mostly 500, sometimes 200).
-        latency: seconds each answer takes.
-        port: where to listen on 127.0.0.1; 0 takes a free one.
+        latency: seconds that each answer is delayed.
+        host: the address to listen on. Anyone who reaches it can use the gateway: leave it on loopback but in a
+            network of its own, of containers say, where "0.0.0.0" makes it reachable.
+        port: the port to listen on; 0 takes a free one.
+        app_key: the app key that it accepts; a random one where it is None.
+        app_secret: the app secret that it accepts; a random one where it is None.
         lifetime: seconds a token lives (KIS: 24 hours).
         same_token_for: seconds in which another issue hands the same token out again (KIS: 6 hours).
         issue_interval: seconds between two issues (observed: one minute).
-        rate_limit: API calls a second (KIS: 20, on paper about 2); None for no limit.
+        rate_limit: API calls a second (KIS: 18, on paper 1, new customers 3); None for no limit. See `limit_calls`.
+        rate_window: "sliding" for any second, "fixed" for the seconds of the clock.
+        seed: what faults with a `share` start their dice from; None for another course each time.
         clock: seconds since the epoch; `time.time`, looked up at each call, where it is None.
     """
 
@@ -43,31 +53,40 @@ class KisGateway(StateMachine):
         *,
         expired_status: int = 500,
         latency: float = 0.0,
+        host: str = "127.0.0.1",
         port: int = 0,
+        app_key: str | None = None,
+        app_secret: str | None = None,
         lifetime: float = 86_400,
         same_token_for: float = 21_600,
         issue_interval: float = 60,
         rate_limit: int | None = None,
+        rate_window: Window = "sliding",
+        seed: int | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         _check_arguments(expired_status, latency, rate_limit)
+        # Random for each gateway, since token stores go by address and app key, and ports come round again.
+        keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
         rules = {"lifetime": lifetime, "same_token_for": same_token_for, "issue_interval": issue_interval}
-        super().__init__(expired_status, rate_limit, clock, rules)
+        super().__init__(expired_status, clock, seed, keys, rules)
+        self.limit_calls(rate_limit, window=rate_window)
         self.latency = latency
+        self._host = host
         self._port = port
         self._url: str | None = None
         self._claimed = False
-        self._door: HttpDoor | None = None
+        self._server: HttpServer | None = None
         self._closed = threading.Event()
 
     # -- opening and closing
 
     def __enter__(self) -> KisGateway:  # noqa: PYI034  # typing.Self is of 3.11
-        from .http_server import HttpDoor
+        from .http_server import HttpServer
 
         self.claim()
-        self._door = HttpDoor(self, self._port)
-        self._url = self._door.url
+        self._server = HttpServer(self, self._host, self._port)
+        self._url = self._server.url
         return self
 
     def __exit__(
@@ -84,12 +103,12 @@ class KisGateway(StateMachine):
         Raises:
             ImportError: `responses` is not installed.
         """
-        from .mock import MockedDoor
+        from .mock import MockedHosts
 
-        return MockedDoor(self)
+        return MockedHosts(self)
 
     def claim(self, url: str | None = None) -> None:
-        """Take the one opening of this gateway; for its doors."""
+        """Take the one opening of this gateway; for its front ends."""
         with self._lock:
             if self._claimed:
                 raise RuntimeError("a KisGateway can be opened once; make another one")
@@ -100,8 +119,8 @@ class KisGateway(StateMachine):
         """Close every connection; hanging requests get no answer. Closing twice is closing once."""
         self._closed.set()
         self.heal()
-        if self._door is not None:
-            self._door.close()
+        if self._server is not None:
+            self._server.close()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the gateway is closed, or for `timeout` seconds; says whether it is closed."""
@@ -139,10 +158,35 @@ class KisGateway(StateMachine):
         with self._lock:
             return [dict(order) for order in self._orders]
 
+    @property
+    def faults_met(self) -> dict[str, int]:
+        """
+        How many requests met which fault so far: a snapshot, without those that none has met.
+
+        By KIS's code ("EGW00201") for what `refuse_calls` and `refuse_tokens` ask for, and "over_limit", "dropped",
+        "hung", "garbled", "HTTP 503" (by its status) and "outage". Refusals that are no fault, as of a token that has
+        expired, are in `counts` alone.
+        """
+        with self._lock:
+            return dict(self._faults_met)
+
+    @property
+    def received(self) -> list[ReceivedRequest]:
+        """The requests received so far, of every kind, in order: the last 100,000. What they carried is not kept."""
+        with self._lock:
+            return [ReceivedRequest(*each) for each in self._received]
+
+    @property
+    def arrivals(self) -> list[float]:
+        """When each API call came in, in seconds of the gateway's clock: what a test of a pace looks at."""
+        return [request.at for request in self.received if not request.path.startswith("/oauth2/")]
+
     def reset_counts(self) -> None:
-        """Start `counts` at zero again. `expire_at` goes on counting."""
+        """Start `counts`, `faults_met` and `received` afresh. `expire_at` goes on counting."""
         with self._lock:
             self._counts = dict.fromkeys(COUNTERS, 0)
+            self._faults_met.clear()
+            self._received.clear()
 
     # -- what a test does to it
 
@@ -167,9 +211,7 @@ class KisGateway(StateMachine):
             ValueError: a number below 1, or of a call that has been received already.
         """
         with self._lock:
-            seen = self._schedule.seen
-            if any(call <= seen for call in calls):
-                raise ValueError(f"expire_at takes numbers of calls to come, from {seen + 1}; it got {calls}")
+            self._check_call_to_come("expire_at", *calls)
             self._schedule.calls.update(calls)
 
     def issue_elsewhere(self) -> dict[str, Any]:
@@ -180,16 +222,6 @@ class KisGateway(StateMachine):
         """
         with self._lock:
             return self._issue("real", self._now())
-
-    def list_symbol(self, symbol: str, exchange: str) -> None:
-        """List a symbol at this exchange ("NAS", "HKS", "KRX" …) and at no other."""
-        with self._lock:
-            self._catalogue.list_symbol(symbol, exchange)
-
-    def list_etf(self, symbol: str) -> None:
-        """Make a symbol an ETF to search-info."""
-        with self._lock:
-            self._catalogue.list_etf(symbol)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed.is_set() else self._url or "not open"

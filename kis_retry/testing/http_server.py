@@ -1,5 +1,5 @@
 """
-The loopback door: lean HTTP/1.1 by hand, one thread a connection.
+Real HTTP for a gateway: HTTP/1.1 by hand, one thread a connection.
 
 `http.server` reads headers with the e-mail parser, which alone costs more than everything here.
 """
@@ -15,24 +15,31 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from .wire import Answer, Dropped, Hung, Request, failure, json_answer
+from .wire import Dropped, Hung, Request, WireResponse, failure, json_response
 
 if TYPE_CHECKING:
     from .gateway import KisGateway
 
-__all__ = ["HttpDoor"]
+__all__ = ["HttpServer"]
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 1024 * 1024
 
 
-class HttpDoor:
-    """A gateway listening on 127.0.0.1, in threads of its own, from construction to `close`."""
+class HttpServer:
+    """
+    A gateway listening in threads of its own, from construction to `close`.
 
-    def __init__(self, gateway: KisGateway, port: int = 0) -> None:
-        self._server = _Server(("127.0.0.1", port), gateway)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+    Args:
+        gateway: what answers.
+        host: an IPv4 address or a name.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, gateway: KisGateway, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = _Server((host, port), gateway)
+        self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="kis-gateway", daemon=True
         )
@@ -110,26 +117,26 @@ class _Connection(socketserver.BaseRequestHandler):
             request = self._read()
         except _BadRequestError as error:
             self._last = True
-            self._send(json_answer(400, failure("EGW00101", str(error))))
+            self._send(json_response(400, failure("EGW00101", str(error))))
             return False
-        answer = None if request is None else self._answer(request)
-        if answer is None:
+        response = None if request is None else self._respond(request)
+        if response is None:
             return False
-        self._send(answer)
+        self._send(response)
         return True
 
-    def _answer(self, request: Request) -> Answer | None:
+    def _respond(self, request: Request) -> WireResponse | None:
         gateway = self.server.gateway
-        verdict = gateway.receive(request)
-        if isinstance(verdict, Dropped):
+        response = gateway.receive(request)
+        if isinstance(response, Dropped):
             return None
-        if isinstance(verdict, Hung):
-            verdict.released.wait(verdict.seconds)
+        if isinstance(response, Hung):
+            response.released.wait(response.seconds)
             if gateway.wait(0) or self._is_gone():
                 return None
-            return gateway.resume(request) if verdict.answer is None else verdict.answer
+            return gateway.resume(request) if response.response is None else response.response
         # The gateway's own event, so that closing it cuts the wait short.
-        return None if gateway.latency and gateway.wait(gateway.latency) else verdict
+        return None if gateway.latency and gateway.wait(gateway.latency) else response
 
     def _is_gone(self) -> bool:
         self.request.setblocking(False)
@@ -140,13 +147,13 @@ class _Connection(socketserver.BaseRequestHandler):
         finally:
             self.request.setblocking(True)
 
-    def _send(self, answer: Answer) -> None:
-        lines = [f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, '')}"]
-        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-        lines.append(f"Content-Length: {len(answer.body)}")
+    def _send(self, response: WireResponse) -> None:
+        lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, '')}"]
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
+        lines.append(f"Content-Length: {len(response.body)}")
         if self._last:
             lines.append("Connection: close")
-        self.request.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + answer.body)
+        self.request.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + response.body)
 
     def _read(self) -> Request | None:
         """The next request; None where the other side has hung up."""
@@ -200,6 +207,7 @@ def _body_length(headers: dict[str, str]) -> int:
     if "transfer-encoding" in headers:
         raise _BadRequestError("a body needs a Content-Length")
     text = headers.get("content-length", "0")
-    if not (text.isascii() and text.isdigit()) or int(text) > _MAX_BODY:
+    # By its length first: a number of thousands of digits is not converted, Python refuses that.
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MAX_BODY)) or int(text) > _MAX_BODY:
         raise _BadRequestError("the Content-Length is not a number of bytes up to a megabyte")
     return int(text)

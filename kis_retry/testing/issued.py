@@ -77,6 +77,11 @@ class TokenBook:
         if value in self._tokens:
             self._tokens[value].state = "revoked"
 
+    def void(self) -> None:
+        """Make every token invalid, as maintenance may (observed)."""
+        for token in self._tokens.values():
+            token.state = "revoked"
+
     def expire(self) -> None:
         """As if a day had passed: every live token has expired, and a new one may be had at once."""
         self._last_issue = None

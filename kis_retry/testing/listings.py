@@ -8,7 +8,7 @@ from typing import Any
 
 from .wire import failure
 
-__all__ = ["PRODUCT_TYPES", "Catalogue", "success"]
+__all__ = ["PRODUCT_TYPES", "Catalogue", "Query", "no_data", "success"]
 
 PRODUCT_TYPES = {
     "KRX": "300",
@@ -36,6 +36,11 @@ _FIRST_EXCHANGES = ("KRX", "NYS", "HKS", "TSE", "SHS", "HSX")
 _CURRENCIES = {"HKS": "HKD", "TSE": "JPY", "SHS": "CNY", "SZS": "CNY", "HSX": "VND", "HNX": "VND"}
 _ETFS = ("069500", "102110", "114800", "122630", "133690", "229200", "252670", "305720")
 
+ETF_PRICE = "FHPST02400000"
+"""The transaction that asks for the price of an ETF; a stock's is FHKST01010100 (KIS pages 주식현재가, ETF 현재가)."""
+
+_DOMESTIC_PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+
 Query = Mapping[str, str]
 Body = dict[str, Any]
 
@@ -51,7 +56,8 @@ class Catalogue:
         self._homes = dict(_HOMES)
         self._etfs = set(_ETFS)
         self._answers: dict[str, Callable[[Query], Body]] = {
-            "/uapi/domestic-stock/v1/quotations/inquire-price": self._domestic_price,
+            _DOMESTIC_PRICE: self._stock_price,
+            "/uapi/etfetn/v1/quotations/inquire-price": self._etf_price,
             "/uapi/overseas-price/v1/quotations/price-detail": self._overseas_price,
             "/uapi/overseas-price/v1/quotations/price": self._overseas_price,
             "/uapi/domestic-stock/v1/quotations/search-info": self._product,
@@ -69,9 +75,11 @@ class Catalogue:
         """Make a symbol an ETF."""
         self._etfs.add(symbol)
 
-    def answer(self, path: str, query: Query) -> Body:
+    def answer(self, path: str, query: Query, tr_id: str = "") -> Body:
         """The body for a GET; a path without one of its own echoes the query."""
         answer = self._answers.get(path)
+        if tr_id == ETF_PRICE and path == _DOMESTIC_PRICE:
+            answer = self._etf_price
         # KIS's parameter names are written in both cases by the libraries of the field.
         return success(dict(query)) if answer is None else answer({name.upper(): query[name] for name in query})
 
@@ -84,22 +92,22 @@ class Catalogue:
     def _class_name(self, symbol: str) -> str:
         return "ETF" if symbol in self._etfs else "주권"
 
-    def _domestic_price(self, query: Query) -> Body:
+    def _stock_price(self, query: Query) -> Body:
         symbol = query.get("FID_INPUT_ISCD", "")
         price = _price(symbol) * 10
-        output = {
-            "stck_shrn_iscd": symbol,
-            "rprs_mrkt_kor_name": "KOSPI200",
-            "stck_prpr": str(price),
-            "prdy_vrss": "100",
-            "prdy_vrss_sign": "2",
-            "prdy_ctrt": "0.50",
-            "acml_vol": str(price * 7),
-            "stck_oprc": str(price - 100),
-            "stck_hgpr": str(price + 200),
-            "stck_lwpr": str(price - 200),
+        of_stock = {"rprs_mrkt_kor_name": "KOSPI200", "per": "12.00", "pbr": "1.10"}
+        return success({**_quote(symbol, price), **of_stock})
+
+    def _etf_price(self, query: Query) -> Body:
+        symbol = query.get("FID_INPUT_ISCD", "")
+        price = _price(symbol) * 10 if symbol in self._etfs else 0  # it knows no other than ETFs
+        of_etf = {
+            "nav": f"{price}.00",
+            "nav_prdy_vrss": "50.00",
+            "trc_errt": "0.05",
+            "etf_rprs_bstp_kor_isnm": "KOSPI200",
         }
-        return success({**output, "nav": f"{price}.00"} if symbol in self._etfs else output)
+        return success({**_quote(symbol, price), **of_etf})
 
     def _overseas_price(self, query: Query) -> Body:
         exchange, symbol = query.get("EXCD", ""), query.get("SYMB", "")
@@ -120,7 +128,7 @@ class Catalogue:
     def _product(self, query: Query) -> Body:
         symbol, product_type = query.get("PDNO", ""), query.get("PRDT_TYPE_CD", "")
         if not any(self._is_listed(symbol, place) for place, of in PRODUCT_TYPES.items() if of == product_type):
-            return _no_data()
+            return no_data()
         return success(
             {
                 "pdno": symbol,
@@ -135,7 +143,7 @@ class Catalogue:
     def _stock(self, query: Query) -> Body:
         symbol = query.get("PDNO", "")
         if query.get("PRDT_TYPE_CD") != "300" or not self._is_listed(symbol, "KRX"):
-            return _no_data()
+            return no_data()
         return success(
             {
                 "pdno": symbol,
@@ -154,7 +162,8 @@ def success(output: Any, key: str = "output") -> Body:
     return {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": "정상처리 되었습니다.", key: output}
 
 
-def _no_data() -> Body:
+def no_data() -> Body:
+    """The body where there is nothing to answer."""
     return failure("KIOK0560", "조회할 자료가 없습니다", rt_cd="7")
 
 
@@ -173,6 +182,20 @@ def _public_offers(query: Query) -> Body:
         "lead_mgr": "한국투자증권",
     }
     return success([offer], "output1")
+
+
+def _quote(symbol: str, price: int) -> dict[str, str]:
+    return {
+        "stck_shrn_iscd": symbol,
+        "stck_prpr": str(price),
+        "prdy_vrss": "100",
+        "prdy_vrss_sign": "2",
+        "prdy_ctrt": "0.50",
+        "acml_vol": str(price * 7),
+        "stck_oprc": str(max(0, price - 100)),
+        "stck_hgpr": str(price + 200),
+        "stck_lwpr": str(max(0, price - 200)),
+    }
 
 
 def _dotted(date: str) -> str:

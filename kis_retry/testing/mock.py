@@ -1,4 +1,4 @@
-"""The mocked door: KIS's own hosts, intercepted in `requests` with `responses`."""
+"""KIS's own hosts, intercepted in `requests` with `responses`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import requests
 
 from ..credentials import PAPER_URL, REAL_URL
 from .http_server import clean_path
-from .wire import Answer, Dropped, Hung, Realm, Request
+from .wire import Dropped, Hung, Realm, Request, WireResponse
 
 try:
     import responses
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from .gateway import KisGateway
 
-__all__ = ["MockedDoor"]
+__all__ = ["MockedHosts"]
 
 _REALMS: dict[Realm, str] = {"real": REAL_URL, "paper": PAPER_URL}
 _LOOPBACK = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)")
 
 
-class MockedDoor(AbstractContextManager["KisGateway"]):
+class MockedHosts(AbstractContextManager["KisGateway"]):
     """From entering to leaving, `requests` finds the gateway where KIS would be."""
 
     def __init__(self, gateway: KisGateway) -> None:
@@ -63,15 +63,15 @@ class MockedDoor(AbstractContextManager["KisGateway"]):
         # requests hands a mapping on as it is, so the case of the names survives.
         return answer.status, {**answer.headers, "Content-Length": str(len(answer.body))}, answer.body
 
-    def _answer(self, realm: Realm, request: requests.PreparedRequest) -> Answer:
-        verdict = self._gateway.receive(_read(request, realm))
-        if isinstance(verdict, Dropped):
+    def _answer(self, realm: Realm, request: requests.PreparedRequest) -> WireResponse:
+        response = self._gateway.receive(_read(request, realm))
+        if isinstance(response, Dropped):
             raise requests.ConnectionError("the gateway closed the connection without an answer", request=request)
-        if isinstance(verdict, Hung):
+        if isinstance(response, Hung):
             raise requests.ReadTimeout("the gateway gave no answer in time", request=request)
         if self._gateway.latency:
             time.sleep(self._gateway.latency)
-        return verdict
+        return response
 
 
 def _read(request: requests.PreparedRequest, realm: Realm) -> Request:

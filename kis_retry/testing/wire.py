@@ -1,4 +1,4 @@
-"""What passes between the state machine and its doors: a `Request` in, an `Answer`, `Dropped` or `Hung` out."""
+"""What passes between state machine and front ends: a `Request` in, a `WireResponse`, `Dropped` or `Hung` out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal, NamedTuple
 
 __all__ = [
     "TEXTS",
-    "Answer",
     "Dropped",
     "Hung",
     "Realm",
     "Request",
-    "Verdict",
+    "Response",
+    "WireResponse",
+    "error_body",
     "failure",
-    "json_answer",
-    "verdict_body",
+    "json_response",
 ]
 
 Realm = Literal["real", "paper"]
@@ -26,6 +26,8 @@ Realm = Literal["real", "paper"]
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 TEXTS = {
+    "EGW00001": "일시적 오류가 발생했습니다.",
+    "EGW00002": "서버 에러가 발생했습니다.",
     "EGW00103": "유효하지 않은 AppKey입니다.",
     "EGW00105": "유효하지 않은 AppSecret입니다.",
     "EGW00115": "유효하지 않은 grant_type입니다.",
@@ -33,16 +35,29 @@ TEXTS = {
     "EGW00121": "유효하지 않은 token 입니다.",
     "EGW00122": "token을 찾을 수 없습니다.",
     "EGW00123": "기간이 만료된 token 입니다.",
+    "EGW00124": "유효하지 않은 session_key 입니다.",
+    "EGW00125": "session_key를 찾을 수 없습니다.",
     "EGW00126": "기간이 만료된 session_key 입니다.",
     "EGW00133": "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)",
     "EGW00201": "초당 거래건수를 초과하였습니다.",
+    "EGW00202": "GW라우팅 중 오류가 발생했습니다.",
+    "EGW00203": "OPS라우팅 중 오류가 발생했습니다.",
     "EGW00206": "API 사용 권한이 없습니다.",
     "EGW00207": "IP 주소가 없거나 유효하지 않습니다.",
+    "EGW00215": "원장에서 허용 가능한 초당 거래건수를 초과하였습니다.",
+    "EGW00300": "Gateway 라우팅 오류가 발생했습니다.",
     "EGW00301": "연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
     "EGW00302": "거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
-    "EGW00303": "허용되지 않은 IP 입니다.",
+    "EGW00303": "법인고객에게 허용되지 않은 IP접근입니다.",
+    "EGW00304": "고객식별키(법인 personalSeckey, 개인 appSecret)가 유효하지 않습니다.",
+    "EGW00316": "조회 처리 중 오류 발생하였습니다. 재 조회 수행 부탁드립니다.",
+    "OPSQ0002": "없는 서비스 코드 입니다.",
+    "OPSQ0003": "호출 오류 입니다.",
+    "OPSQ0010": "호출 결과처리(리소스 부족) 오류 입니다.",
+    "OPSQ0011": "호출 결과처리(리소스 부족) 오류 입니다.",
+    "OPSQ1002": "SESSION FULL",
 }
-"""KIS's own words for its codes (KIS error table; EGW00133 observed)."""
+"""KIS's own words for its codes (KIS error table; EGW00133, EGW00215, EGW00316 and OPSQ1002 as observed)."""
 
 
 class Request(NamedTuple):
@@ -59,13 +74,13 @@ class Request(NamedTuple):
         """The JSON object in the body; an empty one where there is none."""
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the second: brackets nested thousands deep
             return {}
         return value if isinstance(value, dict) else {}
 
 
-class Answer(NamedTuple):
-    """Status, body and headers; the doors add the length."""
+class WireResponse(NamedTuple):
+    """Status, body and headers; the front ends add the length."""
 
     status: int
     body: bytes
@@ -80,21 +95,21 @@ class Hung(NamedTuple):
     """
     No answer for `seconds`, or until `released` is set.
 
-    After that the door sends `answer`; where it is None, the request did not reach KIS yet, and the door hands it to
-    `KisGateway.resume`, unless the caller is gone.
+    After that the front end sends `response`; where it is None, the request did not reach KIS yet, and the front end
+    hands it to `KisGateway.resume`, unless the caller is gone.
     """
 
     seconds: float
     released: threading.Event
-    answer: Answer | None = None
+    response: WireResponse | None = None
 
 
-Verdict = Answer | Dropped | Hung
+Response = WireResponse | Dropped | Hung
 
 
-def json_answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer with `body` as JSON, Korean left as it is."""
-    return Answer(status, json.dumps(body, ensure_ascii=False).encode(), {**_JSON, **(headers or {})})
+def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> WireResponse:
+    """A response with `body` as JSON, Korean left as it is."""
+    return WireResponse(status, json.dumps(body, ensure_ascii=False).encode(), {**_JSON, **(headers or {})})
 
 
 def failure(msg_cd: str, msg1: str | None = None, rt_cd: str = "1") -> dict[str, Any]:
@@ -102,7 +117,7 @@ def failure(msg_cd: str, msg1: str | None = None, rt_cd: str = "1") -> dict[str,
     return {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": TEXTS.get(msg_cd, "") if msg1 is None else msg1}
 
 
-def verdict_body(code: str | None) -> dict[str, Any]:
+def error_body(code: str | None) -> dict[str, Any]:
     """The body of a refused token request; without a code it is no verdict of KIS, just a server that failed."""
     if code is None:
         return {"message": "Internal Server Error"}

@@ -36,7 +36,7 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.testing.wire import Answer, Dropped, Request
+from kis_retry.testing.wire import Dropped, Request, WireResponse
 from kis_retry.tokens import issuer, manager
 from kis_retry.tokens import refresher as renewal
 
@@ -153,12 +153,12 @@ class World(RuleBasedStateMachine):
         answer = self.gateway.receive(Request("POST", path, body=_dumps(json)))
         if isinstance(answer, Dropped):
             raise requests.ConnectionError("dropped")
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, WireResponse)
         return SimpleNamespace(status_code=answer.status, json=lambda: _loads(answer.body))
 
     def get(self, authorization: str) -> dict[str, Any]:
         answer = self.gateway.receive(Request("GET", PRICE, headers={"authorization": authorization}))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, WireResponse)
         said: dict[str, Any] = _loads(answer.body)
         return said
 

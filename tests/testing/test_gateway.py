@@ -12,7 +12,7 @@ import pytest
 from freezegun import freeze_time
 
 from kis_retry.testing import KisGateway
-from kis_retry.testing.wire import Answer, Dropped, Hung, Request, Verdict
+from kis_retry.testing.wire import Dropped, Hung, Request, Response, WireResponse
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 DETAIL = "/uapi/overseas-price/v1/quotations/price-detail"
@@ -31,7 +31,7 @@ class Caller:
         self.gateway = KisGateway(clock=lambda: self.now, **settings)
         self.gateway.claim("http://gateway.test")
 
-    def send(self, method: str, path: str, body: object = None, **rest: Any) -> Verdict:
+    def send(self, method: str, path: str, body: object = None, **rest: Any) -> Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.gateway.receive(Request(method, path, body=raw, **rest))
 
@@ -48,7 +48,7 @@ class Caller:
         assert status == 200, body
         return str(body["access_token"])
 
-    def raw_call(self, token: str | None, path: str = PRICE, query: dict[str, str] | None = None) -> Verdict:
+    def raw_call(self, token: str | None, path: str = PRICE, query: dict[str, str] | None = None) -> Response:
         headers = {"tr_id": "FHKST01010100"} if token is None else {"tr_id": "T1", "authorization": f"Bearer {token}"}
         return self.send("GET", path, query=query or {"FID_INPUT_ISCD": "005930"}, headers=headers)
 
@@ -63,8 +63,8 @@ class Caller:
         return str(self.call(token)["msg_cd"])
 
 
-def opened(verdict: Verdict) -> tuple[int, dict[str, Any]]:
-    assert isinstance(verdict, Answer), verdict
+def opened(verdict: Response) -> tuple[int, dict[str, Any]]:
+    assert isinstance(verdict, WireResponse), verdict
     body = json.loads(verdict.body)
     assert isinstance(body, dict)
     return verdict.status, body
@@ -464,7 +464,7 @@ def test_a_domestic_price_is_answered_for_both_services(caller: Caller, tr_id: s
     body = opened(verdict)[1]
     assert (body["rt_cd"], body["output"]["stck_shrn_iscd"]) == ("0", "069500")
     assert int(body["output"]["stck_prpr"]) > 0
-    assert isinstance(verdict, Answer)
+    assert isinstance(verdict, WireResponse)
     assert verdict.headers["tr_id"] == tr_id
 
 
@@ -617,7 +617,7 @@ def test_an_unknown_path_is_not_found(caller: Caller, method: str, path: str) ->
 def test_kis_sends_its_own_headers_in_lower_case(caller: Caller) -> None:
     good, refused = caller.raw_call(caller.token()), caller.raw_call(None)
     for verdict in (good, refused):
-        assert isinstance(verdict, Answer)
+        assert isinstance(verdict, WireResponse)
         assert {name for name in verdict.headers if name.islower()} == {"tr_id", "tr_cont", "gt_uid"}
         assert {name for name in verdict.headers if not name.islower()} == {"Content-Type"}
 
@@ -703,7 +703,7 @@ def test_a_fault_meets_only_its_own_kind_of_request(caller: Caller, where: Any) 
     call, (token, revoke) = caller.raw_call(None), (caller.send("POST", p, {}) for p in OAUTH)
     assert isinstance(call, Dropped) is (where == "calls")
     assert isinstance(token, Dropped) is (where == "tokens")
-    assert isinstance(revoke, Answer)
+    assert isinstance(revoke, WireResponse)
 
 
 OAUTH = ("/oauth2/tokenP", "/oauth2/revokeP")
@@ -725,7 +725,7 @@ def test_a_hanging_request_is_judged_when_it_goes_on(caller: Caller) -> None:
     caller.gateway.hang("calls", 1, seconds=3)
     verdict = caller.raw_call(token)
     assert isinstance(verdict, Hung)
-    assert (verdict.seconds, verdict.answer, verdict.released.is_set()) == (3, None, False)
+    assert (verdict.seconds, verdict.response, verdict.released.is_set()) == (3, None, False)
     assert caller.gateway.counts.answered == 0
     caller.gateway.heal()
     assert verdict.released.is_set()
@@ -738,8 +738,8 @@ def test_a_hanging_token_request_that_reached_kis_uses_up_the_minute(caller: Cal
     body = {"grant_type": "client_credentials", **caller.keys()}
     verdict = caller.send("POST", "/oauth2/tokenP", body)
     assert isinstance(verdict, Hung)
-    assert verdict.answer is not None
-    assert verdict.answer.status == 200
+    assert verdict.response is not None
+    assert verdict.response.status == 200
     assert caller.ask_token()[1]["error_code"] == "EGW00133"
 
 
@@ -757,7 +757,7 @@ def test_a_hanging_token_request_that_reached_kis_uses_up_the_minute(caller: Cal
 def test_garbled_answers_are_sent_as_they_are(caller: Caller, where: Any, body: bytes, kind: str) -> None:
     caller.gateway.garble(where, 1, body=body, status=200)
     verdict = caller.raw_call(None) if where == "calls" else caller.send("POST", "/oauth2/tokenP", {})
-    assert verdict == Answer(200, body, {"Content-Type": kind})
+    assert verdict == WireResponse(200, body, {"Content-Type": kind})
     counts = caller.gateway.counts
     assert (counts.answered, counts.refused, counts.tokens_issued, counts.token_requests_refused) == (0, 0, 0, 0)
     assert counts.calls + counts.token_requests == 1

@@ -94,7 +94,7 @@ def call(session: requests.Session, url: str, token: str | None, timeout: float 
     return session.get(
         url + PRICE,
         params={"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": "005930"},
-        headers={"authorization": f"Bearer {token}", "appKey": "k", "tr_id": "FHKST01010100"},
+        headers={"authorization": f"Bearer {token}", "tr_id": "FHKST01010100"},
         timeout=timeout,
     )
 
