@@ -109,6 +109,9 @@ class FaultPlan:
             raise ValueError(f"share={fault.share!r} is not usable: with those before it, it comes to {total:g} of 1")
         self._shares.append(fault)
 
+    def __bool__(self) -> bool:
+        return bool(self._queue or self._shares)
+
     def next_in_queue(self, where: Where, path: str) -> Fault | None:
         """What befalls the request that just came in: the oldest fault for it with something left."""
         for fault in self._queue:
@@ -118,8 +121,6 @@ class FaultPlan:
 
     def drawn(self, where: Where, path: str) -> Fault | None:
         """What the dice say: one throw for each request, so that shares add up."""
-        if not self._shares:
-            return None
         thrown = self._dice.random()
         for fault in self._shares:
             if fault.meets(where, path):

@@ -57,10 +57,11 @@ class LimitPlan:
         else:
             self._limits[path] = _PathLimit(limit, status, body)
 
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
     def refusal(self, path: str, now: float) -> _PathLimit | None:
         """The limit that a call to `path` is past; without one the call is counted by all that are for it."""
-        if not self._limits:
-            return None
         of_path = [entry for part, entry in self._limits.items() if part in path]
         for entry in of_path:
             if not entry.limit.has_room(now):

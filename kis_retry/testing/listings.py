@@ -94,20 +94,14 @@ class Catalogue:
 
     def _stock_price(self, query: Query) -> Body:
         symbol = query.get("FID_INPUT_ISCD", "")
-        price = _price(symbol) * 10
-        of_stock = {"rprs_mrkt_kor_name": "KOSPI200", "per": "12.00", "pbr": "1.10"}
-        return success({**_quote(symbol, price), **of_stock})
+        output = _quote(symbol, _price(symbol) * 10)
+        output["rprs_mrkt_kor_name"] = "KOSPI200"
+        return success(output)
 
     def _etf_price(self, query: Query) -> Body:
         symbol = query.get("FID_INPUT_ISCD", "")
         price = _price(symbol) * 10 if symbol in self._etfs else 0  # it knows no other than ETFs
-        of_etf = {
-            "nav": f"{price}.00",
-            "nav_prdy_vrss": "50.00",
-            "trc_errt": "0.05",
-            "etf_rprs_bstp_kor_isnm": "KOSPI200",
-        }
-        return success({**_quote(symbol, price), **of_etf})
+        return success({**_quote(symbol, price), "nav": f"{price}.00", "etf_rprs_bstp_kor_isnm": "KOSPI200"})
 
     def _overseas_price(self, query: Query) -> Body:
         exchange, symbol = query.get("EXCD", ""), query.get("SYMB", "")

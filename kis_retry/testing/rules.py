@@ -115,13 +115,13 @@ class StateMachine(FaultInjection):
             return (Dropped() if outage.status is None else _as_sent(failing(outage.status))), "outage"
         if where is None:
             return self._judge(request, now)
-        fault = self._faults.next_in_queue(where, request.path)
+        fault = self._faults.next_in_queue(where, request.path) if self._faults else None
         if fault is not None:
             return self._suffer(fault, request, now)
-        over_limit = self._over_limit(request, now) if where == "calls" else None
+        over_limit = self._over_limit(request, now) if self._limits and where == "calls" else None
         if over_limit is not None:
             return over_limit
-        fault = self._faults.drawn(where, request.path)
+        fault = self._faults.drawn(where, request.path) if self._faults else None
         return self._judge(request, now) if fault is None else self._suffer(fault, request, now)
 
     def _over_limit(self, request: Request, now: float) -> tuple[WireResponse, str] | None:
