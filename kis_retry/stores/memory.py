@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
+from ..forking import after_fork
 from .documents import DocumentTokenStore
 
 if TYPE_CHECKING:
@@ -71,20 +70,8 @@ class MemoryDocuments:
     def _restore(self, documents: dict[_Name, bytes]) -> None:
         self._documents = documents
         self._remake_locks()
-        _all_documents.add(self)
+        # The thread that held a lock at the moment of a fork does not exist in the child and would never release it.
+        after_fork(self, MemoryDocuments._remake_locks)
 
     def _remake_locks(self) -> None:
         self._locks: dict[_Name, threading.Lock] = {}
-
-
-_all_documents: WeakSet[MemoryDocuments] = WeakSet()
-
-
-def _remake_all_locks() -> None:
-    for documents in _all_documents:
-        documents._remake_locks()  # noqa: SLF001  # of this module
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
-    # The thread that held a lock at the moment of the fork does not exist in the child and would never release it.
-    os.register_at_fork(after_in_child=_remake_all_locks)

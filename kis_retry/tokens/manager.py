@@ -6,9 +6,7 @@ Reading is free: a good token is one comparison away, without a lock or a disk. 
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +15,7 @@ import requests
 from ..context import current_call
 from ..credentials import Credentials
 from ..events import RefreshEvent, emit
+from ..forking import after_fork
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
 from ..stores.entry import StoreEntry
@@ -27,8 +26,6 @@ from .refresher import TokenRefresher
 from .source import NonBlockingSource, Replacement
 
 __all__ = ["TokenManager"]
-
-_managers: weakref.WeakSet[TokenManager] = weakref.WeakSet()
 
 
 class TokenManager(NonBlockingSource):
@@ -64,7 +61,7 @@ class TokenManager(NonBlockingSource):
         self._refresher = TokenRefresher(
             TokenIssuer(credentials, session), lambda: self.policy, lambda: self._place, sleep
         )
-        _managers.add(self)
+        after_fork(self._refresher, TokenRefresher.after_fork)
 
     @classmethod
     def from_env(cls) -> TokenManager:
@@ -224,12 +221,3 @@ class TokenManager(NonBlockingSource):
     def __repr__(self) -> str:
         held = self._refresher.held
         return f"TokenManager({self.credentials!r}, {held.token if held else 'no token yet'})"
-
-
-def _after_fork_in_child() -> None:
-    for manager in list(_managers):
-        manager._refresher.after_fork()  # noqa: SLF001  # the class's own hook
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)

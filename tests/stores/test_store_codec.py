@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kis_retry.credentials import Credentials
+from kis_retry.forking import _run_hooks as remake_all_locks
 from kis_retry.stores.base import TokenStore, key_of
 from kis_retry.stores.codec import MAX_ENTRY, decode, encode
 from kis_retry.stores.memory import MemoryTokenStore
-from kis_retry.stores.memory import _remake_all_locks as remake_all_locks
 from kis_retry.token import AccessToken
 
 KEY = "0123456789abcdef0123456789abcdef"
