@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -19,6 +20,8 @@ from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..sessions import leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
+from .single_flight import SingleFlight, StillUnderWayError
+from .unreachable import cause_of, host_of, is_final
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 
@@ -36,19 +39,26 @@ _MEANINGS = {
 
 
 class TokenIssuer:
-    """Asks KIS for a token, once per call of `issue`. Safe to share between threads."""
+    """
+    Asks KIS for a token, once per call of `issue`. Safe to share between threads.
+
+    Attributes:
+        clock_ahead: seconds by which KIS's clock is ahead of this machine's, by the `Date` of its last answer; None
+            where no answer had one.
+    """
 
     def __init__(self, credentials: Credentials, session: requests.Session | None = None) -> None:
         self._credentials = credentials
         self._given = session
         self._session = session
+        self.clock_ahead: float | None = None
 
     def issue(self, timeout: float) -> AccessToken:
         """
         Ask once.
 
         Args:
-            timeout: seconds for the whole answer to begin and between its parts; connecting takes 3.05 at most.
+            timeout: seconds for the whole request, to the last byte of its answer; connecting takes 3.05 at most.
 
         Raises:
             TokenIssueLimited: EGW00133, once a minute.
@@ -66,8 +76,8 @@ class TokenIssuer:
         """
         status, body = self._post("revokeP", timeout, {**self._keys("appsecret"), "token": token.value})
         if status != 200:
-            code = _verdict(body) if isinstance(body, Mapping) else None
-            raise KisRetryError(f"the token was not revoked: HTTP {status}, {code or 'no verdict'}")
+            code = _error_code(body) if isinstance(body, Mapping) else None
+            raise KisRetryError(f"the token was not revoked: HTTP {status}, {code or 'no error code'}")
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
@@ -79,11 +89,18 @@ class TokenIssuer:
         return {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
 
     def _post(self, endpoint: str, timeout: float, body: dict[str, str]) -> tuple[int, object]:
+        """Send on a thread of its own: an endpoint that sends a byte a second keeps to no time-out of a socket."""
+        request: SingleFlight[tuple[int, object]] = SingleFlight("kis_retry-request")
+        try:
+            return request.run(endpoint, lambda: self._send(endpoint, timeout, body), look=_nothing, seconds=timeout)[0]
+        except StillUnderWayError:
+            self._session = self._given  # what is under way keeps the one it has
+        raise self._unreachable("no complete answer in time", final=False)
+
+    def _send(self, endpoint: str, timeout: float, body: dict[str, str]) -> tuple[int, object]:
         session = self._session
         if session is None:
             session = self._session = requests.Session()
-        failure: str | None = None
-        permanent = False
         try:
             with bypassed():  # a session whose class is protected must not refresh the refresh
                 response = session.post(
@@ -92,15 +109,23 @@ class TokenIssuer:
                     timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
                     allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
                 )
+            self._compare_clocks(response)
             return response.status_code, _json(response)
-        except requests.RequestException as error:
-            failure, permanent = type(error).__name__, isinstance(error, ValueError)
-        except OSError as error:
-            failure, permanent = missing_bundle(error), True
-            if failure is None:
-                raise
+        except Exception as error:  # of requests, or of what a session of the user's is made of
+            missing = missing_bundle(error) if isinstance(error, OSError) else None
+            failure = self._unreachable(missing or cause_of(error), final=missing is not None or is_final(error))
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
-        raise TokenIssueError(f"the token endpoint could not be reached ({failure})", retryable=not permanent)
+        raise failure
+
+    def _unreachable(self, cause: str, *, final: bool) -> TokenIssueError:
+        host = host_of(self._credentials.base_url)
+        return TokenIssueError(f"the token endpoint at {host} could not be reached: {cause}", retryable=not final)
+
+    def _compare_clocks(self, response: requests.Response) -> None:
+        try:
+            self.clock_ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
+            self.clock_ahead = None
 
 
 def read_answer(status: int, body: object, now: datetime) -> AccessToken:
@@ -112,7 +137,7 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     """
     if not isinstance(body, Mapping):
         raise TokenIssueError(f"the token endpoint answered HTTP {status} without a JSON object", retryable=True)
-    code = _verdict(body)
+    code = _error_code(body)
     if code == _LIMITED:
         raise TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
     value = body.get("access_token")
@@ -150,7 +175,7 @@ def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
         return None
 
 
-def _verdict(body: Mapping[str, Any]) -> str | None:
+def _error_code(body: Mapping[str, Any]) -> str | None:
     """KIS's error code; `tokenP` calls it `error_code`, everything else `msg_cd`."""
     code = body.get("error_code") or body.get("msg_cd")
     return code if isinstance(code, str) and code.isalnum() and len(code) <= 16 else None
@@ -161,3 +186,7 @@ def _json(response: requests.Response) -> object:
         return response.json()
     except (ValueError, RecursionError):  # the latter: brackets without end
         return None
+
+
+def _nothing() -> None:
+    return None

@@ -310,7 +310,7 @@ def test_a_dropped_connection_is_transient(gateway: KisGateway) -> None:
     gateway.drop("tokens")
     error = failure_of(gateway)
     assert (error.code, error.retryable) == (None, True)
-    assert "could not be reached (ConnectionError)" in str(error)
+    assert str(error).endswith("could not be reached: the connection was dropped")
 
 
 def test_an_answer_that_does_not_come_is_given_up_after_the_timeout(gateway: KisGateway) -> None:
@@ -318,7 +318,7 @@ def test_an_answer_that_does_not_come_is_given_up_after_the_timeout(gateway: Kis
     began = time.monotonic()
     error = failure_of(gateway, timeout=0.1)
     assert error.retryable
-    assert "could not be reached (ReadTimeout)" in str(error)
+    assert "could not be reached: no " in str(error)
     assert time.monotonic() - began < 10
 
 
