@@ -44,13 +44,12 @@ __all__ = [
     "stop_after_retries",
 ]
 
-ISSUE_ATTEMPTS = 4
-"""Of one refresh, at a token endpoint that does not answer; about three seconds in all."""
-
 MINUTE = 60.0
 """Seconds in which KIS issues one token for an app key (observed since 2023-10-27)."""
 
-_issue_backoff = wait_exponential(multiplier=0.2, exp_base=3, max=5) + wait_random(0, 0.2)
+_LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
+
+_issue_backoff = wait_exponential(multiplier=0.2, max=2) + wait_random(0, 0.2)
 
 TRANSIENT_WAIT = wait_random_exponential(multiplier=0.2, max=5)
 """Seconds before a call is made again to which nobody answered, or which was told to ask again: with full jitter."""
@@ -138,20 +137,23 @@ class _Budgets:
         return own
 
 
-def issue_retrying(issue_wait: float, sleep: Callable[[float], None], waiting: Hook) -> Retrying:
+def issue_retrying(
+    *, left: Callable[[], float], minute_left: Callable[[], float], sleep: Callable[[float], None], waiting: Hook
+) -> Retrying:
     """
-    What drives one refresh: transient failures are asked again with backoff and jitter, the minute is waited out.
+    What drives one refresh: an endpoint that is away is asked again with backoff and jitter, the minute is waited out.
 
     Args:
-        issue_wait: seconds that the once-a-minute rule may cost in all; 0: none.
+        left: seconds that the refresh may still take; 0: what was tried last was the last.
+        minute_left: seconds until KIS issues the next token, once it has refused one for the minute's sake.
         sleep: called with the seconds to wait; it may return early.
         waiting: told of every wait before it begins.
     """
     return Retrying(
         sleep=sleep,
         retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
-        stop=lambda state: state.idle_for >= issue_wait if _limited(state) else state.attempt_number >= ISSUE_ATTEMPTS,
-        wait=lambda state: min(MINUTE, issue_wait - state.idle_for) if _limited(state) else _issue_backoff(state),
+        stop=lambda _: left() < _LEAST_WAIT,
+        wait=lambda state: min(minute_left() if _limited(state) else _issue_backoff(state), left()),
         before_sleep=waiting,
         reraise=True,
     )

@@ -13,7 +13,7 @@ from enum import Enum
 
 from ..token import AccessToken
 
-__all__ = ["CachedToken", "Freshness", "hold"]
+__all__ = ["CachedToken", "Freshness", "cache"]
 
 
 class Freshness(Enum):
@@ -43,7 +43,7 @@ class CachedToken:
         self.stale_at = self.expired_at = -math.inf
 
 
-def hold(token: AccessToken, *, margin: float, now: float, issued: bool) -> CachedToken:
+def cache(token: AccessToken, *, margin: float, now: float, issued: bool) -> CachedToken:
     """
     The windows of a token.
 

@@ -59,7 +59,7 @@ class TokenManager(NonBlockingSource):
         self._policy = policy
         self._shared: StoreEntry | None = None
         self._refresher = TokenRefresher(
-            TokenIssuer(credentials, session), lambda: self.policy, lambda: self._place, sleep
+            TokenIssuer(credentials, session), lambda: self.policy, lambda: self._entry, sleep
         )
         after_fork(self._refresher, TokenRefresher.after_fork)
 
@@ -83,7 +83,7 @@ class TokenManager(NonBlockingSource):
     @property
     def store(self) -> TokenStore:
         """Where the token is shared."""
-        return self._place.store
+        return self._entry.store
 
     @property
     def authorization(self) -> str:
@@ -118,13 +118,13 @@ class TokenManager(NonBlockingSource):
         Raises:
             TokenIssueError: there is no token at all, and none can be had.
         """
-        held = self._refresher.held
-        if held is None:
+        cached = self._refresher.cached
+        if cached is None:
             token = self._refresher.replace(None).token
-        elif time.time() < held.stale_at:
-            token = held.token
+        elif time.time() < cached.stale_at:
+            token = cached.token
         else:
-            token = self._refresher.current_or_refreshed(held)
+            token = self._refresher.current_or_refreshed(cached)
         call = current_call()
         if call is not None:
             call.handed_out(self, token.value)
@@ -207,7 +207,7 @@ class TokenManager(NonBlockingSource):
         return self._refresher.revoke()
 
     @property
-    def _place(self) -> StoreEntry:
+    def _entry(self) -> StoreEntry:
         if self._shared is None:
             self._shared = StoreEntry(self._given_store or store_from_env(), key_of(self.credentials))
         return self._shared
@@ -219,5 +219,5 @@ class TokenManager(NonBlockingSource):
         self.__init__(state["credentials"], store=state["store"], policy=state["policy"])  # type: ignore[misc]  # remade as new
 
     def __repr__(self) -> str:
-        held = self._refresher.held
-        return f"TokenManager({self.credentials!r}, {held.token if held else 'no token yet'})"
+        cached = self._refresher.cached
+        return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"

@@ -12,7 +12,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ..errors import KisRetryError
 from ..forking import after_fork
@@ -25,7 +25,12 @@ _LOOK = 1.0  # seconds after which a waiter makes sure that what it waits for is
 
 
 class StillUnderWayError(Exception):
-    """The time to wait is over, and what was waited for is not."""
+    """The time to wait is over, and what was waited for, since `seconds`, is not."""
+
+    def __init__(self, flight: Flight[Any], seconds: float) -> None:
+        super().__init__()
+        self.flight = flight
+        self.seconds = seconds
 
 
 class AskedWithinError(Exception):
@@ -39,12 +44,14 @@ class Flight(Generic[T]):
     Attributes:
         key: what it is about; who asks for the same shares its outcome.
         thread: the identity of the thread that it runs on; None before a thread of its own begins.
+        began: when, on the monotonic clock.
         state: "abandoned" where an interrupt ended it: that is nobody else's failure.
     """
 
     def __init__(self, key: object, thread: int | None = None) -> None:
         self.key = key
         self.thread = thread
+        self.began = time.monotonic()
         self.state: Literal["under way", "answered", "failed", "abandoned"] = "under way"
         self._answer: T | None = None
         self._error: Exception | None = None
@@ -150,7 +157,7 @@ class SingleFlight(Generic[T]):
                 return found, False
             flight, mine = self.begin(key, lambda: _first(look(), ask))
             if not self.wait(flight, ends):
-                raise StillUnderWayError
+                raise StillUnderWayError(flight, time.monotonic() - flight.began)
             if flight.state != "abandoned" and (mine or flight.key == key):
                 return flight.outcome(), mine
 

@@ -165,7 +165,7 @@ def test_a_refused_refresh_is_status_1_and_leaves_the_token(
 def test_a_host_that_is_away_is_status_1(
     store: FileTokenStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kis_retry.retrying.ISSUE_ATTEMPTS", 1)
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0")
     monkeypatch.setenv("KIS_BASE_URL", "http://127.0.0.1:1")
     assert main(["token", "--refresh"]) == 1
     assert "could not be reached" in capsys.readouterr().err

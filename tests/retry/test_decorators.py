@@ -327,7 +327,9 @@ def test_a_response_is_judged_by_its_body_whatever_its_status(status: int) -> No
         assert fetch().json()["rt_cd"] == "0"
 
 
-def test_raise_for_status_before_json_is_recognised(gateway: KisGateway, manager: TokenManager) -> None:
+def test_raise_for_status_before_json_is_recognised(gateway: KisGateway) -> None:
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0))
+
     @refresh_on_expired_token(tokens=manager)
     def fetch() -> dict[str, Any]:
         response = requests.get(gateway.url + PRICE, headers=manager.headers("FHKST01010100"), timeout=5)

@@ -37,7 +37,7 @@ def kis(manager: TokenManager) -> Callable[[dict[str, str]], Coroutine[Any, Any,
 
     async def ask(headers: dict[str, str]) -> dict[str, str]:
         await asyncio.sleep(0)
-        newest = manager._refresher.held
+        newest = manager._refresher.cached
         dead = newest is None or headers["authorization"] != newest.token.bearer or newest.token.value in DEAD
         return EXPIRED if dead else GOOD
 
@@ -72,9 +72,8 @@ async def test_an_expired_token_is_renewed_and_the_coroutine_repeated(
         assert [event.name for event in events] == ["token_expired", "token_refreshed", "call_recovered"]
 
 
-async def test_raise_for_status_of_httpx_is_recognised_and_comes_back(
-    gateway: KisGateway, manager: TokenManager
-) -> None:
+async def test_raise_for_status_of_httpx_is_recognised_and_comes_back(gateway: KisGateway) -> None:
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0))
     async with httpx.AsyncClient(base_url=gateway.url) as http:
 
         @refresh_on_expired_token(tokens=manager)
@@ -274,7 +273,7 @@ async def test_tasks_go_on_with_a_good_token_while_one_renews_it_early(gateway: 
     with KisGateway(lifetime=3600) as short:
         manager = TokenManager(short.credentials, store=MemoryTokenStore(), policy=policy)
         token = manager.token()
-        manager._refresher.held.stale_at = 0.0  # type: ignore[union-attr]  # it is held
+        manager._refresher.cached.stale_at = 0.0  # type: ignore[union-attr]  # it is held
         short.hang("tokens", 1, seconds=0.3)
         others: list[str] = []
 

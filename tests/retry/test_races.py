@@ -175,8 +175,9 @@ def test_reading_a_good_token_takes_no_lock_and_no_store(
 
     monkeypatch.setattr(manager.store, "load", never)
     monkeypatch.setattr(manager.store, "lock", never)
-    with manager._refresher._lock:
-        assert manager.token() is token
+    monkeypatch.setattr(manager._refresher._flights, "begin", never)
+    assert manager.token() is token
+    assert manager.replace("an older one").token is token
 
 
 def test_threads_that_wait_share_the_same_token_handed_out_again() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from kis_retry import AccessToken
-from kis_retry.tokens.freshness import CachedToken, Freshness, hold
+from kis_retry.tokens.freshness import CachedToken, Freshness, cache
 
 EXPIRY = datetime(2026, 11, 24, 0, 0, 0, tzinfo=timezone.utc)
 EXPIRES = EXPIRY.timestamp()
@@ -40,43 +40,43 @@ def after(instant: float) -> float:
     ],
 )
 def test_the_windows_change_at_their_edges(issued: bool, now: float, freshness: Freshness) -> None:
-    held = hold(TOKEN, margin=MARGIN, now=EXPIRES - DAY, issued=issued)
-    assert held == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
-    assert held.freshness(now) is freshness
+    cached = cache(TOKEN, margin=MARGIN, now=EXPIRES - DAY, issued=issued)
+    assert cached == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
+    assert cached.freshness(now) is freshness
 
 
 @pytest.mark.parametrize("now", [EXPIRES - DAY, before(EXPIRES - MARGIN)])
 def test_a_token_issued_outside_the_margin_is_renewed_ahead(now: float) -> None:
-    assert hold(TOKEN, margin=MARGIN, now=now, issued=True).stale_at == EXPIRES - MARGIN
+    assert cache(TOKEN, margin=MARGIN, now=now, issued=True).stale_at == EXPIRES - MARGIN
 
 
 @pytest.mark.parametrize("now", [EXPIRES - MARGIN, after(EXPIRES - MARGIN), before(EXPIRES)])
 def test_a_token_issued_inside_the_margin_is_used_to_its_end(now: float) -> None:
-    held = hold(TOKEN, margin=MARGIN, now=now, issued=True)
-    assert held == CachedToken(TOKEN, EXPIRES, EXPIRES)
-    assert held.freshness(now) is Freshness.FRESH
-    assert held.freshness(before(EXPIRES)) is Freshness.FRESH
-    assert held.freshness(EXPIRES) is Freshness.EXPIRED
+    cached = cache(TOKEN, margin=MARGIN, now=now, issued=True)
+    assert cached == CachedToken(TOKEN, EXPIRES, EXPIRES)
+    assert cached.freshness(now) is Freshness.FRESH
+    assert cached.freshness(before(EXPIRES)) is Freshness.FRESH
+    assert cached.freshness(EXPIRES) is Freshness.EXPIRED
 
 
 @pytest.mark.parametrize("now", [EXPIRES, after(EXPIRES), EXPIRES + 9 * 3600, EXPIRES + 365 * DAY])
 def test_a_token_that_is_dead_on_arrival_lives_until_kis_refuses_it(now: float) -> None:
-    held = hold(TOKEN, margin=MARGIN, now=now, issued=True)
-    assert held == CachedToken(TOKEN, math.inf, math.inf)
-    assert held.freshness(now + 365 * DAY) is Freshness.FRESH
+    cached = cache(TOKEN, margin=MARGIN, now=now, issued=True)
+    assert cached == CachedToken(TOKEN, math.inf, math.inf)
+    assert cached.freshness(now + 365 * DAY) is Freshness.FRESH
 
 
 @pytest.mark.parametrize("now", [EXPIRES - MARGIN, before(EXPIRES), EXPIRES, EXPIRES + DAY])
 def test_a_token_that_was_shared_is_judged_by_the_clock_alone(now: float) -> None:
-    assert hold(TOKEN, margin=MARGIN, now=now, issued=False) == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
+    assert cache(TOKEN, margin=MARGIN, now=now, issued=False) == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
 
 
 @pytest.mark.parametrize("issued", [True, False])
 def test_without_a_margin_nothing_is_ever_stale(issued: bool) -> None:
-    held = hold(TOKEN, margin=0, now=EXPIRES - DAY, issued=issued)
-    assert [held.freshness(now) for now in (before(EXPIRES), EXPIRES)] == [Freshness.FRESH, Freshness.EXPIRED]
+    cached = cache(TOKEN, margin=0, now=EXPIRES - DAY, issued=issued)
+    assert [cached.freshness(now) for now in (before(EXPIRES), EXPIRES)] == [Freshness.FRESH, Freshness.EXPIRED]
 
 
 def test_the_zone_of_the_expiry_does_not_matter() -> None:
     seoul = AccessToken(TOKEN.value, EXPIRY.astimezone(timezone(timedelta(hours=9))))
-    assert hold(seoul, margin=MARGIN, now=0, issued=False) == hold(TOKEN, margin=MARGIN, now=0, issued=False)
+    assert cache(seoul, margin=MARGIN, now=0, issued=False) == cache(TOKEN, margin=MARGIN, now=0, issued=False)
