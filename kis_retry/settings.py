@@ -76,10 +76,11 @@ class Environment:
     def find(self, *variables: str) -> Setting | None:
         """The first of `variables` that is set and not blank."""
         for variable in variables:
-            text = self._env.str(variable, None)
+            origin = "environment" if variable in os.environ else ".env"
+            # environs 15.0.0 has the file win.
+            text = os.environ[variable] if variable in os.environ else self._env.str(variable, None)
             if text is None or not text.strip():
                 continue
-            origin = "environment" if variable in os.environ else ".env"
             if origin == ".env" and variable in _WITH_CREDENTIALS and not self._holds_credentials():
                 self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
                 continue
