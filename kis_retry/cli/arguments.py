@@ -16,6 +16,7 @@ examples:
   kis-retry config                      which settings are in force, and where they come from
   kis-retry token                       the token that every process with this app key shares
   kis-retry gateway --expire-at 100     a KIS of your own, for a client in any language
+  kis-retry gateway --fault 'refuse_calls {"msg_cd": "EGW00201", "share": 0.2}'
 
 exit status: 0 done, 1 could not, 2 wrong use or configuration, 130 interrupted
 """
@@ -32,8 +33,12 @@ Every environment variable that is read, with the value in force, its default an
 are shown as fingerprints, the account and passwords not at all.
 """
 _ABOUT_GATEWAY = """\
-A stand-in for KIS on 127.0.0.1, for clients in any language, until Ctrl-C or SIGTERM. The first line on stdout is its
-URL, the second a JSON object with an app key and secret made up for it, the last a JSON object of what it has seen.
+A stand-in for KIS, for clients in any language, until Ctrl-C or SIGTERM. The first line on stdout is its URL, the
+second a JSON object with the app key and secret that it accepts, the last a JSON object of what it has seen.
+
+A fault is a method of kis_retry.testing.KisGateway, with its arguments as a JSON object or array:
+  --fault 'refuse_calls ["EGW00201", 3]'        --fault 'drop {"share": 0.01, "reached": true}'
+  --fault 'outage {"seconds": 8, "at_call": 500}'
 """
 
 
@@ -109,15 +114,31 @@ def _add_config(commands: Any) -> None:
 
 def _add_gateway(commands: Any) -> None:
     gateway = _command(commands, "gateway", "run a KIS of your own", _ABOUT_GATEWAY, _gateway)
+    gateway.add_argument(
+        "--host",
+        type=_host,
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1); 0.0.0.0 lets every machine in that reaches this one",
+    )
     gateway.add_argument("--port", type=_whole(0, 65_535), default=0, metavar="N", help="default: a free one")
+    gateway.add_argument("--app-key", type=_key, metavar="KEY", help="the app key to accept (default: a random one)")
+    gateway.add_argument(
+        "--app-secret", type=_key, metavar="SECRET", help="the app secret to accept (default: a random one)"
+    )
+    gateway.add_argument(
+        "--env",
+        action="store_true",
+        help="print lines for a shell on stdout instead (export KIS_APP_KEY=...), all else as comments",
+    )
     gateway.add_argument(
         "--expire-at",
         type=_numbers,
         default=(),
         metavar="N[,N...]",
-        help="the n-th API call finds its token just expired",
+        help="expire the token before call N",
     )
-    gateway.add_argument("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="each answer takes as long")
+    gateway.add_argument("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="delay per answer")
     gateway.add_argument(
         "--expired-status",
         type=int,
@@ -127,9 +148,20 @@ def _add_gateway(commands: Any) -> None:
     )
     gateway.add_argument("--rate-limit", type=_whole(1), metavar="N", help="API calls a second (default: no limit)")
     gateway.add_argument(
+        "--rate-window",
+        choices=("sliding", "fixed"),
+        default="sliding",
+        help="count them in any second, or in those of the clock (default: sliding)",
+    )
+    gateway.add_argument(
+        "--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above; may be given often"
+    )
+    gateway.add_argument("--seed", type=_whole(0), metavar="N", help="let shares meet the same calls in every run")
+    gateway.add_argument(
         "--control",
         action="store_true",
-        help="take commands on stdin, one a line (counts, expire), answer each with a JSON line, stop when it closes",
+        help="take commands on stdin, one a line (counts, expire, any fault), answer each with a JSON line, stop when "
+        "it closes",
     )
     gateway.add_argument("--quiet", action="store_true", help="no hints on stderr")
 
@@ -170,14 +202,13 @@ def _config(arguments: argparse.Namespace) -> int:
 
 
 def _gateway(arguments: argparse.Namespace) -> int:
-    from .gateway import gateway
+    from .gateway import GATEWAY_SETTINGS, gateway
 
     return gateway(
-        port=arguments.port,
+        {name: getattr(arguments, name) for name in GATEWAY_SETTINGS},
         expire_at=arguments.expire_at,
-        latency=arguments.latency,
-        expired_status=arguments.expired_status,
-        rate_limit=arguments.rate_limit,
+        faults=arguments.faults,
+        env=arguments.env,
         control=arguments.control,
         quiet=arguments.quiet,
     )
@@ -193,6 +224,18 @@ def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return convert
+
+
+def _host(text: str) -> str:
+    if not text.strip() or any(character.isspace() or character == "/" for character in text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address or a name of this machine")
+    return text
+
+
+def _key(text: str) -> str:
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError("it takes printable ASCII characters without spaces")
+    return text
 
 
 def _numbers(text: str) -> tuple[int, ...]:

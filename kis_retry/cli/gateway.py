@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import KisRetryError
+from ..errors import ConfigurationError, KisRetryError
 from .output import complain, say, say_json
 
 if TYPE_CHECKING:
@@ -21,55 +23,146 @@ if TYPE_CHECKING:
     from ..credentials import Credentials
     from ..testing import KisGateway
 
-__all__ = ["GatewayProcess", "gateway"]
+__all__ = ["GATEWAY_SETTINGS", "GatewayProcess", "gateway"]
 
 _PATIENCE = 5.0  # seconds for a process to end by itself
 
+GATEWAY_SETTINGS = (
+    "host",
+    "port",
+    "app_key",
+    "app_secret",
+    "latency",
+    "expired_status",
+    "rate_limit",
+    "rate_window",
+    "seed",
+)
+"""What the command line sets of `KisGateway`, by its names."""
+
+_READS = ("counts", "faults_met", "arrivals", "orders")
+_FAULTS = (
+    "expire",
+    "expire_at",
+    "refuse_calls",
+    "refuse_tokens",
+    "drop",
+    "hang",
+    "fail",
+    "outage",
+    "same_token",
+    "heal",
+)
+_ARRANGEMENTS = ("limit_calls", "list_pages", "list_symbol", "list_etf", "reset_counts")
+
 
 def gateway(
+    settings: Mapping[str, Any],
     *,
-    port: int,
     expire_at: Sequence[int],
-    latency: float,
-    expired_status: int,
-    rate_limit: int | None,
+    faults: Sequence[str],
+    env: bool,
     control: bool,
     quiet: bool,
 ) -> int:
-    """Run until SIGINT, SIGTERM or, with `control`, the end of standard input; then print what was seen."""
+    """
+    Run until SIGINT, SIGTERM or, with `control`, the end of standard input; then print what was seen.
+
+    Args:
+        settings: those of `GATEWAY_SETTINGS`.
+        expire_at: as in `KisGateway.expire_at`.
+        faults: what to ask of it before it opens, in the words that `control` takes.
+        env: print lines that a shell can read instead of JSON.
+        control: take commands on standard input.
+        quiet: no hints.
+
+    Returns:
+        The exit status, 0.
+    """
     from ..testing import KisGateway
 
     stop = threading.Event()
-    running = KisGateway(port=port, latency=latency, expired_status=expired_status, rate_limit=rate_limit)
+    running = KisGateway(**settings)
     running.expire_at(*expire_at)
-    with _stopping_on_signals(stop), _open(running, port):
-        _introduce(running, quiet=quiet)
+    for fault in faults:
+        try:
+            _command(running, fault)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"--fault {fault!r} is not usable: {error}") from None
+    with _stopping_on_signals(stop), _open(running, settings):
+        _introduce(running, settings["host"], env=env, quiet=quiet)
         if control:
             threading.Thread(target=_obey, args=(running, stop), daemon=True).start()
         while not stop.wait(0.5):  # in steps, since Windows delivers no signal during a wait
             pass
-    say_json(dict(running.counts))
+    counts = dict(running.counts)
+    if env:
+        say(f"# {json.dumps(counts)}")
+    else:
+        say_json(counts)
     return 0
 
 
 @contextmanager
-def _open(running: KisGateway, port: int) -> Iterator[None]:
+def _open(running: KisGateway, settings: Mapping[str, Any]) -> Iterator[None]:
     try:
         running.__enter__()
     except OSError as error:
-        raise KisRetryError(f"port {port} of 127.0.0.1 cannot be listened on: {error.strerror}") from None
+        place = f"port {settings['port']} of {settings['host']}"
+        raise KisRetryError(f"{place} cannot be listened on: {error.strerror}") from None
     try:
         yield
     finally:
         running.close()
 
 
-def _introduce(running: KisGateway, *, quiet: bool) -> None:
-    credentials = running.credentials
-    say(running.url)
-    say_json({"app_key": credentials.app_key, "app_secret": credentials.app_secret, "account": credentials.account})
+def _introduce(running: KisGateway, host: str, *, env: bool, quiet: bool) -> None:
+    made_up = running.credentials
+    if env:
+        values = {"BASE_URL": running.url, "APP_KEY": made_up.app_key, "APP_SECRET": made_up.app_secret}
+        for name, value in {**values, "ACCOUNT_NO": made_up.account or ""}.items():
+            say(f"export KIS_{name}={shlex.quote(value)}")
+    else:
+        say(running.url)
+        say_json({"app_key": made_up.app_key, "app_secret": made_up.app_secret, "account": made_up.account})
+    if not _is_loopback(host):
+        complain(f"warning: whoever reaches {host} can use this gateway, and what is sent to it is not encrypted")
     if not quiet:
-        complain("set KIS_BASE_URL to the first line, KIS_APP_KEY and KIS_APP_SECRET to the second; Ctrl-C stops it")
+        complain(
+            "put these lines into the shell of your batch; Ctrl-C stops it"
+            if env
+            else "set KIS_BASE_URL to the first line, KIS_APP_KEY and KIS_APP_SECRET to the second; Ctrl-C stops it"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _command(running: KisGateway, line: str) -> object:
+    """
+    Do what a line says: a name, and perhaps its arguments as a JSON object, or an array where they have no names.
+
+    Raises:
+        ValueError, TypeError: it cannot be done; the text says why.
+    """
+    name, _, text = line.strip().partition(" ")
+    if name in _READS:
+        found = getattr(running, name)
+        return dict(found) if isinstance(found, Mapping) else found
+    if name not in (*_FAULTS, *_ARRANGEMENTS):
+        raise ValueError(f"{name!r} is not known: it takes {', '.join((*_READS, *_FAULTS, *_ARRANGEMENTS))}")
+    try:
+        arguments = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        raise ValueError(f"the arguments of {name} are not JSON: they are an object, or an array") from None
+    method = getattr(running, name)
+    if isinstance(arguments, dict):
+        return method(**arguments)
+    return method(*arguments) if isinstance(arguments, list) else method(arguments)
 
 
 @contextmanager
@@ -86,15 +179,13 @@ def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _obey(running: KisGateway, stop: threading.Event) -> None:
-    commands: dict[str, Callable[[], object]] = {"counts": lambda: dict(running.counts), "expire": running.expire}
     # Unbuffered: a thread that waits inside a buffered reader makes the interpreter abort at its end.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
         for line in lines:
-            word = line.decode(errors="replace").strip()
-            if word in commands:
-                say_json(commands[word]() or {})
-            else:
-                say_json({"error": f"{word!r} is not known: it takes {' or '.join(commands)}"})
+            try:
+                say_json(_command(running, line.decode(errors="replace")) or {})
+            except (TypeError, ValueError) as error:
+                say_json({"error": str(error)})
     stop.set()
 
 
@@ -102,12 +193,20 @@ class GatewayProcess:
     """
     A gateway in a process of its own, which ends with the `with` statement, or with this process however that ends.
 
+    Args:
+        expire_at: the API call that finds its token just expired; None for none.
+        faults: what to ask of it before it opens, as `--fault` takes it.
+
     Raises:
         KisRetryError: it did not start.
     """
 
-    def __init__(self, *, expire_at: int) -> None:
-        self._arguments = ["--control", "--quiet", "--expire-at", str(expire_at)]
+    def __init__(self, *, expire_at: int | None = None, faults: Sequence[str] = ()) -> None:
+        self._arguments = ["--control", "--quiet"]
+        if expire_at is not None:
+            self._arguments += ["--expire-at", str(expire_at)]
+        for fault in faults:
+            self._arguments += ["--fault", fault]
         self._process: subprocess.Popen[str] | None = None
         self._url = ""
         self._made_up: dict[str, Any] = {}
@@ -141,13 +240,33 @@ class GatewayProcess:
 
     def counts(self) -> dict[str, int]:
         """What it has seen so far, as `KisGateway.counts`."""
+        found: dict[str, int] = self.tell("counts")
+        return found
+
+    def tell(self, name: str, **arguments: object) -> Any:
+        """
+        Have it do something while it runs: `tell("refuse_calls", msg_cd="EGW00201", share=0.22)`, `tell("faults_met")`.
+
+        Args:
+            name: a method or property of `KisGateway` that `--control` knows.
+            arguments: the method's.
+
+        Returns:
+            What the property holds; an empty dict for a method.
+
+        Raises:
+            ValueError: the gateway would not; the text says why.
+            KisRetryError: its process has ended.
+        """
         process = self._running()
         assert process.stdin is not None  # noqa: S101  # a pipe, as asked for
         with suppress(OSError):  # it has ended, and `_line` says so
-            process.stdin.write("counts\n")
+            process.stdin.write(f"{name} {json.dumps(arguments)}\n")
             process.stdin.flush()
-        counts: dict[str, int] = json.loads(self._line())
-        return counts
+        answer = json.loads(self._line())
+        if isinstance(answer, dict) and "error" in answer:
+            raise ValueError(answer["error"])
+        return answer
 
     def _line(self) -> str:
         process = self._running()

@@ -33,13 +33,13 @@ class HttpServer:
 
     Args:
         gateway: what answers.
-        host: an IPv4 address or a name.
+        host: an address or a name of this machine.
         port: 0 takes a free one.
     """
 
     def __init__(self, gateway: KisGateway, host: str = "127.0.0.1", port: int = 0) -> None:
         self._server = _Server((host, port), gateway)
-        self.url = f"http://{host}:{self._server.server_address[1]}"
+        self.url = f"http://{_reachable(host)}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="kis-gateway", daemon=True
         )
@@ -53,12 +53,19 @@ class HttpServer:
         self._server.hang_up()
 
 
+def _reachable(host: str) -> str:
+    """The address under which this machine reaches what listens on `host`, as it stands in a URL."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # told apart, not bound
+    return f"[{host}]" if ":" in host else host
+
+
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     request_queue_size = 1024
     allow_reuse_address = os.name != "nt"  # there it would let two processes listen on one port
 
     def __init__(self, address: tuple[str, int], gateway: KisGateway) -> None:
         self.gateway = gateway
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._lock = threading.Lock()  # guards _connections
         super().__init__(address, _Connection)
