@@ -108,7 +108,7 @@ class Decoration:
         if tokens is not None and is_source(tokens):
             return as_source(tokens)
         if callable(getattr(first, "issue_access_token", None)) and hasattr(first, "access_token"):
-            return broker_source(first)
+            return broker_source(first, self._policy_of(policy, None))
         return None
 
     def _policy_of(self, policy: Any, source: NonBlockingSource | None) -> RetryPolicy:

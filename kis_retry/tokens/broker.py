@@ -3,36 +3,68 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import TokenIssueError
 from ..policy import RetryPolicy
+from ..signals import is_from_signal_handler
 from ..token import AccessToken, bare
-from .source import NEVER, NonBlockingSource, Replacement, companion, note
+from .companions import Companions
+from .single_flight import AskedWithinError, SingleFlight, StillUnderWayError, fresh
+from .source import NEVER, NonBlockingSource, Replacement, note
 
 __all__ = ["BrokerSource", "broker_source"]
 
 
-class BrokerSource(NonBlockingSource):
-    """A library's broker object as a source: its `access_token`, renewed by its own `issue_access_token`."""
+class _BrokerState:
+    """What is known of a broker object, whoever asks and under whatever policy."""
 
-    def __init__(self, broker: Any) -> None:
-        # Weak, since the wrapper is kept beside the broker and must not keep it alive.
-        self._broker = weakref.ref(broker)
-        self._issuing = threading.Lock()  # guards issue_access_token: one thread asks, the others look again
-        self._refused: dict[str, None] = {}
-        self._finished = 0  # issues that ended, well or badly
-        self._failure: Exception | None = None
-        self._failed_at = 0.0  # on the monotonic clock
+    def __init__(self) -> None:
+        self.refused: dict[str, None] = {}
+        # On the thread of who asks first: a library may keep something that belongs to the thread that made it.
+        self.flights: SingleFlight[Replacement] = SingleFlight(own_thread=False)
+        self.failure: Exception | None = None
+        self.failed_at = 0.0  # on the monotonic clock
+
+
+_states: Companions[_BrokerState] = Companions(_BrokerState)
+
+
+class BrokerSource(NonBlockingSource):
+    """
+    A library's broker object as a source: its `access_token`, renewed by its own `issue_access_token`.
+
+    Made anew for each call; what has to last is kept beside the broker object. Sources of one object are equal.
+
+    Args:
+        broker: has `access_token` and `issue_access_token`.
+        policy: `issue_wait` bounds how long others wait for who asks, `issue_cooldown` how soon it is asked again
+            after a failure; without one, `RetryPolicy.from_env()` when first needed.
+    """
+
+    def __init__(self, broker: Any, policy: RetryPolicy | None = None) -> None:
+        self._broker = broker
+        self._given_policy = policy
+        self._state = _states.of(broker)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BrokerSource) and other._state is self._state
+
+    def __hash__(self) -> int:
+        return id(self._state)
+
+    @property
+    def identity(self) -> object:
+        """What sources of one object have in common."""
+        return self._state
 
     def token(self) -> AccessToken:
-        return self._held() or self.replace(None).token
+        return self._found() or self.replace(None).token
 
     def peek(self) -> AccessToken | None:
-        return self._held()
+        return self._found()
 
     def renewal_due(self) -> bool:
         return False
@@ -41,64 +73,74 @@ class BrokerSource(NonBlockingSource):
         return False
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:
-        held = self._held()
-        return held if held is not None and held.value != rejected and held.value not in self._refused else None
+        found = self._found()
+        refused = found is None or found.value == rejected or found.value in self._state.refused
+        return None if refused else found
 
     def successor_of(self, value: str) -> AccessToken | None:
-        return self.current_unless(value) if value in self._refused else None
+        return self.current_unless(value) if value in self._state.refused else None
 
     def note_refused(self, value: str) -> None:
-        note(self._refused, value)
+        note(self._state.refused, value)
 
     def replace(self, rejected: str | None) -> Replacement:
-        seen = self._finished
+        policy = self._given_policy or RetryPolicy.from_env()
+        limit = policy.issue_wait or policy.issue_timeout
         if rejected is not None:
             self.note_refused(rejected)
-        with self._issuing:
-            held = self.current_unless(rejected)
-            if held is not None:
-                return Replacement(held, "memory")
-            if self._failure is not None and (self._finished != seen or self._is_cooling_down()):
-                raise self._failure
-            return Replacement(self._issue(), "issued")
-
-    def _is_cooling_down(self) -> bool:
-        return time.monotonic() - self._failed_at < RetryPolicy.from_env().issue_cooldown
-
-    def _issue(self) -> AccessToken:
         try:
-            self._failure = None
-            issue = self._broker().issue_access_token  # type: ignore[union-attr]  # a call on it is under way
-            answer = issue(force=True) if _takes_force(issue) else issue()
-            if hasattr(answer, "close") and hasattr(answer, "__await__"):
-                answer.close()
-                raise TypeError("issue_access_token is a coroutine function: pass tokens= instead")
-            held = self._held()
-            if held is None:
-                raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
-        except Exception as error:
-            self._failure, self._failed_at = error, time.monotonic()
-            raise
+            replacement, mine = self._state.flights.run(
+                rejected, lambda: self._issue(policy.issue_cooldown), look=lambda: self._look(rejected), seconds=limit
+            )
+        except AskedWithinError:
+            failure = "issue_access_token asks for what it is about to issue, or a signal handler does meanwhile"
+        except StillUnderWayError:
+            failure = f"issue_access_token has not come to an end in {limit:g} seconds"
         else:
-            self._refused.pop(held.value, None)
-            return held
-        finally:
-            self._finished += 1
+            return replacement if mine else Replacement(replacement.token, "memory")
+        # Raised out here: in there the error would carry the other one, and with it the frames, as its context.
+        raise TokenIssueError(failure, retryable=True)
 
-    def _held(self) -> AccessToken | None:
-        value = getattr(self._broker(), "access_token", None)
+    def _look(self, rejected: str | None) -> Replacement | None:
+        found = self.current_unless(rejected)
+        return Replacement(found, "memory") if found is not None else None
+
+    def _issue(self, cooldown: float) -> Replacement:
+        state = self._state
+        if state.failure is not None and time.monotonic() - state.failed_at < cooldown:
+            raise fresh(state.failure)
+        try:
+            token = self._asked()
+        except Exception as error:  # of the library
+            if not is_from_signal_handler(error):
+                state.failure, state.failed_at = fresh(error), time.monotonic()
+            raise
+        state.failure = None
+        state.refused.pop(token.value, None)
+        return Replacement(token, "issued")
+
+    def _asked(self) -> AccessToken:
+        issue = self._broker.issue_access_token
+        answer = issue(force=True) if _takes_force(issue) else issue()
+        if hasattr(answer, "close") and hasattr(answer, "__await__"):
+            answer.close()
+            raise TypeError("issue_access_token is a coroutine function: pass tokens= instead")
+        found = self._found()
+        if found is None:
+            raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
+        return found
+
+    def _found(self) -> AccessToken | None:
+        value = getattr(self._broker, "access_token", None)
         try:
             return AccessToken(bare(value), NEVER) if isinstance(value, str) else None
         except ValueError:  # empty, or not a token
             return None
 
 
-def broker_source(broker: Any) -> NonBlockingSource:
-    """The one `BrokerSource` of a broker object."""
-    return companion(broker, _brokers, BrokerSource)
-
-
-_brokers: weakref.WeakKeyDictionary[Any, BrokerSource] = weakref.WeakKeyDictionary()
+def broker_source(broker: Any, policy: RetryPolicy | None = None) -> NonBlockingSource:
+    """The source of a broker object, under the policy of the decorated function."""
+    return BrokerSource(broker, policy)
 
 
 def _takes_force(issue: Callable[..., object]) -> bool:

@@ -98,14 +98,21 @@ class TokenManager(NonBlockingSource):
             tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
             extra: more headers by name, e.g. `custtype="P"`; they win over the ones made here.
         """
-        return {
-            "content-type": "application/json",
-            "authorization": self.authorization,
-            "appkey": self.credentials.app_key,
-            "appsecret": self.credentials.app_secret,
-            "tr_id": tr_id,
-            **extra,
-        }
+        return self._headers(self.token(), tr_id, extra)
+
+    async def headers_async(self, tr_id: str, **extra: str) -> dict[str, str]:
+        """Do what `headers` does without stopping the event loop: a token is got on another thread."""
+        return self._headers(await self.token_async(), tr_id, extra)
+
+    async def token_async(self) -> AccessToken:
+        """Do what `token` does without stopping the event loop; a good token is handed out at once."""
+        token = self.peek()
+        if token is None:
+            from .worker import token as off_the_loop  # late: only coroutines need asyncio
+
+            token = await off_the_loop(self)
+        self._note_handed(token)
+        return token
 
     def token(self) -> AccessToken:
         """
@@ -125,9 +132,7 @@ class TokenManager(NonBlockingSource):
             token = cached.token
         else:
             token = self._refresher.current_or_refreshed(cached)
-        call = current_call()
-        if call is not None:
-            call.handed_out(self, token.value)
+        self._note_handed(token)
         return token
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
@@ -205,6 +210,21 @@ class TokenManager(NonBlockingSource):
             KisRetryError: KIS did not confirm; the token is still shared then.
         """
         return self._refresher.revoke()
+
+    def _headers(self, token: AccessToken, tr_id: str, extra: dict[str, str]) -> dict[str, str]:
+        return {
+            "content-type": "application/json",
+            "authorization": token.bearer,
+            "appkey": self.credentials.app_key,
+            "appsecret": self.credentials.app_secret,
+            "tr_id": tr_id,
+            **extra,
+        }
+
+    def _note_handed(self, token: AccessToken) -> None:
+        call = current_call()
+        if call is not None:
+            call.handed_out(self, token.value)
 
     @property
     def _entry(self) -> StoreEntry:

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ..errors import KisRetryError
 from ..forking import after_fork
+from ..signals import is_from_signal_handler
 
 __all__ = ["AskedWithinError", "Flight", "SingleFlight", "StillUnderWayError", "fresh"]
 
@@ -218,7 +219,8 @@ class SingleFlight(Generic[T]):
             answer = ask()
         except Exception as error:
             copied = fresh(error)
-            self._end(flight, lambda: flight.fail(copied))
+            theirs = is_from_signal_handler(error)  # of nobody who only waits
+            self._end(flight, flight.abandon if theirs else lambda: flight.fail(copied))
             if not self._own_thread:
                 raise
         else:

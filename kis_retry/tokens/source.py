@@ -8,15 +8,13 @@ of any `TokenSource`, `BrokerSource` of a library's broker object.
 
 from __future__ import annotations
 
-import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..token import YEARS, AccessToken
+from .companions import Companions
 
 __all__ = [
     "NonBlockingSource",
@@ -27,8 +25,6 @@ __all__ = [
     "as_source",
     "is_source",
 ]
-
-T = TypeVar("T")
 
 Origin = Literal["issued", "memory", "store"]
 
@@ -81,6 +77,11 @@ class NonBlockingSource(ABC):
 
     A class to inherit from and no protocol: a source of the user's may have any attribute of any name.
     """
+
+    @property
+    def identity(self) -> object:
+        """What is one and the same for all that ask the same source."""
+        return self
 
     @abstractmethod
     def peek(self) -> AccessToken | None:
@@ -159,7 +160,7 @@ def as_source(source: Any) -> NonBlockingSource:
 class _History:
     """What a source has handed out, kept apart from the wrapper so that it does not keep the source alive."""
 
-    def __init__(self, _source: object) -> None:
+    def __init__(self) -> None:
         self.handed: dict[str, AccessToken] = {}
         self.refused: dict[str, None] = {}
         self.last: AccessToken | None = None
@@ -172,18 +173,26 @@ class _History:
         return token
 
 
+_histories: Companions[_History] = Companions(_History)
+
+
 class TrackingSource(NonBlockingSource):
     """Any `TokenSource`, with a memory of what it handed out."""
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
-        self._history = companion(source, _memories, _History)
+        self._history = _histories.of(source)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrackingSource) and other._source is self._source
 
     def __hash__(self) -> int:
         return id(self._source)
+
+    @property
+    def identity(self) -> object:
+        """What wrappers of one source have in common."""
+        return self._history
 
     def token(self) -> AccessToken:
         return self._history.remember(self._source.token())
@@ -220,19 +229,3 @@ class TrackingSource(NonBlockingSource):
         self._history.refused.pop(token.value, None)
         seen = before is not None and before.value == token.value
         return Replacement(token, "memory" if seen and token.value != rejected else "issued")
-
-
-_memories: weakref.WeakKeyDictionary[Any, _History] = weakref.WeakKeyDictionary()
-_placing = threading.Lock()  # guards both here and in `broker`
-
-
-def companion(target: Any, places: weakref.WeakKeyDictionary[Any, T], make: Callable[[Any], T]) -> T:
-    """The one companion of `target`, made when first asked for and gone with it."""
-    try:
-        found = places.get(target)
-        if found is None:
-            with _placing:
-                found = places.setdefault(target, make(target))
-    except TypeError:  # not hashable, or no weak references: without a companion that lasts it still refreshes
-        return make(target)
-    return found

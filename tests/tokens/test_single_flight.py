@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kis_retry import TokenIssueError
+from kis_retry.tokens import single_flight
 from kis_retry.tokens.single_flight import AskedWithinError, Flight, SingleFlight, StillUnderWayError, fresh
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def test_what_is_given_up_stands_in_nobodys_way() -> None:
     assert flight.outcome() == "late"
 
 
-def test_who_waits_for_what_was_given_up_begins_anew() -> None:
+def test_who_waits_for_what_was_given_up_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single_flight, "_LOOK", 0.05)
     flights: SingleFlight[str] = SingleFlight()
     stuck = Gate()
     flight, _ = flights.begin("a", stuck)

@@ -1,0 +1,284 @@
+"""A library's broker object without `tokens=`: refreshed once, of whatever kind it is, under the function's policy."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kis_retry import RetryPolicy, refresh_on_expired_token
+from kis_retry.tokens.broker import BrokerSource, broker_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kis_retry import RefreshEvent
+
+EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
+GOOD = {"rt_cd": "0"}
+PATIENCE = 20
+
+
+def fetch(self: Any) -> dict[str, str]:
+    return EXPIRED if self.access_token == "Bearer dead" else GOOD
+
+
+@dataclass
+class DataBroker:
+    """Compared by its fields, so it cannot be hashed."""
+
+    access_token: str = "Bearer dead"
+    issue: Callable[[Any], None] = lambda self: setattr(self, "access_token", "Bearer new")
+    asked: list[int] = field(default_factory=list)
+
+    def issue_access_token(self) -> None:
+        self.asked.append(1)
+        self.issue(self)
+
+    fetch = refresh_on_expired_token(fetch)
+
+
+class SlottedBroker:
+    """Nothing can be kept on it, and nothing refer to it weakly."""
+
+    __slots__ = ("access_token", "asked", "issue")
+
+    def __init__(self, issue: Callable[[Any], None]) -> None:
+        self.access_token = "Bearer dead"
+        self.issue = issue
+        self.asked: list[int] = []
+
+    def issue_access_token(self) -> None:
+        self.asked.append(1)
+        self.issue(self)
+
+    fetch = refresh_on_expired_token(fetch)
+
+
+def waiting(broker: Any) -> int:
+    flight = broker_source(broker)._state.flights._current.get("")  # type: ignore[attr-defined]  # of a BrokerSource
+    return len(flight._waiters) if flight is not None else 0
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "slots"])
+def test_sixteen_threads_refused_together_cause_one_issue(kind: str) -> None:
+    """Before: a dataclass made 16 token requests, and lost 15 calls to the once-a-minute rule."""
+    let_through = threading.Event()
+
+    def issue(self: Any) -> None:
+        if len(self.asked) > 1:
+            raise OSError("once a minute")
+        assert let_through.wait(PATIENCE)
+        self.access_token = "Bearer new"
+
+    broker = DataBroker(issue=issue) if kind == "dataclass" else SlottedBroker(issue)
+    refused_together = threading.Barrier(16)
+    answers: list[Any] = []
+
+    @refresh_on_expired_token
+    def call(self: Any) -> dict[str, str]:
+        answer = fetch(self)
+        if answer is EXPIRED:
+            refused_together.wait(PATIENCE)
+        return answer
+
+    threads = [threading.Thread(target=lambda: answers.append(call(broker)), daemon=True) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    until(lambda: waiting(broker) == 15)
+    let_through.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(broker.asked) == 1
+    assert answers == [GOOD] * 16
+
+
+def test_those_who_wait_share_the_failure_and_ask_no_more() -> None:
+    let_through = threading.Event()
+
+    def issue(_: Any) -> None:
+        assert let_through.wait(PATIENCE)
+        raise OSError(5, "no")
+
+    broker = DataBroker(issue=issue)
+    failures: list[Exception] = []
+
+    def replace() -> None:
+        try:
+            broker_source(broker, RetryPolicy(issue_cooldown=0)).replace("dead")
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=replace, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    until(lambda: waiting(broker) == 7)
+    let_through.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(broker.asked) == 1
+    assert [(type(error), error.args) for error in failures] == [(OSError, (5, "no"))] * 8
+    assert len({id(error) for error in failures}) == 8
+
+
+def test_the_cool_down_is_that_of_the_functions_policy() -> None:
+    """Before: the environment's, so a policy without one lost 979 of 1,000 calls."""
+
+    def fail_once(self: Any) -> None:
+        if len(self.asked) == 1:
+            raise OSError
+        self.access_token = "Bearer new"
+
+    patient, eager = DataBroker(issue=fail_once), DataBroker(issue=fail_once)
+    call = refresh_on_expired_token(policy=RetryPolicy(issue_cooldown=0))(fetch)
+    assert [call(eager) for _ in range(5)] == [EXPIRED] + [GOOD] * 4
+    call = refresh_on_expired_token(policy=RetryPolicy(issue_cooldown=60))(fetch)
+    assert [call(patient) for _ in range(5)] == [EXPIRED] * 5
+
+
+def test_a_broker_of_slots_is_asked_once_in_a_cool_down() -> None:
+    def refuse(_: Any) -> None:
+        raise OSError
+
+    broker = SlottedBroker(refuse)
+    assert [broker.fetch() for _ in range(50)] == [EXPIRED] * 50
+    assert len(broker.asked) == 1
+
+
+def test_equal_brokers_are_two() -> None:
+    first, second = DataBroker(), DataBroker(asked=[])
+    assert first == second
+    assert broker_source(first) == broker_source(first)
+    assert hash(broker_source(first)) == hash(broker_source(first))
+    assert broker_source(first) != broker_source(second)
+    assert broker_source(first) != "a source"
+    assert first.fetch() == GOOD
+    assert second.asked == []
+
+
+def test_a_reissue_that_makes_a_protected_call_itself_is_told_and_does_not_hang() -> None:
+    answers: list[Any] = []
+
+    def issue(self: Any) -> None:
+        answers.append(self.fetch())
+        self.access_token = "Bearer new"
+
+    broker = DataBroker(issue=issue)
+    assert broker.fetch() == GOOD
+    assert answers == [EXPIRED], "KIS's own answer"
+
+
+def test_who_waits_for_a_reissue_that_hangs_waits_for_issue_wait_alone() -> None:
+    let_through = threading.Event()
+    broker = DataBroker(issue=lambda _: let_through.wait(PATIENCE) and None)
+    call = refresh_on_expired_token(policy=RetryPolicy(issue_wait=0.2))(fetch)
+    hanging = threading.Thread(target=call, args=[broker], daemon=True)
+    hanging.start()
+    until(lambda: broker.asked)
+    began = time.monotonic()
+    assert call(broker) == EXPIRED
+    assert time.monotonic() - began < 5
+    let_through.set()
+    hanging.join(PATIENCE)
+
+
+def test_a_failure_keeps_no_call_of_the_cool_down_alive() -> None:
+    class Argument:
+        pass
+
+    def refuse(_: Any) -> None:
+        raise OSError
+
+    broker = DataBroker(issue=refuse)
+    alive: list[weakref.ref[Argument]] = []
+
+    @refresh_on_expired_token
+    def call(self: DataBroker, argument: Argument) -> dict[str, str]:
+        return EXPIRED
+
+    for _ in range(20):
+        argument = Argument()
+        alive.append(weakref.ref(argument))
+        call(broker, argument)
+    del argument
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * 20
+    failure = broker_source(broker)._state.failure  # type: ignore[attr-defined]  # of a BrokerSource
+    assert failure.__traceback__ is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_during_a_reissue_asks_for_itself() -> None:
+    """Before: it inherited a lock that nobody in it would release."""
+    let_through, parent = threading.Event(), os.getpid()
+
+    def issue(self: Any) -> None:
+        assert os.getpid() != parent or let_through.wait(PATIENCE)
+        self.access_token = "Bearer new"
+
+    broker = DataBroker(issue=issue)
+    asking = threading.Thread(target=broker.fetch, daemon=True)
+    asking.start()
+    until(lambda: broker.asked)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # kills it where it hangs
+        os._exit(0 if broker.fetch() == GOOD else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    let_through.set()
+    asking.join(PATIENCE)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no such signals on Windows")
+class TestSignals:
+    @pytest.fixture(autouse=True)
+    def _restored(self) -> Any:
+        before = signal.getsignal(signal.SIGALRM)
+        yield
+        signal.signal(signal.SIGALRM, before)
+
+    def test_a_handler_that_makes_a_protected_call_during_a_reissue_gets_kis_own_answer(self) -> None:
+        def issue(self: Any) -> None:
+            signal.raise_signal(signal.SIGALRM)
+            self.access_token = "Bearer new"
+
+        broker = DataBroker(issue=issue)
+        answers: list[Any] = []
+        signal.signal(signal.SIGALRM, lambda *_: answers.append(broker.fetch()))
+        assert broker.fetch() == GOOD
+        assert answers == [EXPIRED]
+
+    def test_an_exception_of_a_handler_is_no_failure_of_the_broker(self) -> None:
+        def limit(*_: object) -> None:
+            raise TimeoutError("the user's own")
+
+        broker = DataBroker(issue=lambda _: signal.raise_signal(signal.SIGALRM))
+        signal.signal(signal.SIGALRM, limit)
+        with pytest.raises(TimeoutError, match="the user's own"):
+            BrokerSource(broker).replace("dead")
+        broker.issue = lambda self: setattr(self, "access_token", "Bearer new")
+        assert broker.fetch() == GOOD, "no cool-down"
+
+
+def test_a_failed_reissue_is_one_issue_and_as_many_answers_of_kis(events: list[RefreshEvent]) -> None:
+    def refuse(_: Any) -> None:
+        raise OSError
+
+    broker = DataBroker(issue=refuse)
+    assert [broker.fetch() for _ in range(10)] == [EXPIRED] * 10
+    assert {event.error for event in events if event.name == "token_refresh_failed"} == {"OSError"}
