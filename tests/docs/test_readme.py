@@ -102,16 +102,19 @@ def anchors_of(text: str) -> set[str]:
 
 
 def run_python(block: Block, folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A block as a program; one that defines tests, by pytest."""
+    """A block as a program; one that defines tests, by a pytest that loads this plug-in and no other."""
     is_test = re.search(r"^(async )?def test_", block.text, re.MULTILINE)
     path = folder / ("test_block.py" if is_test else "block.py")
     path.write_text(block.text, "utf-8")
-    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)] if is_test else []
-    return run([sys.executable, *runner, str(path)], folder, environ)
+    if not is_test:
+        return run([sys.executable, str(path)], folder, environ)
+    options = ["-q", "-p", "kis_retry.testing.plugin", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environ}
+    return run([sys.executable, "-m", "pytest", *options, str(path)], folder, alone)
 
 
 def run(words: list[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         words,
         cwd=folder,

@@ -16,6 +16,14 @@ from kis_retry.testing.plugin import kis_gateway  # noqa: F401  # a fixture, ins
 pytest_plugins = ["pytester"]
 
 
+@pytest.fixture
+def alone(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Runs of pytest that load this plug-in and none that happens to be installed beside it."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p kis_retry.testing.plugin -p no:cacheprovider")
+    return pytester
+
+
 def test_the_fixture_is_a_running_gateway(kis_gateway: KisGateway) -> None:  # noqa: F811  # the fixture above
     assert isinstance(kis_gateway, KisGateway)
     assert kis_gateway.url.startswith("http://127.0.0.1:")
@@ -23,11 +31,9 @@ def test_the_fixture_is_a_running_gateway(kis_gateway: KisGateway) -> None:  # n
     assert set(kis_gateway.counts.values()) == {0}
 
 
-def test_the_fixture_gives_each_test_a_gateway_and_closes_it(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
+def test_the_fixture_gives_each_test_a_gateway_and_closes_it(alone: pytest.Pytester) -> None:
+    alone.makepyfile(
         """
-        from kis_retry.testing.plugin import kis_gateway
-
         seen = []
 
         def test_one(kis_gateway):
@@ -39,13 +45,16 @@ def test_the_fixture_gives_each_test_a_gateway_and_closes_it(pytester: pytest.Py
             assert not kis_gateway.wait(0)
         """
     )
-    pytester.runpytest("-p", "no:asyncio", "-p", "no:cacheprovider").assert_outcomes(passed=2)
+    alone.runpytest().assert_outcomes(passed=2)
 
 
-def test_the_fixture_says_what_it_is(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("from kis_retry.testing.plugin import kis_gateway\ndef test_one(): pass")
-    result = pytester.runpytest("-p", "no:asyncio", "--fixtures", "-p", "no:cacheprovider")
+def test_the_fixture_says_what_it_is(alone: pytest.Pytester) -> None:
+    result = alone.runpytest("--fixtures")
     result.stdout.fnmatch_lines(["kis_gateway*", "*A KIS to test a batch with*"])
+
+
+def test_other_plugins_have_no_say_in_these_runs(alone: pytest.Pytester) -> None:
+    assert "plugins:" not in alone.runpytest().stdout.str()
 
 
 def test_the_plugin_loads_no_gateway_before_one_is_asked_for() -> None:
