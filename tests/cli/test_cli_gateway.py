@@ -18,6 +18,8 @@ from kis_retry import Credentials, KisClient, KisRetryError, MemoryTokenStore, R
 from kis_retry.cli import main
 from kis_retry.cli.gateway import GatewayProcess
 
+pytestmark = pytest.mark.one_python
+
 Starter = Callable[..., "subprocess.Popen[str]"]
 
 

@@ -19,6 +19,8 @@ from kis_retry import KisClient, MemoryTokenStore, RetryPolicy, TokenManager
 from kis_retry.cli import batch, main, output
 from kis_retry.testing import KisGateway
 
+pytestmark = pytest.mark.one_python
+
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

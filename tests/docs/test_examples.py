@@ -10,6 +10,8 @@ import pytest
 
 from kis_retry.testing import KisGateway
 
+pytestmark = pytest.mark.one_python
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 EXPECTED = {

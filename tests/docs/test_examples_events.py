@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STORY = ["kis_retry.token_expired", "kis_retry.token_refreshed", "kis_retry.call_recovered"]
 

@@ -11,6 +11,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "make_picture.py"
 COMMITTED = ROOT / "docs" / "batch.svg"

@@ -28,6 +28,8 @@ from kis_retry.settings import CREDENTIAL_VARIABLES
 from kis_retry.stores.from_env import STORE_VARIABLE, store_from_env, store_named
 from kis_retry.testing import KisGateway
 
+pytestmark = pytest.mark.one_python
+
 ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "README.ko.md")
 NOT_RUN = 1

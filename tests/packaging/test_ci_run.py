@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("bash", "dirname", "find", "head", "rm", "sed", "sort", "tail")
 DEMO, TOX = "echo ran kis-retry demo", "echo ran tox"
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+pytestmark = [pytest.mark.one_python, pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")]
 
 
 class Checkout:

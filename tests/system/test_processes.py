@@ -22,6 +22,8 @@ from kis_retry.testing import KisGateway
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+pytestmark = pytest.mark.one_python
+
 PROGRAM = Path(__file__).parents[1] / "programs" / "batch.py"
 CROWD = 8
 GOOD = "MCA00000"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 THE_FIVE_LINES = """\
 from myfund.prices import all_prices
 def test_my_batch_survives_an_expiry_at_call_500(kis_gateway):
