@@ -151,7 +151,7 @@ def test_a_broker_without_a_token_gets_its_first_one_before_the_call() -> None:
 def test_a_broker_with_a_signature_that_cannot_be_read_is_asked_without_force() -> None:
     class Opaque(Broker):
         @property
-        def issue_access_token(self) -> Any:  # type: ignore[override]  # a callable object, as a C extension has
+        def issue_access_token(self) -> Any:  # a callable object, as a C extension has
             broker = self
 
             class Callable:
@@ -224,7 +224,7 @@ async def test_tasks_refused_with_different_tokens_share_a_thread_and_get_their_
         await asyncio.sleep(0)
         return GOOD if token == "t2" else EXPIRED
 
-    assert await asyncio.gather(fetch("t1"), fetch("foreign"), fetch("t1")) == [GOOD] * 3
+    assert list(await asyncio.gather(fetch("t1"), fetch("foreign"), fetch("t1"))) == [GOOD] * 3
     assert source.number == 2
 
 
