@@ -18,6 +18,8 @@ import pytest
 import redis
 import requests
 
+from answers import GOOD_CODE as GOOD
+from clocks import FakeClock as Clock
 from kis_retry import (
     Credentials,
     FileTokenStore,
@@ -39,26 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "batch.py"
-GOOD = "MCA00000"
-
-
-class Clock:
-    """The time of KIS, which only `sleep` and the test move; this process's own clock is `skew` seconds off."""
-
-    def __init__(self) -> None:
-        self.now = 1_900_000_000.0
-        self.skew = 0.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now + self.skew
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from answers import EXPIRED_CODE, GOOD_CODE, PRICE
 from kis_retry import (
     AccessToken,
     FileTokenStore,
@@ -41,8 +42,7 @@ from kis_retry.tokens import issuer, manager
 from kis_retry.tokens import refresher as renewal
 
 MARGIN, COOLDOWN, MINUTE = 600, 60, 60
-GOOD, DEAD = "MCA00000", {"EGW00121", "EGW00123"}
-PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+GOOD, DEAD = GOOD_CODE, {"EGW00121", EXPIRED_CODE}
 PROCESSES = st.integers(0, 2)
 OUTLASTED = 20  # failures in a row of the token endpoint that `issue_wait` outlasts
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from answers import GOOD_CODE
 from kis_retry import AccessToken, FileTokenStore, RedisTokenStore, TokenManager, TokenStore
 from kis_retry.stores.base import key_of
 from kis_retry.stores.codec import encode
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.one_python
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "batch.py"
 CROWD = 8
-GOOD = "MCA00000"
 
 
 class Worker:
@@ -137,7 +137,7 @@ def test_eight_cold_processes_make_one_token_request(
     gateway: KisGateway, crowd: list[Worker], place: str, tmp_path: Path
 ) -> None:
     results = run(crowd, environment(gateway, place, tmp_path))
-    assert total(results) == {GOOD: CROWD}
+    assert total(results) == {GOOD_CODE: CROWD}
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == 0
 
@@ -148,7 +148,7 @@ def test_eight_processes_with_yesterdays_token_make_one_token_request(
     yesterday = AccessToken("eyJ.yesterday.sig", datetime.now(timezone.utc) - timedelta(hours=1))
     store_at(place).save(key_of(gateway.credentials), yesterday)
     results = run(crowd, environment(gateway, place, tmp_path))
-    assert total(results) == {GOOD: CROWD}
+    assert total(results) == {GOOD_CODE: CROWD}
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == 0
 
@@ -161,7 +161,7 @@ def test_eight_processes_of_four_threads_over_an_expiry_lose_nothing_and_issue_o
     gateway.expire_at(gateway.counts.calls + 400)
     gateway.reset_counts()
     results = run(crowd, environ, threads=4, calls=25, again=True)
-    assert total(results) == {GOOD: 800}
+    assert total(results) == {GOOD_CODE: 800}
     assert gateway.counts.token_requests == 1
     assert gateway.counts.token_requests_refused == 0
     assert 1 <= gateway.counts.refused <= CROWD * 4, "each thread meets the dead token once at most"
@@ -179,7 +179,7 @@ def test_an_expiry_that_finds_every_process_idle_is_one_issue(
         gateway.expire()
         gateway.reset_counts()
         results = run(crowd, environ, threads=4, again=True)
-        assert total(results) == {GOOD: CROWD * 4}
+        assert total(results) == {GOOD_CODE: CROWD * 4}
         assert gateway.counts.token_requests == 1
 
 
@@ -196,7 +196,7 @@ def test_three_machines_on_one_redis_lose_nothing_and_issue_once(
     gateway.expire_at(gateway.counts.calls + 150)
     gateway.reset_counts()
     results = run(crowd[:3], machine, threads=4, calls=25, again=True)
-    assert total(results) == {GOOD: 300}
+    assert total(results) == {GOOD_CODE: 300}
     assert gateway.counts.token_requests == 1
     assert gateway.counts.token_requests_refused == 0
     assert list(tmp_path.glob("machine*")) == [], "nothing was shared but the server"
@@ -220,7 +220,7 @@ def test_a_revoked_token_is_gone_from_the_store_and_the_others_issue_once(
         ahead = 61  # the minute of the first issue is over
         gateway.reset_counts()
         results = run(crowd, environ, threads=4, again=True)
-        assert total(results) == {GOOD: CROWD * 4}
+        assert total(results) == {GOOD_CODE: CROWD * 4}
         assert gateway.counts.token_requests == 1
         assert gateway.counts.refused >= CROWD, "that is how each of them learned of it"
         assert other.token() != revoked
@@ -281,7 +281,7 @@ def test_a_damaged_entry_costs_one_issue_and_the_healed_one_serves_the_next_proc
     environ = environment(gateway, place, tmp_path)
     first = run(crowd[:1], environ)
     second = run(crowd[1:2], environ)
-    assert total(first) == total(second) == {GOOD: 1}
+    assert total(first) == total(second) == {GOOD_CODE: 1}
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == (damage == "a token that KIS never issued")
     assert first[0]["warnings"] == second[0]["warnings"] == []
@@ -305,7 +305,7 @@ def test_what_is_no_file_in_the_entrys_place_is_healed_as_well(
     plants[plant]()
     environ = environment(gateway, str(place), tmp_path)
     results = run(crowd[:1], environ) + run(crowd[1:2], environ)
-    assert total(results) == {GOOD: 2}
+    assert total(results) == {GOOD_CODE: 2}
     assert gateway.counts.token_requests == 1
     assert results[0]["warnings"] == results[1]["warnings"] == []
 
@@ -318,8 +318,8 @@ def test_an_entry_damaged_while_all_are_at_work_costs_nothing(
     (entry,) = (tmp_path / "cache").glob("*.json")
     entry.write_bytes(b"garbage")
     gateway.reset_counts()
-    assert total(run(crowd, environ, calls=5, again=True)) == {GOOD: CROWD * 5}
+    assert total(run(crowd, environ, calls=5, again=True)) == {GOOD_CODE: CROWD * 5}
     assert gateway.counts.token_requests == 0, "who has a good token in memory does not look"
     gateway.expire()
-    assert total(run(crowd, environ, calls=5, again=True)) == {GOOD: CROWD * 5}
+    assert total(run(crowd, environ, calls=5, again=True)) == {GOOD_CODE: CROWD * 5}
     assert gateway.counts.token_requests == 1

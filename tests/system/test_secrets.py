@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from answers import PRICE
 from kis_retry import (
     AccessToken,
     Credentials,
@@ -35,7 +36,6 @@ from kis_retry import (
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 
-PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
 WRONG_SECRET, REDIS_PASSWORD, PLANTED = "wr0ng-s3cr3t-wr0ng-s3cr3t", "r3d1s-p4ssw0rd", "pl4nt3d-s3cr3t-pl4nt3d"
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from answers import GOOD_CODE
+from clocks import FakeClock
 from kis_retry import (
     AccessToken,
     Credentials,
@@ -34,36 +36,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY, MARGIN = 86_400, 600
-GOOD = "MCA00000"
-
-
-class Clock:
-    """The time of KIS and of this process; only `sleep` and the test move it."""
-
-    def __init__(self) -> None:
-        self.now = 1_900_000_000.0
-        self.slept: list[float] = []
-
-    def time(self) -> float:
-        return self.now
-
-    monotonic = time
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    clock = FakeClock()
     for module in (issuer, manager, renewal):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 @pytest.fixture
-def gateway(clock: Clock) -> Iterator[KisGateway]:
+def gateway(clock: FakeClock) -> Iterator[KisGateway]:
     with KisGateway(clock=clock.time) as running:
         yield running
 
@@ -74,7 +58,7 @@ def store() -> TokenStore:
 
 
 @pytest.fixture
-def make(clock: Clock, gateway: KisGateway) -> Callable[..., TokenManager]:
+def make(clock: FakeClock, gateway: KisGateway) -> Callable[..., TokenManager]:
     """A manager as in a process of its own; on a machine of its own where it is given no store."""
 
     def manager_on(store: TokenStore | None = None, **policy: Any) -> TokenManager:
@@ -107,7 +91,7 @@ def call(client: KisClient) -> str:
 
 
 def test_two_machines_without_a_shared_store_get_the_same_token(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, events: list[RefreshEvent]
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, events: list[RefreshEvent]
 ) -> None:
     first, second = make().token(), make().token()
     assert first == second
@@ -120,22 +104,22 @@ def test_two_machines_without_a_shared_store_get_the_same_token(
 
 
 def test_two_machines_without_a_shared_store_lose_nothing_over_an_expiry(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     clients = [KisClient(tokens=make()) for _ in range(2)]
-    assert [call(client) for client in clients] == [GOOD, GOOD]
+    assert [call(client) for client in clients] == [GOOD_CODE, GOOD_CODE]
     clock.now += 3_600
     gateway.expire()
     gateway.reset_counts()
     clock.slept.clear()
-    assert [call(client) for client in clients * 10] == [GOOD] * 20
+    assert [call(client) for client in clients * 10] == [GOOD_CODE] * 20
     assert gateway.counts.refused == 2
     assert gateway.counts.token_requests == 3
     assert sum(clock.slept) == pytest.approx(60), "that is how long the second one stood still"
 
 
 def test_without_issue_wait_the_refusal_is_handed_on_at_once(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     make().token()
     with pytest.raises(TokenIssueLimited) as caught:
@@ -146,7 +130,7 @@ def test_without_issue_wait_the_refusal_is_handed_on_at_once(
 
 
 def test_an_issue_wait_shorter_than_the_minute_is_kept_to(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     make().token()
     with pytest.raises(TokenIssueLimited):
@@ -156,7 +140,7 @@ def test_an_issue_wait_shorter_than_the_minute_is_kept_to(
 
 
 def test_somebody_who_is_quicker_every_minute_costs_issue_wait_and_no_more(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     gateway.refuse_tokens(code="EGW00133")
     with pytest.raises(TokenIssueLimited):
@@ -169,7 +153,7 @@ def test_a_token_that_appears_in_the_store_ends_the_wait(
     *,
     make: Callable[..., TokenManager],
     gateway: KisGateway,
-    clock: Clock,
+    clock: FakeClock,
     store: TokenStore,
     monkeypatch: pytest.MonkeyPatch,
     events: list[RefreshEvent],
@@ -195,7 +179,7 @@ def test_a_token_that_appears_in_the_store_ends_the_wait(
 
 
 def test_yesterdays_token_in_the_store_does_not_cut_the_wait_short(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, store: TokenStore
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, store: TokenStore
 ) -> None:
     yesterday = AccessToken("eyJ.yesterday.sig", datetime.fromtimestamp(clock.now - 1, timezone.utc))
     store.save(key_of(gateway.credentials), yesterday)
@@ -206,14 +190,14 @@ def test_yesterdays_token_in_the_store_does_not_cut_the_wait_short(
 
 
 def test_the_minute_is_waited_out_once_for_all_threads(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     gateway.issue_elsewhere()
     client = KisClient(tokens=make())
     answers: list[str] = []
     for thread in threads(8, lambda: answers.append(call(client))):
         thread.join(20)
-    assert answers == [GOOD] * 8
+    assert answers == [GOOD_CODE] * 8
     assert sum(clock.slept) == pytest.approx(60)
     assert gateway.counts.token_requests == 2
 
@@ -222,7 +206,7 @@ def test_the_minute_is_waited_out_once_for_all_threads(
 
 
 def test_yesterdays_token_is_not_taken(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, store: TokenStore
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, store: TokenStore
 ) -> None:
     yesterday = AccessToken("eyJ.yesterday.sig", datetime.fromtimestamp(clock.now, timezone.utc))
     store.save(key_of(gateway.credentials), yesterday)
@@ -232,7 +216,7 @@ def test_yesterdays_token_is_not_taken(
 
 
 def test_a_token_that_lives_another_second_is_taken(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, store: TokenStore
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, store: TokenStore
 ) -> None:
     last_second = AccessToken("eyJ.last-second.sig", datetime.fromtimestamp(clock.now + 1, timezone.utc))
     store.save(key_of(gateway.credentials), last_second)
@@ -245,14 +229,14 @@ def test_a_token_that_was_refused_before_is_not_taken_again(
 ) -> None:
     """As when the server fails over to one that lags behind."""
     client, key = KisClient(tokens=make(store)), key_of(gateway.credentials)
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
     lagging = store.load(key)
     assert lagging is not None
     gateway.expire()
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
     store.save(key, lagging)
     gateway.expire()
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
     assert gateway.counts.token_requests == 3
     assert gateway.counts.refused == 2
 
@@ -261,7 +245,7 @@ def test_a_token_that_was_refused_before_is_not_taken_again(
 
 
 def test_the_margin_begins_on_the_second(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, events: list[RefreshEvent]
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, events: list[RefreshEvent]
 ) -> None:
     tokens = make()
     first = tokens.token()
@@ -277,7 +261,7 @@ def test_the_margin_begins_on_the_second(
 
 
 def test_inside_the_margin_one_renews_while_the_others_go_on(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = KisClient(tokens=make())
     call(client)
@@ -289,11 +273,11 @@ def test_inside_the_margin_one_renews_while_the_others_go_on(
     until(lambda: gateway.counts.token_requests == 1)
     for thread in threads(4, lambda: answers.extend(call(client) for _ in range(5))):
         thread.join(20)
-    assert answers == [GOOD] * 20, "they did not wait for it"
+    assert answers == [GOOD_CODE] * 20, "they did not wait for it"
     assert renewing.is_alive()
     gateway.heal()
     renewing.join(20)
-    assert answers == [GOOD] * 21
+    assert answers == [GOOD_CODE] * 21
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == 0
 
@@ -301,7 +285,7 @@ def test_inside_the_margin_one_renews_while_the_others_go_on(
 def test_a_failed_early_renewal_is_one_warning_a_cool_down(
     make: Callable[..., TokenManager],
     gateway: KisGateway,
-    clock: Clock,
+    clock: FakeClock,
     events: list[RefreshEvent],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -311,7 +295,7 @@ def test_a_failed_early_renewal_is_one_warning_a_cool_down(
     gateway.refuse_tokens(code=None, status=500)
     gateway.reset_counts()
     for requests in (1, 2):
-        assert [call(client) for _ in range(100)] == [GOOD] * 100
+        assert [call(client) for _ in range(100)] == [GOOD_CODE] * 100
         assert gateway.counts.token_requests == requests
         clock.now += 60
     assert clock.slept == [], "a good token is nothing to wait for"
@@ -320,7 +304,7 @@ def test_a_failed_early_renewal_is_one_warning_a_cool_down(
 
 
 def test_an_early_renewal_does_not_wait_out_the_minute(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     tokens = make()
     first = tokens.token()
@@ -333,22 +317,22 @@ def test_an_early_renewal_does_not_wait_out_the_minute(
 
 
 def test_a_failed_early_renewal_does_not_hold_up_the_mandatory_one(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = KisClient(tokens=make(issue_cooldown=3_600))
     call(client)
     clock.now += DAY - 10
     gateway.refuse_tokens(1)
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
     clock.now += 10
     gateway.reset_counts()
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == 0
 
 
 def test_who_shares_the_store_adopts_an_early_renewal(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, tmp_path: Path
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
     processes = [make(FileTokenStore(tmp_path / "cache")) for _ in range(4)]
     first = [process.token() for process in processes]
@@ -360,7 +344,7 @@ def test_who_shares_the_store_adopts_an_early_renewal(
 
 
 def test_while_another_process_renews_early_nobody_waits_for_its_lock(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, tmp_path: Path
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
     ours, theirs = (make(FileTokenStore(tmp_path / "cache")) for _ in range(2))
     first = ours.token()
@@ -382,7 +366,7 @@ def test_while_another_process_renews_early_nobody_waits_for_its_lock(
 
 
 def test_past_the_expiry_everybody_waits_for_one_issue(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = KisClient(tokens=make())
     call(client)
@@ -397,13 +381,13 @@ def test_past_the_expiry_everybody_waits_for_one_issue(
     gateway.heal()
     for thread in started:
         thread.join(20)
-    assert answers == [GOOD] * 6
+    assert answers == [GOOD_CODE] * 6
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == 0, "KIS never got to say that it expired"
 
 
 def test_past_the_expiry_without_a_new_token_kis_itself_answers(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = KisClient(tokens=make())
     call(client)
@@ -412,11 +396,11 @@ def test_past_the_expiry_without_a_new_token_kis_itself_answers(
     assert [call(client) for _ in range(20)] == ["EGW00123"] * 20
     gateway.heal()
     clock.now += 60
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
 
 
 def test_without_any_token_the_failure_is_all_there_is(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock
 ) -> None:
     gateway.refuse_tokens()
     client = KisClient(tokens=make())
@@ -427,16 +411,16 @@ def test_without_any_token_the_failure_is_all_there_is(
         call(client)
     assert gateway.counts.token_requests == 1, "the cool-down"
     clock.now += 60
-    assert call(client) == GOOD
+    assert call(client) == GOOD_CODE
 
 
 def test_days_on_end_cost_one_issue_a_day_and_no_refusal(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, tmp_path: Path
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
     processes = [KisClient(tokens=make(FileTokenStore(tmp_path / "cache"))) for _ in range(3)]
     for _ in range(4 * 24):
         for client in processes:
-            assert call(client) == GOOD
+            assert call(client) == GOOD_CODE
         clock.now += timedelta(hours=1).total_seconds()
     assert gateway.counts.refused == 0
     assert gateway.counts.token_requests == 4
@@ -446,19 +430,19 @@ def test_days_on_end_cost_one_issue_a_day_and_no_refusal(
 
 
 def test_who_revokes_means_the_token_that_is_shared_and_not_an_older_one_in_its_memory(
-    make: Callable[..., TokenManager], gateway: KisGateway, clock: Clock, store: TokenStore
+    make: Callable[..., TokenManager], gateway: KisGateway, clock: FakeClock, store: TokenStore
 ) -> None:
     idle, busy, third = make(store), make(store), KisClient(tokens=make(store))
     idle.token()
     gateway.expire()
     clock.now += 1
     shared = busy.refresh(busy.token())
-    assert call(third) == GOOD
+    assert call(third) == GOOD_CODE
     assert idle.revoke() is True
     assert store.load(key_of(gateway.credentials)) is None
     clock.now += 60
     gateway.reset_counts()
-    assert call(third) == GOOD
+    assert call(third) == GOOD_CODE
     assert gateway.counts.refused == 1, "revoked at KIS as well"
     assert idle.token() == third.tokens.token() != shared
     assert gateway.counts.token_requests == 1

@@ -5,15 +5,15 @@ import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
 from types import ModuleType
 from typing import Any
 
 import pytest
 import requests
 
+from answers import EXPIRED, GOOD, PRICE
+from crowds import together
 from kis_retry import (
-    AccessToken,
     KisClient,
     MemoryTokenStore,
     RefreshEvent,
@@ -25,46 +25,15 @@ from kis_retry import (
 )
 from kis_retry.retry import patches
 from kis_retry.testing import KisGateway
-
-EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
-GOOD = {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": "정상처리 되었습니다."}
-PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
-
-
-class Numbered:
-    """A token source that counts: its tokens are called token-1, token-2 …, and only the newest is any good."""
-
-    def __init__(self) -> None:
-        self.number = 1
-        self.refreshes: list[str] = []
-        self.error: Exception | None = None
-        self._lock = threading.Lock()
-
-    def token(self) -> AccessToken:
-        return self._token()
-
-    def refresh(self, rejected: AccessToken) -> AccessToken:
-        with self._lock:
-            self.refreshes.append(rejected.value)
-            if self.error is not None:
-                raise self.error
-            if rejected.value == self._token().value:
-                self.number += 1
-            return self._token()
-
-    def answer(self, authorization: str) -> dict[str, str]:
-        return dict(GOOD if authorization == self._token().bearer else EXPIRED)
-
-    def _token(self) -> AccessToken:
-        return AccessToken(f"token-{self.number}", datetime.now(timezone.utc) + timedelta(hours=24))
+from sources import NumberedTokens
 
 
 class Library:
     """Somebody else's: the answer depends on the token that it holds, and nothing goes over a wire."""
 
-    source: Numbered
+    source: NumberedTokens
 
-    def __init__(self, source: Numbered) -> None:
+    def __init__(self, source: NumberedTokens) -> None:
         self.source = source
         self.access_token = "Bearer token-0"
         self.sent: list[str] = []
@@ -168,12 +137,12 @@ def _set_watchers(number: int) -> None:
 
 
 @pytest.fixture
-def source() -> Numbered:
-    return Numbered()
+def source() -> NumberedTokens:
+    return NumberedTokens("token-")
 
 
 @pytest.fixture
-def library(source: Numbered) -> Library:
+def library(source: NumberedTokens) -> Library:
     return Library(source)
 
 
@@ -193,20 +162,20 @@ def broker(gateway: KisGateway) -> Iterator[Broker]:
 # What can be protected.
 
 
-def test_an_object_is_protected_and_handed_back(library: Library, source: Numbered) -> None:
+def test_an_object_is_protected_and_handed_back(library: Library, source: NumberedTokens) -> None:
     assert protect(library, tokens=source) is library
     assert library.fetch_price("005930") == GOOD
     assert library.sent == ["Bearer token-0", "Bearer token-1"]
 
 
-def test_only_that_object_is(library: Library, source: Numbered) -> None:
+def test_only_that_object_is(library: Library, source: NumberedTokens) -> None:
     other = Library(source)
     protect(library, tokens=source)
     assert other.fetch_price("005930") == EXPIRED
 
 
 def test_a_class_is_protected_with_its_objects_present_and_future(
-    library_class: type[Library], source: Numbered
+    library_class: type[Library], source: NumberedTokens
 ) -> None:
     present = library_class(source)
     assert protect(library_class, tokens=source) is library_class
@@ -214,7 +183,7 @@ def test_a_class_is_protected_with_its_objects_present_and_future(
     assert library_class(source).fetch_price("005930") == GOOD
 
 
-def test_inherited_methods_count_and_the_base_class_is_left_alone(source: Numbered) -> None:
+def test_inherited_methods_count_and_the_base_class_is_left_alone(source: NumberedTokens) -> None:
     try:
         protect(Derived, tokens=source)
         assert Derived(source).fetch_price("005930") == GOOD
@@ -224,7 +193,7 @@ def test_inherited_methods_count_and_the_base_class_is_left_alone(source: Number
     assert Derived(source).fetch_price("005930") == EXPIRED
 
 
-def test_a_class_below_a_protected_one_is_protected_once(library_class: type[Library], source: Numbered) -> None:
+def test_a_class_below_a_protected_one_is_protected_once(library_class: type[Library], source: NumberedTokens) -> None:
     below = type("Below", (library_class,), {})
     protect(library_class, tokens=source)
     protect(below, tokens=source)
@@ -232,7 +201,7 @@ def test_a_class_below_a_protected_one_is_protected_once(library_class: type[Lib
     assert below(source).fetch_price("005930") == GOOD
 
 
-def test_a_module_is_protected_where_its_functions_look_each_other_up(source: Numbered) -> None:
+def test_a_module_is_protected_where_its_functions_look_each_other_up(source: NumberedTokens) -> None:
     module = ModuleType("samples")
     text = (
         "def fetch(headers):\n    return answer(headers['authorization'])\ndef run(headers):\n    return fetch(headers)"
@@ -247,7 +216,7 @@ def test_a_module_is_protected_where_its_functions_look_each_other_up(source: Nu
     assert module.run({"authorization": "Bearer token-0"}) == EXPIRED
 
 
-def test_static_and_class_methods_stay_what_they_are(source: Numbered) -> None:
+def test_static_and_class_methods_stay_what_they_are(source: NumberedTokens) -> None:
     class Samples:
         @staticmethod
         def fetch_static(headers: dict[str, str]) -> dict[str, str]:
@@ -270,13 +239,13 @@ def test_static_and_class_methods_stay_what_they_are(source: Numbered) -> None:
     assert sample.fetch_class({"authorization": "Bearer token-1"}) == ("Samples", GOOD)
 
 
-def test_coroutine_methods_stay_coroutine_methods(library: Library, source: Numbered) -> None:
+def test_coroutine_methods_stay_coroutine_methods(library: Library, source: NumberedTokens) -> None:
     protect(library, tokens=source)
     assert inspect.iscoroutinefunction(library.fetch_later)
     assert asyncio.run(library.fetch_later("005930")) == GOOD
 
 
-def test_an_object_whose_method_has_another_name_inside_is_bound_all_the_same(source: Numbered) -> None:
+def test_an_object_whose_method_has_another_name_inside_is_bound_all_the_same(source: NumberedTokens) -> None:
     class Wrapped(Library):
         fetch_alias = Library.place_order
         fetch_price = lambda self, symbol, *_: self._ask(symbol)
@@ -288,7 +257,7 @@ def test_an_object_whose_method_has_another_name_inside_is_bound_all_the_same(so
 
 
 def test_functions_and_bound_methods_that_an_object_holds_are_not_bound_again(
-    library: Library, source: Numbered
+    library: Library, source: NumberedTokens
 ) -> None:
     other = Library(source)
     library.__dict__["fetch_function"] = lambda headers: source.answer(headers["authorization"])
@@ -302,7 +271,7 @@ def test_functions_and_bound_methods_that_an_object_holds_are_not_bound_again(
 # Which methods.
 
 
-def test_names_and_patterns_are_taken_together(library: Library, source: Numbered) -> None:
+def test_names_and_patterns_are_taken_together(library: Library, source: NumberedTokens) -> None:
     protect(library, tokens=source, methods=["place_order", "fetch_p?ice"])
     assert set(vars(library)) >= {"place_order", "fetch_price"}
     assert "fetch_two" not in vars(library)
@@ -311,7 +280,7 @@ def test_names_and_patterns_are_taken_together(library: Library, source: Numbere
 
 @pytest.mark.parametrize("methods", ["get_*", "fetch_nothing", ["fetch_*", "get_*"], "fetch_count*"])
 def test_a_pattern_that_finds_nothing_is_an_error_and_changes_nothing(
-    library: Library, source: Numbered, methods: str | list[str]
+    library: Library, source: NumberedTokens, methods: str | list[str]
 ) -> None:
     before = dict(vars(library))
     with pytest.raises(ValueError, match=r"nothing in a Library matches methods='(get_|fetch_nothing|fetch_count)"):
@@ -319,14 +288,14 @@ def test_a_pattern_that_finds_nothing_is_an_error_and_changes_nothing(
     assert vars(library) == before
 
 
-def test_a_pattern_passes_over_generators_and_properties(library_class: type[Library], source: Numbered) -> None:
+def test_a_pattern_passes_over_generators_and_properties(library_class: type[Library], source: NumberedTokens) -> None:
     before = {name: vars(library_class)[name] for name in ("fetch_pages", "fetch_count")}
     protect(library_class, tokens=source)
     assert {name: vars(library_class)[name] for name in before} == before
 
 
 def test_a_generator_named_outright_is_refused_and_changes_nothing(
-    library_class: type[Library], source: Numbered
+    library_class: type[Library], source: NumberedTokens
 ) -> None:
     before = dict(vars(library_class))
     plain = requests.Session.send
@@ -336,7 +305,7 @@ def test_a_generator_named_outright_is_refused_and_changes_nothing(
     assert requests.Session.send is plain
 
 
-def test_a_property_named_outright_is_refused(library: Library, source: Numbered) -> None:
+def test_a_property_named_outright_is_refused(library: Library, source: NumberedTokens) -> None:
     with pytest.raises(TypeError, match="property"):
         protect(library, tokens=source, methods="fetch_count")
 
@@ -356,7 +325,7 @@ def test_the_issue_named_outright_is_refused(broker: Broker) -> None:
         protect(broker, methods="issue_access_token")
 
 
-def test_an_object_that_lists_more_than_it_has_is_no_problem(source: Numbered) -> None:
+def test_an_object_that_lists_more_than_it_has_is_no_problem(source: NumberedTokens) -> None:
     class Lazy(Library):
         def __dir__(self) -> list[str]:
             return [*super().__dir__(), "fetch_lazily"]
@@ -367,7 +336,7 @@ def test_an_object_that_lists_more_than_it_has_is_no_problem(source: Numbered) -
 # Targets that cannot be changed.
 
 
-def test_an_object_with_slots_is_refused_and_its_class_is_not(source: Numbered) -> None:
+def test_an_object_with_slots_is_refused_and_its_class_is_not(source: NumberedTokens) -> None:
     class Slotted:
         __slots__ = ("access_token",)
 
@@ -383,7 +352,7 @@ def test_an_object_with_slots_is_refused_and_its_class_is_not(source: Numbered) 
     assert Slotted().fetch_price() == GOOD
 
 
-def test_a_frozen_object_is_refused_and_left_as_it_was(source: Numbered) -> None:
+def test_a_frozen_object_is_refused_and_left_as_it_was(source: NumberedTokens) -> None:
     class Frozen(Library):
         def __setattr__(self, name: str, value: object) -> None:
             if name.startswith(("fetch", "__")):
@@ -411,14 +380,16 @@ def test_something_that_is_no_source_is_refused_by_name(library: Library) -> Non
 # Twice, and back.
 
 
-def test_twice_is_once(library_class: type[Library], source: Numbered) -> None:
+def test_twice_is_once(library_class: type[Library], source: NumberedTokens) -> None:
     protect(library_class, tokens=source)
     once = dict(vars(library_class))
     protect(library_class, tokens=source)
     assert dict(vars(library_class)) == once
 
 
-def test_a_second_call_adds_the_methods_that_the_first_left_out(library_class: type[Library], source: Numbered) -> None:
+def test_a_second_call_adds_the_methods_that_the_first_left_out(
+    library_class: type[Library], source: NumberedTokens
+) -> None:
     plain, before = requests.Session.send, dict(vars(library_class))
     protect(library_class, tokens=source)
     protect(library_class, tokens=source, methods=["place_order", "fetch_*"])
@@ -438,7 +409,7 @@ def test_what_is_decorated_already_is_not_decorated_again(client: KisClient, gat
     assert gateway.counts.refused == 2
 
 
-def test_signature_and_docstring_are_kept(library: Library, broker: Broker, source: Numbered) -> None:
+def test_signature_and_docstring_are_kept(library: Library, broker: Broker, source: NumberedTokens) -> None:
     before = inspect.signature(library.fetch_price), inspect.signature(broker.issue_access_token)
     protect(library, tokens=source)
     protect(broker, tokens=source)
@@ -449,7 +420,7 @@ def test_signature_and_docstring_are_kept(library: Library, broker: Broker, sour
 
 
 @pytest.mark.parametrize("kind", ["class", "derived class", "object", "module"])
-def test_unprotect_leaves_everything_exactly_as_it_was(kind: str, broker: Broker, source: Numbered) -> None:
+def test_unprotect_leaves_everything_exactly_as_it_was(kind: str, broker: Broker, source: NumberedTokens) -> None:
     module = ModuleType("samples")
     vars(module).update(fetch_price=broker.fetch_price, issue_access_token=broker.issue_access_token)
     target: Any = {"class": Broker, "derived class": type("Below", (Broker,), {}), "object": broker, "module": module}[
@@ -471,7 +442,7 @@ def test_unprotect_of_something_unprotected_does_nothing(library: Library) -> No
     assert vars(library) == before
 
 
-def test_unprotect_leaves_what_somebody_put_there_since(library: Library, source: Numbered) -> None:
+def test_unprotect_leaves_what_somebody_put_there_since(library: Library, source: NumberedTokens) -> None:
     protect(library, tokens=source)
     theirs = library.__dict__["fetch_two"] = lambda symbol: symbol
     unprotect(library)
@@ -479,7 +450,7 @@ def test_unprotect_leaves_what_somebody_put_there_since(library: Library, source
     assert "fetch_price" not in vars(library)
 
 
-def test_protect_after_unprotect_protects_again(library: Library, source: Numbered) -> None:
+def test_protect_after_unprotect_protects_again(library: Library, source: NumberedTokens) -> None:
     unprotect(protect(library, tokens=source))
     assert protect(library, tokens=source).fetch_price("005930") == GOOD
 
@@ -534,7 +505,7 @@ def test_a_library_without_a_token_gets_the_one_of_the_source(broker: Broker, ma
 
 @pytest.mark.parametrize("form", ["Bearer {}", "{}", "bearer  {}"])
 def test_the_token_comes_back_in_the_form_in_which_the_library_keeps_it(
-    form: str, broker: Broker, source: Numbered
+    form: str, broker: Broker, source: NumberedTokens
 ) -> None:
     broker.access_token = form.format("token-0")
     protect(broker, tokens=source)
@@ -623,7 +594,7 @@ def test_a_straggler_does_not_refresh_again(
 
 @pytest.mark.parametrize("watch_transport", [True, False])
 def test_a_straggler_that_nobody_heard_speaks_of_the_token_it_started_with(
-    watch_transport: bool, source: Numbered
+    watch_transport: bool, source: NumberedTokens
 ) -> None:
     class Own(Library):
         def issue_access_token(self, force: bool = False) -> None:
@@ -713,7 +684,7 @@ def test_an_order_whose_answer_was_lost_is_not_placed_again_further_out(
 
 
 def test_outside_of_a_call_it_gives_the_current_token_or_a_new_one_where_forced(
-    broker: Broker, source: Numbered
+    broker: Broker, source: NumberedTokens
 ) -> None:
     protect(broker, tokens=source)
     broker.issue_access_token()
@@ -726,7 +697,9 @@ def test_outside_of_a_call_it_gives_the_current_token_or_a_new_one_where_forced(
     assert broker.access_token == "Bearer token-3"
 
 
-def test_outside_of_a_call_forcing_hands_out_what_others_have_renewed_already(broker: Broker, source: Numbered) -> None:
+def test_outside_of_a_call_forcing_hands_out_what_others_have_renewed_already(
+    broker: Broker, source: NumberedTokens
+) -> None:
     protect(broker, tokens=source)
     broker.issue_access_token()
     source.number = 5
@@ -734,7 +707,7 @@ def test_outside_of_a_call_forcing_hands_out_what_others_have_renewed_already(br
     assert broker.access_token == "Bearer token-5"
 
 
-def test_outside_of_a_call_a_failure_is_the_callers(broker: Broker, source: Numbered) -> None:
+def test_outside_of_a_call_a_failure_is_the_callers(broker: Broker, source: NumberedTokens) -> None:
     protect(broker, tokens=source)
     broker.issue_access_token()
     source.error = TokenIssueError("no", code="EGW00103", retryable=False)
@@ -750,14 +723,7 @@ def test_threads_that_force_at_once_get_one_new_token(gateway: KisGateway, manag
     held = manager.authorization
     gateway.expire()
     gateway.reset_counts()
-    ready = threading.Barrier(8)
-
-    def force(broker: Broker) -> None:
-        ready.wait(10)
-        broker.issue_access_token(force=True)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(force, brokers))
+    together(8, lambda number: brokers[number].issue_access_token(force=True))
     assert gateway.counts.token_requests == 1
     assert {broker.access_token for broker in brokers} == {manager.authorization} != {held}
     for broker in brokers:
@@ -774,7 +740,7 @@ def test_switched_off_the_library_issues_as_it_always_did(gateway: KisGateway, b
     assert broker.issues == 2
 
 
-def test_a_coroutine_issue_is_awaited_and_joins_the_one_refresh(source: Numbered) -> None:
+def test_a_coroutine_issue_is_awaited_and_joins_the_one_refresh(source: NumberedTokens) -> None:
     class Later(Library):
         async def issue_access_token(self, force: bool = False) -> None:
             raise AssertionError("it is routed")
@@ -799,7 +765,7 @@ def test_a_coroutine_issue_is_awaited_and_joins_the_one_refresh(source: Numbered
     assert source.number == 2
 
 
-def test_an_async_library_whose_refresh_fails_hands_back_kiss_answer(source: Numbered) -> None:
+def test_an_async_library_whose_refresh_fails_hands_back_kiss_answer(source: NumberedTokens) -> None:
     class Later(Library):
         async def issue_access_token(self, force: bool = False) -> str:
             raise AssertionError("it is routed")
@@ -819,7 +785,7 @@ def test_an_async_library_whose_refresh_fails_hands_back_kiss_answer(source: Num
 
 @pytest.mark.parametrize(("enabled", "held"), [(True, "Bearer token-1"), (False, "Bearer its-own")])
 def test_an_async_library_that_asks_for_a_token_gets_it_from_the_source_unless_switched_off(
-    enabled: bool, held: str, source: Numbered
+    enabled: bool, held: str, source: NumberedTokens
 ) -> None:
     class Later(Library):
         async def issue_access_token(self) -> None:
@@ -830,7 +796,7 @@ def test_an_async_library_that_asks_for_a_token_gets_it_from_the_source_unless_s
     assert later.access_token == held
 
 
-def test_an_issue_that_belongs_to_the_class_sets_the_classs_token(source: Numbered) -> None:
+def test_an_issue_that_belongs_to_the_class_sets_the_classs_token(source: NumberedTokens) -> None:
     class Shared:
         access_token = "Bearer token-0"
 
@@ -852,7 +818,7 @@ def test_an_issue_that_belongs_to_the_class_sets_the_classs_token(source: Number
         Shared.issue_access_token()
 
 
-def test_an_issue_that_is_not_told_for_whom_is_left_alone(source: Numbered) -> None:
+def test_an_issue_that_is_not_told_for_whom_is_left_alone(source: NumberedTokens) -> None:
     class Apart(Library):
         @staticmethod
         def issue_access_token() -> str:
@@ -862,7 +828,7 @@ def test_an_issue_that_is_not_told_for_whom_is_left_alone(source: Numbered) -> N
     assert Apart(source).issue_access_token() == "its own"
 
 
-def test_a_modules_issue_is_routed_as_an_objects_is(source: Numbered) -> None:
+def test_a_modules_issue_is_routed_as_an_objects_is(source: NumberedTokens) -> None:
     module = ModuleType("samples")
     text = "access_token = 'token-0'\ndef fetch(headers): ...\ndef issue_access_token(force=False): return 'its own'"
     exec(text, module.__dict__)

@@ -1,0 +1,25 @@
+"""Many threads that begin at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 30
+"""Seconds in which all of them are to have begun."""
+
+
+def together(threads: int, work: Callable[[int], T]) -> list[T]:
+    """Call `work` with 0, 1, 2 … in as many threads, none of which begins before all are there; give what came back."""
+    barrier = threading.Barrier(threads)
+
+    def begin(number: int) -> T:
+        barrier.wait(PATIENCE)
+        return work(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads)))

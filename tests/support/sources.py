@@ -1,0 +1,45 @@
+"""Token sources of a user's own."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+
+from answers import EXPIRED, GOOD
+from kis_retry import AccessToken
+
+FAR = datetime(2040, 1, 1, tzinfo=timezone.utc)
+
+
+class NumberedTokens:
+    """
+    A source that counts: its tokens are called t1, t2 …, and only the newest is any good.
+
+    Attributes:
+        number: of the newest token.
+        refreshed: the values of the tokens that it was asked to replace.
+        error: raised by every refresh, where it is set.
+    """
+
+    def __init__(self, prefix: str = "t", error: Exception | None = None) -> None:
+        self.number = 1
+        self.refreshed: list[str] = []
+        self.error = error
+        self._prefix = prefix
+        self._lock = threading.Lock()
+
+    def token(self) -> AccessToken:
+        return AccessToken(f"{self._prefix}{self.number}", FAR)
+
+    def refresh(self, rejected: AccessToken) -> AccessToken:
+        with self._lock:
+            self.refreshed.append(rejected.value)
+            if self.error is not None:
+                raise self.error
+            if rejected.value == self.token().value:
+                self.number += 1
+            return self.token()
+
+    def answer(self, authorization: str) -> dict[str, str]:
+        """What KIS says to that header."""
+        return dict(GOOD if authorization == self.token().bearer else EXPIRED)
