@@ -42,6 +42,7 @@ ALIASES = {
     "Hook": "Callable[[RefreshEvent], object]",
     "OutageOf": 'Literal["calls", "tokens", "both"]',
     "Share": "float",
+    "Pace": "Any",
     "Where": 'Literal["calls", "tokens"]',
     "Window": 'Literal["sliding", "fixed"]',
 }

@@ -355,7 +355,7 @@ def test_without_a_home_folder_the_default_store_is_refused_with_what_to_set(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a passwd entry")
 def test_a_user_without_home_and_passwd_entry_is_told_so(folder: Path) -> None:
     code = (
-        "import os, pwd, platformdirs.unix; from kis_retry import ConfigurationError, FileTokenStore\n"  # while it may read them
+        "import os, pwd, platformdirs.unix; from kis_retry import ConfigurationError, FileTokenStore\n"
         "os.setgid(65501); os.setuid(65501)\n"
         "try:\n    print(FileTokenStore())\n"
         "except ConfigurationError as error:\n    print('refused:', error)\n"

@@ -127,10 +127,10 @@ async def test_the_event_loop_goes_on_while_a_token_is_issued(manager: TokenMana
     ask = kis(manager)
 
     @refresh_on_expired_token(tokens=manager)
-    async def call() -> dict[str, str]:
-        return await ask(manager.headers("X"))
+    async def call(headers: dict[str, str]) -> dict[str, str]:
+        return await ask(headers)
 
-    first = asyncio.create_task(call())
+    first = asyncio.create_task(call({}))
     beats = 0
     while not first.done():
         await asyncio.sleep(0.01)

@@ -83,7 +83,7 @@ class Impatient(requests.Session):
         self.gateway = gateway
 
     def post(self, *arguments: Any, **options: Any) -> requests.Response:
-        if self.gateway._faults._faults:
+        if self.gateway._faults._queue:
             options["timeout"] = 0.1
         return super().post(*arguments, **options)
 

@@ -182,7 +182,7 @@ def garbled_answers(gateway: KisGateway, scanner: Scanner) -> None:
     gateway.heal()
     gateway.expire()
     client = KisClient(tokens=a_manager(gateway))
-    gateway.garble("calls", 2, f"<html>{echo}</html>".encode())
+    gateway.garble("calls", 2, f"<html>{echo}</html>".encode(), status=404)
     with scanner.failing(KisRetryError):
         client.fetch_domestic_price("005930")
     with scanner.failing(KisRetryError):
