@@ -6,8 +6,6 @@ import fcntl
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,8 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kis_retry import KisClient, RetryPolicy, TokenManager
 from kis_retry.stores import private_files
+from kis_retry.stores.base import key_of
 from kis_retry.stores.file import FileTokenStore
+from kis_retry.testing import KisGateway
 from kis_retry.token import AccessToken
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def folder() -> Iterator[Path]:
 
 def as_user(uid: int, work: Callable[[], object]) -> None:
     """Do `work` in a child process of that user, in no group; an exception there is one here."""
+    start_as_user(uid, work)()
+
+
+def start_as_user(uid: int, work: Callable[[], object]) -> Callable[[], None]:
+    """The same, begun only; what comes back waits for its end."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -60,9 +66,13 @@ def as_user(uid: int, work: Callable[[], object]) -> None:
         finally:
             os._exit(status)
     os.close(writer)
-    said = b"".join(iter(lambda: os.read(reader, 4096), b""))
-    os.close(reader)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said.decode()
+
+    def wait() -> None:
+        with os.fdopen(reader, "rb") as pipe:
+            said = pipe.read().decode()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
+
+    return wait
 
 
 def plant(folder: Path, rights: int) -> None:
@@ -193,22 +203,23 @@ def test_a_file_hard_linked_at_the_lock_keeps_its_content_and_mode(folder: Path)
     assert (precious.read_text(), precious.stat().st_mode & 0o777) == ("content", 0o644)
 
 
-def test_processes_of_one_user_share_one_token_beside_a_planted_entry(folder: Path) -> None:
-    plant(folder, 0o1777)
-    code = (
-        "import os, sys\n"
-        "from datetime import datetime, timezone\n"
-        "from kis_retry import AccessToken, FileTokenStore\n"
-        "store = FileTokenStore(sys.argv[1])\n"
-        f"with store.lock({KEY!r}, timeout=30, lease=60) as held:\n"
-        "    assert held\n"
-        f"    if store.load({KEY!r}) is None:\n"
-        f"        store.save({KEY!r}, AccessToken(str(os.getpid()), datetime(2090, 1, 1, tzinfo=timezone.utc)))\n"
-        "        print('issued')\n"
-    )
-    command = [sys.executable, "-c", code, str(folder)]
-    crowd = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert sorted(process.communicate(timeout=60)[0] for process in crowd) == ["", "", "", "issued\n"]
+def test_processes_of_one_user_get_one_token_from_kis_beside_a_planted_entry(folder: Path) -> None:
+    folder.chmod(0o1777)
+    with KisGateway(issue_interval=0, same_token_for=0) as gateway:
+        key = key_of(gateway.credentials)
+        as_user(STRANGER, lambda: FileTokenStore(folder).save(key, PLANTED))
+        _ask(gateway, FileTokenStore(folder.parent / "own"))  # imports what a child may not be allowed to read
+        gateway.reset_counts()
+        crowd = [start_as_user(VICTIM, lambda: _ask(gateway, FileTokenStore(folder))) for _ in range(4)]
+        for wait in crowd:
+            wait()
+        assert (gateway.counts.answered, gateway.counts.tokens_issued) == (4, 1)
+    assert (folder / f"kis_retry-{VICTIM}" / f"{key}.json").exists()
+
+
+def _ask(gateway: KisGateway, store: FileTokenStore) -> None:
+    with KisClient(tokens=TokenManager(gateway.credentials, store=store, policy=RetryPolicy())) as client:
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
 
 
 def test_an_own_token_is_not_replaced_by_a_later_stranger(folder: Path) -> None:
