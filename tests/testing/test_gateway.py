@@ -1,4 +1,4 @@
-"""The rules of KIS as the gateway for tests keeps them, without a door: requests go straight to the state machine."""
+"""The rules of KIS as the gateway for tests keeps them: requests go straight to the state machine."""
 
 from __future__ import annotations
 
@@ -57,6 +57,14 @@ class Caller:
 
     def post(self, token: str, path: str, body: object) -> dict[str, Any]:
         return opened(self.send("POST", path, body, headers={"authorization": f"Bearer {token}"}))[1]
+
+    def price(self, symbol: str, tr_id: str = "FHKST01010100") -> dict[str, Any]:
+        """The output of inquire-price."""
+        token = self.gateway.current_token or self.token()
+        headers = {"authorization": f"Bearer {token}", "tr_id": tr_id}
+        body = opened(self.send("GET", PRICE, headers=headers, query={"FID_INPUT_ISCD": symbol}))[1]
+        assert body["rt_cd"] == "0"
+        return dict(body["output"])
 
     def judged(self, token: str | None) -> str:
         """The code of one call: "MCA00000" or the refusal's."""
@@ -117,7 +125,7 @@ def test_a_wrong_token_request_is_refused_by_its_first_fault(
     }
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
 def test_a_token_request_without_a_json_object_is_refused(caller: Caller, body: bytes) -> None:
     status, answer = opened(caller.send("POST", "/oauth2/tokenP", body))
     assert (status, answer["error_code"]) == (403, "EGW00115")
@@ -320,6 +328,31 @@ def test_the_authorization_header_is_judged(caller: Caller, header: str | None, 
     assert opened(caller.send("GET", PRICE, headers=headers))[1]["msg_cd"] == msg_cd
 
 
+@pytest.mark.parametrize(
+    ("headers", "msg_cd"),
+    [
+        ({}, "MCA00000"),
+        ({"appkey": "{key}"}, "MCA00000"),
+        ({"appkey": "{key}", "appsecret": "{secret}"}, "MCA00000"),
+        ({"appkey": "wrong"}, "EGW00103"),
+        ({"appkey": ""}, "EGW00103"),
+        ({"appsecret": "wrong"}, "EGW00304"),
+        ({"appkey": "{key}", "appsecret": "{secret}x"}, "EGW00304"),
+    ],
+)
+@pytest.mark.parametrize("realm", ["real", "paper"])
+def test_a_key_or_secret_that_is_sent_with_a_call_must_be_right(
+    caller: Caller, headers: dict[str, str], msg_cd: str, realm: Any
+) -> None:
+    credentials = caller.gateway.credentials
+    sent = {n: v.format(key=credentials.app_key, secret=credentials.app_secret) for n, v in headers.items()}
+    token = caller.ask_token(realm=realm)[1]["access_token"]
+    response = caller.send("GET", PRICE, headers={"authorization": f"Bearer {token}", **sent}, realm=realm)
+    status, body = opened(response)
+    assert (status, body["msg_cd"]) == (200 if msg_cd == "MCA00000" else 500, msg_cd)
+    assert caller.gateway.counts.refused == (msg_cd != "MCA00000")
+
+
 @pytest.mark.parametrize("msg_cd", ["EGW00121", "EGW00122", "EGW00123"])
 def test_every_refusal_for_the_token_has_the_expired_status(msg_cd: str) -> None:
     caller = Caller(expired_status=200)
@@ -459,13 +492,31 @@ def test_what_is_not_under_oauth2_is_a_call(caller: Caller) -> None:
 
 @pytest.mark.parametrize("tr_id", ["FHKST01010100", "FHPST02400000"])
 def test_a_domestic_price_is_answered_for_both_services(caller: Caller, tr_id: str) -> None:
-    headers = {"authorization": f"Bearer {caller.token()}", "tr_id": tr_id}
-    verdict = caller.send("GET", PRICE, headers=headers, query={"FID_INPUT_ISCD": "069500"})
-    body = opened(verdict)[1]
-    assert (body["rt_cd"], body["output"]["stck_shrn_iscd"]) == ("0", "069500")
-    assert int(body["output"]["stck_prpr"]) > 0
-    assert isinstance(verdict, WireResponse)
-    assert verdict.headers["tr_id"] == tr_id
+    output = caller.price("069500", tr_id)
+    assert output["stck_shrn_iscd"] == "069500"
+    assert int(output["stck_prpr"]) > 0
+
+
+def test_the_transactions_for_a_stock_and_for_an_etf_are_told_apart(caller: Caller) -> None:
+    as_etf, as_stock = caller.price("069500", "FHPST02400000"), caller.price("069500", "FHKST01010100")
+    assert as_etf["nav"] == f"{as_etf['stck_prpr']}.00"
+    assert "nav" not in as_stock
+    assert as_stock["rprs_mrkt_kor_name"]
+    assert "rprs_mrkt_kor_name" not in as_etf
+
+
+def test_the_transaction_for_an_etf_knows_no_price_of_a_stock(caller: Caller) -> None:
+    assert (caller.price("005930", "FHPST02400000")["stck_prpr"], int(caller.price("005930")["stck_prpr"]) > 0) == (
+        "0",
+        True,
+    )
+    caller.gateway.list_etf("005930")
+    assert caller.price("005930", "FHPST02400000")["nav"] != "0.00"
+
+
+def test_the_path_for_etfs_needs_no_transaction_to_say_so(caller: Caller) -> None:
+    path = "/uapi/etfetn/v1/quotations/inquire-price"
+    assert caller.call(caller.token(), path, FID_INPUT_ISCD="069500")["output"]["nav"] != "0.00"
 
 
 def test_parameter_names_may_be_in_lower_case(caller: Caller) -> None:
@@ -610,7 +661,7 @@ def test_a_hash_key_needs_no_token(caller: Caller) -> None:
 )
 def test_an_unknown_path_is_not_found(caller: Caller, method: str, path: str) -> None:
     status, body = opened(caller.send(method, path))
-    assert (status, body["rt_cd"]) == (404, "1")
+    assert (status, body["msg_cd"]) == (404, "OPSQ0002"), "a code that does not pass by itself"
     assert caller.gateway.counts.answered == 0
 
 
@@ -620,6 +671,8 @@ def test_kis_sends_its_own_headers_in_lower_case(caller: Caller) -> None:
         assert isinstance(verdict, WireResponse)
         assert {name for name in verdict.headers if name.islower()} == {"tr_id", "tr_cont", "gt_uid"}
         assert {name for name in verdict.headers if not name.islower()} == {"Content-Type"}
+    assert isinstance(good, WireResponse)
+    assert good.headers["tr_id"] == "T1", "the transaction that was asked for"
 
 
 # -- the rate limit

@@ -1,4 +1,4 @@
-"""The gateway's two doors: real HTTP on loopback, and KIS's hosts intercepted in `requests`."""
+"""The gateway's two front ends: real HTTP on loopback, and KIS's hosts intercepted in `requests`."""
 
 from __future__ import annotations
 
@@ -221,6 +221,7 @@ def test_a_connection_is_closed_on_request(line: Line, request_line_and_headers:
         b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"\x16\x03\x01\xff\xff\r\n\r\n",
     ],
@@ -447,11 +448,35 @@ for attempt in (lambda: KisGateway().mocked(), lambda: __import__("kis_retry.tes
     assert ["kis-retry[testing]" in line for line in lines[1:]] == [True, True]
 
 
-def test_without_responses_the_mocked_door_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_responses_mocking_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "kis_retry.testing.mock", raising=False)
     monkeypatch.setitem(sys.modules, "responses", None)
     with pytest.raises(ImportError, match=r"needs `responses`: pip install 'kis-retry\[testing\]'"):
         KisGateway().mocked()
+
+
+def test_brackets_nested_deeply_do_no_harm(gateway: KisGateway, line: Line) -> None:
+    body = b"[" * 500_000
+    head = f"POST {ORDER} HTTP/1.1\r\nauthorization: Bearer {issued(gateway)}\r\nContent-Length: {len(body)}\r\n\r\n"
+    line.send(head.encode() + body)
+    assert line.answer()[0] == 200
+    assert gateway.orders == [{}]
+
+
+def test_it_listens_where_it_is_told_and_gives_an_address_that_can_be_called() -> None:
+    with KisGateway(host="0.0.0.0", app_key="my-key", app_secret="my-secret") as gateway:
+        assert gateway.url.startswith("http://127.0.0.1:")
+        assert ask_token(gateway.credentials).status_code == 200
+        assert (gateway.credentials.app_key, gateway.credentials.app_secret) == ("my-key", "my-secret")
+
+
+def test_an_outage_that_drops_connections_shows_over_http(gateway: KisGateway, session: requests.Session) -> None:
+    token = issued(gateway)
+    gateway.outage(0.2, status=None)
+    with pytest.raises(requests.ConnectionError):
+        call(session, gateway.url, token)
+    time.sleep(0.2)
+    assert call(session, gateway.url, token).status_code == 200
 
 
 # -- the mocked hosts
@@ -480,14 +505,14 @@ def test_the_paper_host_is_intercepted_with_tokens_of_its_own(session: requests.
 
 
 @pytest.mark.parametrize("body", [b'{"n": 1}', '{"n": 1}'])
-def test_an_order_is_placed_through_the_mocked_door(body: Any) -> None:
+def test_an_order_is_placed_through_mocked_hosts(body: Any) -> None:
     with KisGateway().mocked() as gateway:
         headers: dict[str, Any] = {"authorization": f"Bearer {issued(gateway)}".encode()}
         requests.post(REAL_URL + ORDER, data=body, headers=headers, timeout=10)
         assert gateway.orders == [{"n": 1}]
 
 
-def test_the_mocked_door_drops_hangs_and_garbles(session: requests.Session) -> None:
+def test_mocked_hosts_drop_hang_and_garble(session: requests.Session) -> None:
     with KisGateway().mocked() as gateway:
         gateway.drop("calls", 1)
         with pytest.raises(requests.ConnectionError) as dropped:
@@ -505,14 +530,14 @@ def test_the_mocked_door_drops_hangs_and_garbles(session: requests.Session) -> N
         assert ask_token(gateway.credentials).status_code == 200
 
 
-def test_the_mocked_door_is_slow_too(session: requests.Session) -> None:
+def test_mocked_hosts_are_slow_too(session: requests.Session) -> None:
     with KisGateway(latency=0.05).mocked():
         started = time.perf_counter()
         call(session, REAL_URL, "t")
         assert time.perf_counter() - started >= 0.05
 
 
-def test_the_mocked_door_is_for_every_thread() -> None:
+def test_mocked_hosts_are_for_every_thread() -> None:
     with KisGateway().mocked() as gateway:
         token = issued(gateway)
         found: list[int] = []
