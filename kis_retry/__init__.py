@@ -1,5 +1,5 @@
 """
-A batch against the KIS (Korea Investment & Securities) Open API that outlives its access token does not notice.
+Refresh an expired access token of the KIS (Korea Investment & Securities) Open API and repeat the refused call.
 
 Every name below is imported when it is first used, so that a program pays for what it uses: the pytest plugin, for one,
 is loaded by every test run of everybody who has this installed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -47,9 +48,13 @@ def main(project: Path, folder: Path) -> None:
     wheel = next(path for path in first if path.suffix == ".whl")
     sdist = next(path for path in first if path.suffix == ".gz")
     assert "kis_retry/py.typed" in zipfile.ZipFile(wheel).namelist()
+    described = description_of(wheel)
+    assert "기간이 만료된 token 입니다" in described
+    assert re.findall(r"\]\((?![a-z]+:|#)[^)]*\)", described) == [], "a link that leads nowhere on a package index"
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.ko.md", "CHANGELOG.md", "LICENSE", "tox.ini", "docs/reference.md", "tests/conftest.py"} <= names
+    assert {".ci/run", ".github/CONTRIBUTING.md", ".github/SECURITY.md"} <= names
     python = install(wheel, folder / "plain")
     brought = {package["name"] for package in json.loads(output(python, "-m", "pip", "list", "--format", "json"))}
     assert brought >= PLAIN_INSTALL, PLAIN_INSTALL - brought
@@ -61,6 +66,12 @@ def main(project: Path, folder: Path) -> None:
 def build(project: Path, folder: Path) -> list[Path]:
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(project)], check=True)
     return sorted(folder.iterdir())
+
+
+def description_of(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return archive.read(name).decode("utf-8").partition("\n\n")[2]
 
 
 def digests(paths: list[Path]) -> dict[str, str]:
