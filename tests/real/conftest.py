@@ -20,7 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager
-from kis_retry.retry import observer as transport
+from kis_retry.retry import patches
 from kis_retry.testing import KisGateway
 
 THREADS = 16
@@ -56,8 +56,8 @@ def real_version() -> str:
 def nobody_listens() -> Iterator[None]:
     """A broker that goes while protected leaves `requests` patched, if inert; the next test finds it plain."""
     yield
-    while transport._watchers:
-        transport.unwatch()
+    while patches._watchers:
+        patches.unwatch()
 
 
 @pytest.fixture(params=[500, 200])
