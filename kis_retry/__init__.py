@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client.client import KisClient
     from .credentials import Credentials
-    from .errors import ConfigurationError, KisRetryError, ResponseError, TokenIssueError, TokenIssueLimited
+    from .errors import ConfigurationError, KisRetryError, PageError, ResponseError, TokenIssueError, TokenIssueLimited
     from .events import RefreshEvent, on_event
     from .judgement import (
         is_rate_limited_response,
@@ -41,6 +41,7 @@ __all__ = [
     "KisClient",
     "KisRetryError",
     "MemoryTokenStore",
+    "PageError",
     "RedisTokenStore",
     "RefreshEvent",
     "ResponseError",
@@ -66,7 +67,14 @@ __all__ = [
 _MODULES = {
     ".client.client": ("KisClient",),
     ".credentials": ("Credentials",),
-    ".errors": ("ConfigurationError", "KisRetryError", "ResponseError", "TokenIssueError", "TokenIssueLimited"),
+    ".errors": (
+        "ConfigurationError",
+        "KisRetryError",
+        "PageError",
+        "ResponseError",
+        "TokenIssueError",
+        "TokenIssueLimited",
+    ),
     ".events": ("RefreshEvent", "on_event"),
     ".judgement": (
         "is_rate_limited_response",

@@ -7,7 +7,9 @@ bug reports.
 
 from __future__ import annotations
 
-__all__ = ["ConfigurationError", "KisRetryError", "ResponseError", "TokenIssueError", "TokenIssueLimited"]
+from typing import Any
+
+__all__ = ["ConfigurationError", "KisRetryError", "PageError", "ResponseError", "TokenIssueError", "TokenIssueLimited"]
 
 
 class KisRetryError(Exception):
@@ -35,6 +37,22 @@ class ResponseError(KisRetryError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_response_error, (str(self), self.status)
+
+
+class PageError(KisRetryError):
+    """
+    A page of many could not be had, so what came before it is not all there is.
+
+    Raised by `KisClient.pages`; `page` is its number, from 1, and `answer` is KIS's own answer to it.
+    """
+
+    def __init__(self, message: str, *, page: int, answer: dict[str, Any]) -> None:
+        super().__init__(f"{message} ({answer.get('msg_cd')})" if answer.get("rt_cd") != "0" else message)
+        self.page = page
+        self.answer = answer
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_page_error, (str(self), self.page, self.answer)
 
 
 class TokenIssueError(KisRetryError):
@@ -67,6 +85,12 @@ def _rebuild_issue_error(
     kind: type[TokenIssueError], message: str, code: str | None, retryable: bool
 ) -> TokenIssueError:
     return kind(message, code=code, retryable=retryable)
+
+
+def _rebuild_page_error(message: str, page: int, answer: dict[str, Any]) -> PageError:
+    error = PageError(message, page=page, answer={"rt_cd": "0"})
+    error.answer = answer
+    return error
 
 
 def _rebuild_response_error(message: str, status: int) -> ResponseError:

@@ -7,16 +7,17 @@ those of the KIS API pages.
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import requests
 
 from ..credentials import Credentials
-from ..errors import ResponseError
+from ..errors import PageError, ResponseError
 from ..judgement import is_token_expired_response
 from ..policy import RetryPolicy
 from ..retry.decoration import Options
@@ -40,6 +41,8 @@ from .endpoints import (
     valid_symbol,
     valid_transaction,
 )
+from .exchanges import SearchOrder
+from .paging import cursor_of, has_next, next_query
 from .session import ClientSession, valid_timeout
 
 __all__ = ["KisClient"]
@@ -49,9 +52,17 @@ _clients: weakref.WeakSet[KisClient] = weakref.WeakSet()
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
+_Page = tuple[Payload, str | None]
+
+
 def _request_by_request(method: _Method) -> _Method:
     """Both decorators on one request, whose events carry the name of the method that makes it."""
     return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, named_by_caller=True)))
+
+
+def _as_pages(method: _Method) -> _Method:
+    """Both decorators on one request, whose events carry the name of the generator that makes it."""
+    return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, name="KisClient.pages")))
 
 
 class KisClient:
@@ -95,6 +106,8 @@ class KisClient:
             "appsecret": self.credentials.app_secret,
         }
         self._session = ClientSession(self.credentials.base_url, self._timeout, session)
+        self._exchanges = SearchOrder()
+        self._product_types = SearchOrder()
         _clients.add(self)
 
     @classmethod
@@ -153,13 +166,48 @@ class KisClient:
         """
         return self._request("GET", path, tr_id, params=params)
 
+    def pages(self, path: str, tr_id: str, params: Mapping[str, str] | None = None) -> Iterator[Payload]:
+        """
+        Ask an endpoint that answers in pages (연속조회) with `GET`, and give one answer after the other.
+
+        Each page is requested when it is asked for, and protected by itself: one that is refused or dropped is
+        repeated, and those before it are not. The iterator ends after the last page, and only then.
+
+        Args:
+            path: as for `get`.
+            tr_id: as for `get`.
+            params: the query of the first page; the cursor of the next ones is put in (`CTX_AREA_FK100` and the like).
+
+        Raises:
+            PageError: a page could not be had, and the ones before it are not all there is: KIS refused it (its answer
+                is `answer`), or the cursor comes round again, or KIS says that more follow and not where.
+            ValueError, ResponseError, requests.RequestException: as for `get`.
+        """
+        query, headers = dict(params or {}), dict[str, str]()
+        seen: set[tuple[str, ...]] = set()
+        for number in itertools.count(1):
+            payload, tr_cont = self._page(path, tr_id, query, headers)
+            if payload.get("rt_cd") not in ("0", "7"):
+                raise PageError(f"page {number} of {path} was refused", page=number, answer=payload)
+            cursor = cursor_of(payload)
+            mark = tuple(value.strip() for _, value in sorted(cursor.items()))
+            if has_next(tr_cont) and (not cursor or mark in seen):
+                reason = "comes with the cursor of an earlier page" if cursor else "has no cursor, though more follow"
+                raise PageError(f"page {number} of {path} {reason}", page=number, answer=payload)
+            yield payload
+            if not has_next(tr_cont):
+                return
+            seen.add(mark)
+            query, headers = next_query(query, cursor), {"tr_cont": "N"}
+
     @refresh_on_expired_token
     def post(self, path: str, tr_id: str, json: Mapping[str, Any] | None = None) -> Payload:
         """
         Send to any endpoint with `POST`: orders, for one.
 
-        Refused for its token, it is repeated once: KIS refuses before the request reaches the trading system. Nothing
-        else is ever repeated, a time-out (EGW00301, EGW00302 or the client's own) least of all: look at your orders.
+        Refused for its token it is repeated once, and refused for the calls a second (EGW00201) until the deadline:
+        both are said before the request reaches the trading system. Nothing else is ever repeated, a time-out
+        (EGW00301, EGW00302 or the client's own) least of all: look at your orders.
 
         Args:
             path: below the host, e.g. "/uapi/domestic-stock/v1/trading/order-cash".
@@ -194,7 +242,8 @@ class KisClient:
         """
         Ask for the current price of an overseas stock in detail (해외주식 현재가상세).
 
-        One request an exchange of the country, in order, until one knows the symbol.
+        One request an exchange of the country, until one knows the symbol: first where it was found before, then where
+        the last symbol was found, then the rest in KIS's order, a US day market never before its night market.
 
         Args:
             symbol: e.g. "AAPL".
@@ -205,12 +254,15 @@ class KisClient:
                 country knows the symbol.
         """
         exchanges = lookup("country_code", country_code, EXCHANGES)
-        for exchange in exchanges:
-            query = {"AUTH": "", "EXCD": exchange, "SYMB": valid_symbol(symbol)}
-            answer = self._request(
-                "GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", params=query
-            )
-            if has_symbol(answer) or not is_unknown(answer):
+        symbol = valid_symbol(symbol)
+        path = "/uapi/overseas-price/v1/quotations/price-detail"
+        for exchange in self._exchanges.places(country_code, symbol, exchanges):
+            query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol}
+            answer = self._request("GET", path, "HHDFS76200200", params=query)
+            if has_symbol(answer):
+                self._exchanges.found(country_code, symbol, exchange)
+                return answer
+            if not is_unknown(answer):
                 return answer
         raise ValueError(f"no exchange of {country_code} ({', '.join(exchanges)}) knows the symbol {symbol!r}")
 
@@ -219,7 +271,8 @@ class KisClient:
         """
         Ask for the product information of a stock (상품기본조회).
 
-        One request a product type of the country, in order, until one does not answer `rt_cd` "7" (no such data).
+        One request a product type of the country, until one does not answer `rt_cd` "7" (no such data): first the one
+        under which it was found before, then that of the last symbol, then the rest in KIS's order.
 
         Args:
             symbol: e.g. "005930".
@@ -228,10 +281,14 @@ class KisClient:
         Raises:
             ValueError: the symbol is blank or the country unknown; nothing has been sent.
         """
+        product_types = lookup("country_code", country_code, PRODUCT_TYPES)
+        symbol = valid_symbol(symbol)
         answer: Payload = {}
-        for product_type in lookup("country_code", country_code, PRODUCT_TYPES):
-            query = {"PDNO": valid_symbol(symbol), "PRDT_TYPE_CD": product_type}
+        for product_type in self._product_types.places(country_code, symbol, product_types):
+            query = {"PDNO": symbol, "PRDT_TYPE_CD": product_type}
             answer = self._request("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", params=query)
+            if answer.get("rt_cd") == "0":
+                self._product_types.found(country_code, symbol, product_type)
             if answer.get("rt_cd") != "7":
                 break
         return answer
@@ -331,6 +388,23 @@ class KisClient:
         **headers: str,
     ) -> Payload:
         """One request, protected by itself: a loop over exchanges repeats the one that failed, not those before."""
+        return self._send(method, path, tr_id, params=params, body=body, headers=headers)[0]
+
+    @_as_pages
+    def _page(self, path: str, tr_id: str, params: Mapping[str, str], headers: Mapping[str, str]) -> _Page:
+        """One page, protected by itself, and the header that says whether another follows."""
+        return self._send("GET", path, tr_id, params=params, headers=headers)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        tr_id: str,
+        *,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> _Page:
         sent = {**self._fixed_headers, "tr_id": valid_transaction(tr_id), **headers, "authorization": self.access_token}
         answer = self._session.send(method, valid_path(path), sent, params, body)
         try:
@@ -342,7 +416,7 @@ class KisClient:
                 f"{path} answered HTTP {answer.status_code} without a JSON object; a proxy or another host in between?",
                 status=answer.status_code,
             )
-        return document
+        return document, answer.headers.get("tr_cont")
 
     def _after_fork(self) -> None:
         """Leave the parent's connections to the parent."""

@@ -28,6 +28,7 @@ class Options:
         refreshes: the function is made again after its token expired.
         repeats: it is made again after failures that pass by themselves.
         named_by_caller: its events carry the name of the decorated function that calls it.
+        name: that its events carry instead of its own.
     """
 
     refreshes: bool = False
@@ -39,6 +40,7 @@ class Options:
     limiter: Pace | None = None
     idempotent: bool | None = None
     named_by_caller: bool = False
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.tokens is not None and not is_source(self.tokens):
@@ -61,7 +63,8 @@ class Decoration:
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
         self.function = function
         self.options = options
-        self.name: str = getattr(function, "__qualname__", type(function).__qualname__)
+        own_name: str = getattr(function, "__qualname__", type(function).__qualname__)
+        self.name = options.name or own_name
         self.binding: Binding = binding_of(function, options.bind)
         self._tokens = as_source(options.tokens) if options.tokens is not None else None
         self._environment: RetryPolicy | None = None

@@ -23,8 +23,9 @@ MAKER = ROOT / "docs" / "make_reference.py"
 THE_FACE = re.findall(
     r"\w+",
     """
-    AccessToken ConfigurationError Credentials FileTokenStore KisClient KisRetryError MemoryTokenStore RedisTokenStore
-    RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager TokenSource TokenStore
+    AccessToken ConfigurationError Credentials FileTokenStore KisClient KisRetryError MemoryTokenStore PageError
+    RedisTokenStore RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager TokenSource
+    TokenStore
     is_rate_limited_response is_token_expired_error is_token_expired_response is_transient_error is_transient_response
     on_event protect refresh_on_expired_token retry_on_transient_error unprotect
     """,

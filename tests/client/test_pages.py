@@ -1,0 +1,110 @@
+"""Answers in pages: each row once and in order, whatever happens on the way, and never a part that looks whole."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kis_retry import KisClient, MemoryTokenStore, PageError, RefreshEvent, RetryPolicy, TokenManager
+from kis_retry.client.paging import cursor_of, has_next, next_query
+from kis_retry.testing import KisGateway
+
+BALANCE = "/uapi/domestic-stock/v1/trading/inquire-balance"
+ROWS = [str(number) for number in range(1, 41)]
+
+
+@pytest.fixture
+def client(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[KisClient]:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+    with KisClient(tokens=tokens) as made:
+        yield made
+
+
+def rows(pages: Iterator[dict[str, Any]]) -> list[str]:
+    return [row["row"] for page in pages for row in page["output1"]]
+
+
+@pytest.mark.parametrize("cursor", ["100", "200"])
+@pytest.mark.parametrize("last", ["D", "E", ""])
+def test_each_row_comes_once_and_in_order(gateway: KisGateway, client: KisClient, cursor: Any, last: Any) -> None:
+    gateway.list_pages(BALANCE, pages=4, rows=10, cursor=cursor, last=last)
+    assert rows(client.pages(BALANCE, "TTTC8434R", {"CANO": "12345678"})) == ROWS
+    assert gateway.counts.calls == 4
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 4])
+@pytest.mark.parametrize("fault", ["expired", "refused", "dropped", "failing"])
+def test_a_page_that_failed_is_asked_again_and_no_other(
+    gateway: KisGateway, client: KisClient, events: list[RefreshEvent], page: int, fault: str
+) -> None:
+    gateway.list_pages(BALANCE, pages=4, rows=10)
+    client.access_token  # noqa: B018  # the first token
+    found: list[str] = []
+    pages = client.pages(BALANCE, "TTTC8434R", {})
+    for number in itertools.count(1):
+        if number == page:
+            {
+                "expired": gateway.expire,
+                "refused": lambda: gateway.refuse_calls("EGW00201", 1),
+                "dropped": lambda: gateway.drop("calls", 1),
+                "failing": lambda: gateway.fail(503, 1),
+            }[fault]()
+        try:
+            found += [row["row"] for row in next(pages)["output1"]]
+        except StopIteration:
+            break
+    assert found == ROWS
+    assert gateway.counts.calls == 5
+    assert {event.callable for event in events if event.name == "call_recovered"} == {"KisClient.pages"}
+
+
+def test_a_page_that_cannot_be_had_is_an_error_with_the_answer_of_kis(gateway: KisGateway, client: KisClient) -> None:
+    gateway.list_pages(BALANCE, pages=4, rows=10)
+    pages = client.pages(BALANCE, "TTTC8434R", {})
+    assert len(rows(itertools.islice(pages, 2))) == 20
+    gateway.refuse_calls("EGW00206")
+    with pytest.raises(PageError, match=r"page 3 of .* was refused \(EGW00206\)") as caught:
+        next(pages)
+    assert (caught.value.page, caught.value.answer["msg_cd"]) == (3, "EGW00206")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.page, copy.answer) == (str(caught.value), 3, caught.value.answer)
+
+
+def test_a_cursor_that_comes_round_again_is_an_error_and_no_loop(gateway: KisGateway, client: KisClient) -> None:
+    gateway.list_pages(BALANCE, pages=9, rows=10, repeat_from=3)
+    with pytest.raises(PageError, match="cursor of an earlier page"):
+        list(client.pages(BALANCE, "TTTC8434R", {}))
+    assert gateway.counts.calls <= 9
+
+
+def test_more_that_follow_without_a_cursor_is_an_error() -> None:
+    assert cursor_of({"ctx_area_fk100": "  ", "ctx_area_nk100": ""}) == {}
+
+
+def test_no_such_data_is_the_whole_answer(client: KisClient) -> None:
+    query = {"PDNO": "NONE1", "PRDT_TYPE_CD": "300"}
+    path = "/uapi/domestic-stock/v1/quotations/search-info"
+    assert [page["rt_cd"] for page in client.pages(path, "CTPF1604R", query)] == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("tr_cont", "more"),
+    [("F", True), ("M", True), ("m ", True), ("D", False), ("E", False), ("", False), (None, False), ("N", False)],
+)
+def test_the_header_says_whether_more_follow(tr_cont: str | None, more: bool) -> None:
+    assert has_next(tr_cont) is more
+
+
+@given(st.sampled_from(["fk100", "nk100", "fk200", "nk200"]), st.text(min_size=1, max_size=20))
+def test_the_cursor_replaces_the_one_of_the_query_in_whatever_case(area: str, value: str) -> None:
+    query = {"CANO": "1", f"ctx_area_{area}": "old", f"CTX_AREA_{area.upper()}": "old"}
+    cursor = cursor_of({f"ctx_area_{area}": value, "output1": []})
+    expected = {"CANO": "1"} | ({f"CTX_AREA_{area.upper()}": value} if value.strip() else {})
+    assert next_query(query, cursor) == expected
