@@ -39,6 +39,8 @@ second a JSON object with the app key and secret that it accepts, the last a JSO
 A fault is a method of kis_retry.testing.KisGateway, with its arguments as a JSON object or array:
   --fault 'refuse_calls ["EGW00201", 3]'        --fault 'drop {"share": 0.01, "reached": true}'
   --fault 'outage {"seconds": 8, "at_call": 500}'
+
+For a shell: kis-retry gateway --env > gateway.env & and, when it has begun, . ./gateway.env
 """
 
 

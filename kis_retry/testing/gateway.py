@@ -66,6 +66,7 @@ class KisGateway(StateMachine, Arrangement):
         clock: Callable[[], float] | None = None,
     ) -> None:
         _check_arguments(expired_status, latency, rate_limit)
+        _check_keys(app_key=app_key, app_secret=app_secret)
         # Random for each gateway, since token stores go by address and app key, and ports come round again.
         keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
         rules = {"lifetime": lifetime, "same_token_for": same_token_for, "issue_interval": issue_interval}
@@ -235,3 +236,9 @@ def _check_arguments(expired_status: int, latency: float, rate_limit: int | None
         raise ValueError(f"latency={latency!r} is not usable: it takes seconds from 0")
     if rate_limit is not None and rate_limit < 1:
         raise ValueError(f"rate_limit={rate_limit!r} is not usable: it takes calls a second from 1, or None")
+
+
+def _check_keys(**given: str | None) -> None:
+    for name, value in given.items():
+        if value is not None and not (value and value.isascii() and value.isprintable() and " " not in value):
+            raise ValueError(f"{name} is not usable: it takes printable ASCII characters without spaces, or None")

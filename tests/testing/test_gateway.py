@@ -372,6 +372,14 @@ def test_an_unusable_setting_is_named(settings: dict[str, Any]) -> None:
         KisGateway(**settings)
 
 
+@pytest.mark.parametrize("value", ["", "a b", "키", "a\n"])
+@pytest.mark.parametrize("name", ["app_key", "app_secret"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is not usable: it takes printable ASCII") as refused:
+        KisGateway(**{name: value})  # type: ignore[arg-type]  # mypy takes every argument for a string
+    assert not value or repr(value)[1:-1] not in str(refused.value)
+
+
 # -- expiring
 
 

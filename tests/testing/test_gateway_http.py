@@ -470,6 +470,27 @@ def test_it_listens_where_it_is_told_and_gives_an_address_that_can_be_called() -
         assert (gateway.credentials.app_key, gateway.credentials.app_secret) == ("my-key", "my-secret")
 
 
+def test_no_crowd_gets_more_calls_through_than_the_limit() -> None:
+    with KisGateway(rate_limit=18, clock=lambda: 1_795_478_400.5) as gateway:
+        token = issued(gateway)
+        begin = threading.Barrier(8)
+        found: list[int] = []
+
+        def work() -> None:
+            with requests.Session() as session:
+                begin.wait(30)
+                found.extend(call(session, gateway.url, token).status_code for _ in range(10))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert (found.count(200), found.count(500)) == (18, 62)
+        assert gateway.faults_met == {"over_limit": 62}
+        assert len(gateway.arrivals) == 80
+
+
 def test_an_outage_that_drops_connections_shows_over_http(gateway: KisGateway, session: requests.Session) -> None:
     token = issued(gateway)
     gateway.outage(0.2, status=None)
