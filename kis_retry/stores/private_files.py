@@ -22,6 +22,7 @@ __all__ = [
     "ForeignFileError",
     "is_own_folder",
     "make_private_folder",
+    "overwrite_private",
     "prepare_lock_file",
     "read_trusted",
     "write_private",
@@ -31,9 +32,10 @@ _STALE = 60.0  # seconds; a temporary file lives for milliseconds, one this old 
 
 # An entry that cannot be opened is as good as none: gone, not ours to read, a folder, a symbolic link, a socket.
 _MISSES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EAGAIN}
-_READ = os.O_RDONLY
+_READ, _OVERWRITE = os.O_RDONLY, os.O_WRONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # no link is followed, no planted FIFO waited for
     _READ |= getattr(os, _flag, 0)
+    _OVERWRITE |= getattr(os, _flag, 0)
 
 _ignored: set[Path] = set()  # files of another owner that this process has warned of
 
@@ -87,6 +89,34 @@ def write_private(path: Path, data: bytes) -> None:
         with suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def overwrite_private(path: Path, data: bytes) -> None:
+    """
+    Write over this user's own file at `path` in place; where there is none, do what `write_private` does.
+
+    Raises:
+        ForeignFileError: what is there is another owner's, and the folder forbids to replace it.
+        OSError: it cannot be written.
+    """
+    if not _overwritten(path, data):
+        write_private(path, data)
+
+
+def _overwritten(path: Path, data: bytes) -> bool:
+    try:
+        descriptor = os.open(path, _OVERWRITE)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not is_of_this_user(found):
+            return False
+        if os.write(descriptor, data) < found.st_size:
+            os.ftruncate(descriptor, len(data))
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def prepare_lock_file(path: Path) -> None:
