@@ -37,6 +37,7 @@ Every public name of kis-retry, made from the docstrings by `docs/make_reference
 SECTIONS = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises"}
 ALIASES = {
     "Payload": "dict[str, Any]",
+    "Iterator[Payload]": "Iterator[dict[str, Any]]",
     "EventName": f"Literal{list(EVENT_NAMES)}",
     "Cursor": 'Literal["100", "200"]',
     "Hook": "Callable[[RefreshEvent], object]",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from .policy import RetryPolicy
     from .retry.decorators import refresh_on_expired_token, retry_on_transient_error
+    from .retry.limiter import RateLimiter
     from .stores.base import TokenStore
     from .stores.file import FileTokenStore
     from .stores.memory import MemoryTokenStore
@@ -42,6 +43,7 @@ __all__ = [
     "KisRetryError",
     "MemoryTokenStore",
     "PageError",
+    "RateLimiter",
     "RedisTokenStore",
     "RefreshEvent",
     "ResponseError",
@@ -85,6 +87,7 @@ _MODULES = {
     ),
     ".policy": ("RetryPolicy",),
     ".retry.decorators": ("refresh_on_expired_token", "retry_on_transient_error"),
+    ".retry.limiter": ("RateLimiter",),
     ".stores.base": ("TokenStore",),
     ".stores.file": ("FileTokenStore",),
     ".stores.memory": ("MemoryTokenStore",),

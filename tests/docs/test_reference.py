@@ -24,8 +24,8 @@ THE_FACE = re.findall(
     r"\w+",
     """
     AccessToken ConfigurationError Credentials FileTokenStore KisClient KisRetryError MemoryTokenStore PageError
-    RedisTokenStore RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager TokenSource
-    TokenStore
+    RateLimiter RedisTokenStore RefreshEvent ResponseError RetryPolicy TokenIssueError TokenIssueLimited TokenManager
+    TokenSource TokenStore
     is_rate_limited_response is_token_expired_error is_token_expired_response is_transient_error is_transient_response
     on_event protect refresh_on_expired_token retry_on_transient_error unprotect
     """,
@@ -123,7 +123,7 @@ def test_the_links_of_the_contents_lead_somewhere() -> None:
 
 def test_no_type_is_left_that_only_the_source_knows() -> None:
     known = {name for module in map(import_module, maker.MODULES) for name in module.__all__}
-    known |= {"Any", "Callable", "Collection", "Iterable", "Mapping", "Literal", "AbstractContextManager"}
+    known |= {"Any", "Callable", "Collection", "Iterable", "Iterator", "Mapping", "Literal", "AbstractContextManager"}
     known |= {"T", "True", "False", "None", "PathLike", "Session", "CollectorRegistry", "Counts"}
     calls = "\n".join(re.findall(r"```python\n(.*?)```", maker.TARGET.read_text("utf-8"), re.DOTALL))
     assert set(re.findall(r"\b[A-Z]\w*", re.sub(r'"[^"]*"', "", calls))) - known == set()

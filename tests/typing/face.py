@@ -14,6 +14,7 @@ from kis_retry import (
     FileTokenStore,
     KisClient,
     MemoryTokenStore,
+    RateLimiter,
     RedisTokenStore,
     RefreshEvent,
     RetryPolicy,
@@ -31,6 +32,7 @@ Answer = dict[str, Any]
 
 tokens = TokenManager(Credentials("key", "secret"), store=MemoryTokenStore(), policy=RetryPolicy(max_retries=2))
 source: TokenSource = tokens
+limiter = RateLimiter(Credentials("key", "secret"), rate=18, store=MemoryTokenStore())
 stores: list[TokenStore] = [MemoryTokenStore(), FileTokenStore("folder"), RedisTokenStore("redis://127.0.0.1")]
 
 
@@ -87,6 +89,10 @@ assert_type(KisClient().fetch_price("005930", country_code="KR"), Answer)
 assert_type(KisClient().access_token, str)
 assert_type(tokens.token(), AccessToken)
 assert_type(tokens.headers("FHKST01010100", custtype="P"), dict[str, str])
+assert_type(limiter.rate, float)
+assert_type(limiter.acquire(), bool)
+assert_type(limiter.acquire(timeout=1.5), bool)
+assert_type(RateLimiter.from_env(), RateLimiter)
 assert_type(protect(Api(), tokens=tokens), Api)
 assert_type(unprotect(Api), type[Api])
 assert_type(is_token_expired_response({}), bool)
@@ -102,6 +108,7 @@ assert_type(on_event(hook), Callable[[], None])
 
 async def awaited() -> None:
     assert_type(await coroutine("005930"), Answer)
+    assert_type(await limiter.acquire_async(), bool)
     assert_type(await Api().async_method("005930"), int)
 
 
