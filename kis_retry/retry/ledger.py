@@ -22,7 +22,7 @@ __all__ = ["FileLedger", "Ledger", "MemoryLedger", "SharedLedger", "ledger_of"]
 
 KIND = "pace"
 
-_LOCK_WAIT = 1.0  # seconds; the lock is held for a tenth of a millisecond
+_LOCK_WAIT = 0.5  # seconds; the lock is held for a tenth of a millisecond
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds without the store after it failed: each try may take its time-out
 _APART = 0.9  # of an interval: a server's clock is only known to the half of a round trip
 
