@@ -10,6 +10,7 @@ from functools import partial
 from ..credentials import PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
 from ..policy import RetryPolicy, parse, takes, variable_of
+from ..retry.rate import PAPER_RATE, RATE_TAKES, RATE_VARIABLE, REAL_RATE, parse_rate
 from ..settings import CREDENTIAL_VARIABLES, Environment, boolean
 from ..stores.from_env import STORE_VARIABLE, store_named
 from ..token import fingerprint
@@ -70,7 +71,7 @@ def _settings(environment: Environment) -> list[_Row]:
     row = partial(_row, environment)
     key, secret, account = CREDENTIAL_VARIABLES.values()
     paper = row(("KIS_PAPER",), False, boolean, takes="true or false")
-    host = PAPER_URL if paper.value == "true" else REAL_URL
+    host, rate = (PAPER_URL, PAPER_RATE) if paper.value == "true" else (REAL_URL, REAL_RATE)
     return [
         row(key, None, lambda text: fingerprint(Credentials(text, _OTHER).app_key)),
         row(secret, None, lambda text: fingerprint(Credentials(_OTHER, text).app_secret)),
@@ -78,6 +79,7 @@ def _settings(environment: Environment) -> list[_Row]:
         paper,
         row(("KIS_BASE_URL",), host, lambda text: _masked(Credentials(_OTHER, _OTHER, base_url=text).base_url)),
         row((STORE_VARIABLE,), "file", _store),
+        row((RATE_VARIABLE,), rate, parse_rate, takes=RATE_TAKES),
         *(
             row((variable_of(spec.name),), spec.default, partial(parse, spec), takes=takes(spec))
             for spec in fields(RetryPolicy)

@@ -19,6 +19,7 @@ VARIABLES = {
     "KIS_PAPER": "false",
     "KIS_BASE_URL": REAL_URL,
     "KIS_TOKEN_STORE": "file",
+    "KIS_RATE_LIMIT": "18",
     "KIS_RETRY_ENABLED": "true",
     "KIS_RETRY_MAX_RETRIES": "1",
     "KIS_RETRY_WAIT": "0",
@@ -83,6 +84,7 @@ def test_the_table_has_a_line_for_each_variable(capsys: pytest.CaptureFixture[st
         ("KIS_RETRY_WAIT", "1.50", "1.5"),
         ("KIS_RETRY_TRANSIENT_DEADLINE", "7200", "7200"),
         ("KIS_RETRY_EXPIRED_CODES", "egw00123", "EGW00123"),
+        ("KIS_RATE_LIMIT", "2.50", "2.5"),
     ],
 )
 def test_a_value_of_the_environment_is_shown_as_it_is_understood(
@@ -171,6 +173,7 @@ def test_the_password_of_a_proxy_is_not_shown(
         ("KIS_RETRY_WAIT", "60.1", "it takes a number of seconds from 0 to 60"),
         ("KIS_RETRY_TRANSIENT_DEADLINE", "86401", "it takes a number of seconds from 0 to 86,400"),
         ("KIS_RETRY_EXPIRED_CODES", "EGW00301", "KIS_RETRY_EXPIRED_CODES='EGW00301' is not usable"),
+        ("KIS_RATE_LIMIT", "fast", "KIS_RATE_LIMIT='fast' is not usable"),
         ("KIS_APP_KEY", "planted\tkey", "KIS_APP_KEY: app_key holds a line break"),
     ],
 )
