@@ -35,7 +35,7 @@ class DataBroker:
     """Compared by its fields, so it cannot be hashed."""
 
     access_token: str = "Bearer dead"
-    issue: Callable[[Any], None] = lambda self: setattr(self, "access_token", "Bearer new")
+    issue: Callable[[Any], object] = lambda self: setattr(self, "access_token", "Bearer new")
     asked: list[int] = field(default_factory=list)
 
     def issue_access_token(self) -> None:
@@ -165,7 +165,7 @@ def test_equal_brokers_are_two() -> None:
     assert broker_source(first) == broker_source(first)
     assert hash(broker_source(first)) == hash(broker_source(first))
     assert broker_source(first) != broker_source(second)
-    assert broker_source(first) != "a source"
+    assert broker_source(first) != object()
     assert first.fetch() == GOOD
     assert second.asked == []
 

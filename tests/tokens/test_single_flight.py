@@ -110,7 +110,8 @@ def test_they_share_a_failure_too_each_with_an_exception_of_its_own(flights: Sin
 
 
 def test_who_asks_for_something_else_waits_and_then_looks_again(flights: SingleFlight[Any]) -> None:
-    gate, found = Gate(), []
+    gate = Gate()
+    found: list[Any] = []
     first, _ = together(1, lambda: flights.run("a", gate, look=nothing, seconds=PATIENCE))
     assert gate.entered.wait(PATIENCE)
     other = Gate("another answer")
