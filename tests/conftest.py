@@ -133,6 +133,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith(("KIS_", "KOREA_INVESTMENT_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("KIS_RATE_LIMIT", "0")  # tests of the pace set their own
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

@@ -20,10 +20,13 @@ from ..credentials import Credentials
 from ..errors import PageError, ResponseError
 from ..judgement import is_token_expired_response
 from ..policy import RetryPolicy
-from ..retry.decoration import Options
+from ..retry.call import Pace
+from ..retry.decoration import Options, is_limiter
 from ..retry.decorators import refresh_on_expired_token
 from ..retry.engine import decorate
+from ..retry.limiter import RateLimiter
 from ..sessions import leave_connections_to_parent
+from ..stores.base import TokenStore
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager
 from ..tokens.source import TokenSource, is_source
@@ -75,6 +78,8 @@ class KisClient:
         credentials: who asks; without them, those of `tokens` where it has some, else `Credentials.from_env()`.
         tokens: where tokens come from; without it, a `TokenManager` for the credentials.
         policy: bounds; without it, those of `tokens`, else `RetryPolicy.from_env()` when first needed.
+        limiter: the pace of its requests; without it, a `RateLimiter` that shares the pace where the token is shared:
+            18 calls a second for everybody with the app key, 1 on paper, or what `KIS_RATE_LIMIT` says.
         session: a `requests.Session` with settings of your own (proxies, adapters). Without it, the client's own,
             which is the faster way: it reads the environment's proxies and CA bundles once.
         timeout: seconds to connect and seconds to wait for an answer; always set.
@@ -89,6 +94,7 @@ class KisClient:
         *,
         tokens: TokenSource | None = None,
         policy: RetryPolicy | None = None,
+        limiter: Pace | None = None,
         session: requests.Session | None = None,
         timeout: float | tuple[float, float] = (3.05, 10.0),
     ) -> None:
@@ -96,6 +102,10 @@ class KisClient:
             raise TypeError(f"tokens= takes a TokenSource (token() and refresh(rejected)), not {type(tokens).__name__}")
         self.credentials: Credentials = credentials or getattr(tokens, "credentials", None) or Credentials.from_env()
         self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
+        if limiter is not None and not is_limiter(limiter):
+            raise TypeError(f"limiter= takes a RateLimiter, not {type(limiter).__name__}")
+        self.limiter: Pace = limiter or RateLimiter(self.credentials, store=_store_of(self.tokens))
+        self._given_limiter = limiter
         self._given_policy = policy
         self._policy = policy
         self._timeout = valid_timeout(timeout)
@@ -367,6 +377,7 @@ class KisClient:
             "credentials": self.credentials,
             "tokens": self.tokens,
             "policy": self._given_policy,
+            "limiter": self._given_limiter,
             "timeout": self._timeout,
         }
 
@@ -423,6 +434,12 @@ class KisClient:
         if self._given_session is not None:
             leave_connections_to_parent(self._given_session)
         self._session = ClientSession(self.credentials.base_url, self._timeout, self._given_session)
+
+
+def _store_of(tokens: TokenSource) -> TokenStore | None:
+    """Where a source shares its token; None where nobody can tell."""
+    store = getattr(tokens, "store", None)
+    return store if isinstance(store, TokenStore) else None
 
 
 def _after_fork_in_child() -> None:

@@ -13,10 +13,11 @@ from ..tokens.source import NonBlockingSource, TokenSource, as_source, is_source
 from . import patches
 from .binding import Binding, binding_of
 from .call import Pace, ProtectedCall
+from .limiter import process_pace
 from .token_expired import TokenExpired, TokenHistory
 from .transient import Transient
 
-__all__ = ["Decoration", "Options"]
+__all__ = ["Decoration", "Options", "is_limiter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class Decoration:
         if options.repeats:
             call.causes = (*call.causes, Transient(call, options.idempotent, options.watch_transport))
             limiter = options.limiter or getattr(first, "limiter", None)
-            call.limiter = limiter if is_limiter(limiter) else None
+            call.limiter = limiter if is_limiter(limiter) else process_pace()
             call.takes_slot_itself = not self._seen_on_wire
         return call
 

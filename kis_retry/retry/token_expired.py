@@ -17,7 +17,7 @@ from ..signals import is_from_signal_handler
 from ..token import AccessToken, bare, fingerprint
 from ..tokens.source import NEVER, NonBlockingSource, Replacement, TrackingSource
 from .binding import CallbackLocation, NoLocation, TokenLocation
-from .wire import identity_of, note_refused, was_refused_there
+from .wire import identity_of, is_of, note_refused, was_refused_there
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -299,7 +299,7 @@ class TokenExpired:
     def _owns(self, sighting: Sighting) -> bool:
         """Whether a request is of the source's account, as far as one can tell."""
         identity = identity_of(self.source)
-        return identity is None or (sighting.host == identity[0] and sighting.app_key in (None, identity[1]))
+        return identity is None or is_of(sighting, *identity)
 
     def _is_of_another_account(self) -> bool:
         seen = self._call.failed

@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..context import Sighting
+from ..credentials import PAPER_URL, REAL_URL
 from ..token import AccessToken, bare, fingerprint
 from .call import ProtectedCall
 
 __all__ = [
     "identity_of",
     "is_api",
+    "is_of",
     "is_token_request",
     "note_refused",
     "put_token",
@@ -59,6 +61,18 @@ def identity_of(source: object) -> tuple[str, str] | None:
     return _host(urlsplit(base_url).netloc), app_key
 
 
+def is_of(sighting: Sighting, host: str, app_key: str) -> bool:
+    """
+    Whether a request is of that account: it goes to its host, with its app key or with none.
+
+    Where the host is a proxy or a stand-in, KIS's own hosts are its too, if the request carries the app key: what is
+    put between a library and KIS is often beneath the library.
+    """
+    if sighting.host == host:
+        return sighting.app_key in (None, app_key)
+    return sighting.app_key == app_key and sighting.host in _OFFICIAL and host not in _OFFICIAL
+
+
 def put_token(headers: MutableMapping[Any, Any], token: AccessToken) -> None:
     """Have the request leave with `token`, in the form in which the other one stood there."""
     for key in [key for key in headers if _is(key, "authorization")]:
@@ -88,6 +102,9 @@ def _text(value: Any) -> str | None:
 
 def _host(netloc: str) -> str:
     return netloc.rpartition("@")[2].lower()
+
+
+_OFFICIAL = frozenset(_host(urlsplit(url).netloc) for url in (REAL_URL, PAPER_URL))
 
 
 class _Refusals:

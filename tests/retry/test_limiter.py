@@ -37,7 +37,9 @@ PAPER = Credentials("a-key", "a-secret", paper=True)
 
 
 @pytest.fixture(autouse=True)
-def no_outage_left_over() -> Iterator[None]:
+def no_outage_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nor a rate of the environment's: these tests are about the pace."""
+    monkeypatch.delenv("KIS_RATE_LIMIT")
     yield
     process_pace().after_fork()
 

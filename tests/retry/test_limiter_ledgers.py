@@ -270,7 +270,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path: Path, caplog: pyt
     ledger = ledger_of(FileTokenStore(tmp_path / "file" / "store"), KEY)
     assert [ledger.take(Tally(), 18, None).slot for _ in range(3)] == [True] * 3
     (record,) = caplog.records
-    assert "error=NotADirectoryError" in record.message
+    assert 'error="NotADirectoryError' in record.message
 
 
 def test_a_lock_that_somebody_sits_on_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,5 +305,5 @@ def test_in_somebody_elses_store_each_process_paces_itself_with_one_warning(capl
     ledger = ledger_of(TokensAlone(), KEY)
     assert isinstance(ledger, MemoryLedger)
     assert [record.message for record in caplog.records] == [
-        "kis_retry.store_unavailable store=TokensAlone() operation=pace error=it keeps tokens alone"
+        "kis_retry.store_unavailable store=TokensAlone() operation=pace error=\"it keeps tokens alone\""
     ]

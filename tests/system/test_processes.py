@@ -99,6 +99,7 @@ def environment(gateway: KisGateway, place: str, home: Path) -> dict[str, str]:
         "KIS_TOKEN_STORE": place,
         "HOME": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
+        "KIS_RATE_LIMIT": "0",
     }
 
 
