@@ -38,9 +38,7 @@ def ask(capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, dict[s
     return {row["variable"]: row for row in json.loads(line)["settings"]}
 
 
-def test_nothing_set_shows_every_default(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_set_shows_every_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KIS_RATE_LIMIT")
     rows = ask(capsys)
     assert {name: row["value"] for name, row in rows.items()} == VARIABLES

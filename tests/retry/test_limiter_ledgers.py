@@ -305,5 +305,5 @@ def test_in_somebody_elses_store_each_process_paces_itself_with_one_warning(capl
     ledger = ledger_of(TokensAlone(), KEY)
     assert isinstance(ledger, MemoryLedger)
     assert [record.message for record in caplog.records] == [
-        "kis_retry.store_unavailable store=TokensAlone() operation=pace error=\"it keeps tokens alone\""
+        'kis_retry.store_unavailable store=TokensAlone() operation=pace error="it keeps tokens alone"'
     ]

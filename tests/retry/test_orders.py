@@ -1,0 +1,319 @@
+"""No order is sent twice, and one that was itself refused is placed exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import requests
+
+from kis_retry import (
+    KisClient,
+    RefreshEvent,
+    ResponseError,
+    TokenManager,
+    protect,
+    refresh_on_expired_token,
+    retry_on_transient_error,
+)
+from kis_retry.testing import KisGateway
+
+PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
+HASHKEY = "/uapi/hashkey"
+BODY = {"PDNO": "005930", "ORD_QTY": "1"}
+
+
+class Trader:
+    """Code that orders, and then asks."""
+
+    def __init__(self, gateway: KisGateway, tokens: TokenManager) -> None:
+        self.gateway = gateway
+        self.headers = tokens.headers("TTTC0012U")
+
+    def order(self) -> requests.Response:
+        return requests.post(self.gateway.url + ORDER, json=BODY, headers=self.headers, timeout=9)
+
+    def ask(self) -> requests.Response:
+        self.gateway.expire()  # between the two: the order was accepted, the question is refused
+        return requests.get(self.gateway.url + PRICE, headers=self.headers, timeout=9)
+
+
+def _returning_the_answer(trader: Trader) -> Any:
+    trader.order()
+    return trader.ask().json()
+
+
+def _raising(trader: Trader) -> Any:
+    trader.order()
+    answer = trader.ask()
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _returning_the_order(trader: Trader) -> Any:
+    placed = trader.order().json()
+    trader.ask()
+    return placed
+
+
+def _swallowing(trader: Trader) -> Any:
+    trader.order()
+    return trader.ask().json().get("output")
+
+
+def _in_a_thread_that_carries_the_context(trader: Trader) -> Any:
+    asyncio.run(asyncio.to_thread(trader.order))  # type: ignore[arg-type]  # to_thread is a coroutine function
+    return trader.ask().json()
+
+
+FORMS = [_returning_the_answer, _raising, _returning_the_order, _swallowing, _in_a_thread_that_carries_the_context]
+
+
+@pytest.mark.parametrize("watch_transport", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_in_which_an_order_went_out_is_not_repeated(
+    gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent], form: Any, watch_transport: bool
+) -> None:
+    call = refresh_on_expired_token(tokens=manager, watch_transport=watch_transport)(form)
+    with contextlib.suppress(requests.HTTPError):  # the function's own
+        call(Trader(gateway, manager))
+    assert gateway.orders == [BODY]
+    told = [event.name for event in events]
+    assert "token_refreshed" not in told
+    if watch_transport or form not in (_returning_the_order, _swallowing):
+        assert told[-1] == "call_given_up"
+
+
+def test_protect_repeats_no_order_either(gateway: KisGateway, manager: TokenManager) -> None:
+    class Library:
+        def buy(self) -> Any:
+            return _returning_the_answer(Trader(gateway, manager))
+
+    protect(Library, tokens=manager, methods="buy")
+    assert Library().buy()["msg_cd"] == "EGW00123"
+    assert gateway.orders == [BODY]
+
+
+async def test_an_order_of_a_task_that_the_call_started_counts(gateway: KisGateway, manager: TokenManager) -> None:
+    trader = Trader(gateway, manager)
+
+    @refresh_on_expired_token(tokens=manager)
+    async def buy() -> Any:
+        async with httpx.AsyncClient(headers=trader.headers) as client:
+            await asyncio.create_task(client.post(gateway.url + ORDER, json=BODY))
+            gateway.expire()
+            return (await client.get(gateway.url + PRICE)).json()
+
+    assert (await buy())["msg_cd"] == "EGW00123"
+    assert gateway.orders == [BODY]
+
+
+@pytest.mark.parametrize("status", [500, 200])
+@pytest.mark.parametrize("library", ["requests", "httpx", "hashkey first"])
+def test_an_order_that_was_itself_refused_is_placed_exactly_once(manager: Any, library: str, status: int) -> None:
+    with KisGateway(expired_status=status) as gateway:
+        tokens = TokenManager(gateway.credentials, store=manager.store)
+        headers = tokens.headers("TTTC0012U")
+
+        @refresh_on_expired_token(tokens=tokens)
+        def buy() -> Any:
+            if library == "httpx":
+                return httpx.post(gateway.url + ORDER, json=BODY, headers=headers).json()
+            if library == "hashkey first":  # as mojito does: it is posted, and no order
+                requests.post(gateway.url + HASHKEY, json=BODY, headers=headers, timeout=9)
+            return requests.post(gateway.url + ORDER, json=BODY, headers=headers, timeout=9).json()
+
+        gateway.expire()
+        assert buy()["rt_cd"] == "0"
+        assert gateway.orders == [BODY]
+
+
+async def test_an_order_of_aiohttp_that_was_refused_is_placed_exactly_once(
+    gateway: KisGateway, manager: TokenManager
+) -> None:
+    headers = await asyncio.to_thread(manager.headers, "TTTC0012U")
+
+    @refresh_on_expired_token(tokens=manager)
+    async def buy(session: aiohttp.ClientSession) -> Any:
+        async with session.post(gateway.url + ORDER, json=BODY) as response:
+            return await response.json()
+
+    async with aiohttp.ClientSession(headers=headers) as session:
+        gateway.expire()
+        assert (await buy(session))["rt_cd"] == "0"
+        assert gateway.orders == [BODY]
+        gateway.expire()
+
+        @refresh_on_expired_token(tokens=manager)
+        async def buy_and_ask() -> Any:
+            placed = await buy(session)
+            gateway.expire()
+            async with session.get(gateway.url + PRICE) as response:
+                answer = await response.json()
+            return placed, answer
+
+        _, answer = await buy_and_ask()
+        assert answer["msg_cd"] == "EGW00123"
+        assert gateway.orders == [BODY] * 2
+
+
+# What passes by itself: the table of KIS's failures, row by row.
+
+CODES = [
+    *("EGW00201", "EGW00215", "EGW00316", "EGW00300", "EGW00001", "EGW00002", "EGW00202", "EGW00203"),
+    *("OPSQ1002", "OPSQ0003", "OPSQ0010", "OPSQ0011"),
+]
+FINAL = ["EGW00301", "EGW00302", "EGW00206", "EGW00207", "EGW00303", "KIOK0560"]
+
+
+def _with_requests(method: str, url: str, headers: dict[str, str]) -> Any:
+    return requests.request(method, url, json=BODY, headers=headers, timeout=9).json()
+
+
+def _with_httpx(method: str, url: str, headers: dict[str, str]) -> Any:
+    return httpx.request(method, url, json=BODY, headers=headers).json()
+
+
+async def _with_aiohttp(method: str, url: str, headers: dict[str, str]) -> Any:
+    async with aiohttp.ClientSession() as session, session.request(method, url, json=BODY, headers=headers) as response:
+        return await response.json()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("tenacity.asyncio._portable_async_sleep", sleep)
+    return slept
+
+
+@pytest.mark.parametrize("ask", [_with_requests, _with_httpx, _with_aiohttp])
+@pytest.mark.parametrize("order", [False, True], ids=["read", "order"])
+@pytest.mark.parametrize("status", [500, 200])
+@pytest.mark.parametrize("code", [*CODES, *FINAL])
+def test_a_refusal_is_repeated_as_the_table_allows(
+    manager: TokenManager, gateway: KisGateway, no_waiting: Any, code: str, status: int, order: bool, ask: Any
+) -> None:
+    headers = manager.headers("TTTC0012U" if order else "FHKST01010100")
+    url, method = gateway.url + (ORDER if order else PRICE), "POST" if order else "GET"
+    gateway.refuse_calls(code, 3, status=status)
+    answer = retry_on_transient_error(ask)(method, url, headers)
+    answer = asyncio.run(answer) if ask is _with_aiohttp else answer
+    repeated = code in CODES and (not order or code == "EGW00201")
+    assert (answer["rt_cd"] == "0") is repeated
+    assert gateway.counts.calls == (4 if repeated else 1)
+    assert len(gateway.orders) == (1 if order and repeated else 0)
+
+
+FAULTS: dict[str, Callable[[KisGateway, bool], None]] = {
+    "HTTP 503": lambda gateway, reached: gateway.fail(503, 1, reached=reached),
+    "HTTP 429": lambda gateway, reached: gateway.fail(429, 1, reached=reached),
+    "dropped": lambda gateway, reached: gateway.drop("calls", 1, reached=reached),
+    "a page": lambda gateway, reached: gateway.garble("calls", 1, reached=reached),
+}
+
+
+@pytest.mark.parametrize("ask", [_with_requests, _with_httpx])
+@pytest.mark.parametrize("reached", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("order", [False, True], ids=["read", "order"])
+def test_what_nobody_answered_is_repeated_for_a_read_and_never_for_an_order(
+    manager: TokenManager, gateway: KisGateway, no_waiting: Any, fault: str, order: bool, reached: bool, ask: Any
+) -> None:
+    headers = manager.headers("FHKST01010100")
+    FAULTS[fault](gateway, reached)
+    url, method = gateway.url + (ORDER if order else PRICE), "POST" if order else "GET"
+    try:
+        answer = retry_on_transient_error(ask)(method, url, headers)
+    except (requests.RequestException, httpx.HTTPError, ValueError):
+        answer = None
+    assert (answer is not None and answer["rt_cd"] == "0") is not order
+    assert gateway.counts.calls == (1 if order else 2)
+    assert len(gateway.orders) == (1 if order and reached else 0)
+
+
+def test_nothing_is_repeated_after_an_order_that_may_have_been_acted_upon(
+    manager: TokenManager, gateway: KisGateway, no_waiting: Any, events: list[RefreshEvent]
+) -> None:
+    headers = manager.headers("X")
+
+    @retry_on_transient_error
+    def trade() -> Any:
+        requests.post(gateway.url + ORDER, json=BODY, headers=headers, timeout=9)
+        gateway.refuse_calls("EGW00201", 1)
+        return requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()
+
+    assert trade()["msg_cd"] == "EGW00201"
+    assert gateway.orders == [BODY]
+    assert [event.name for event in events] == ["call_given_up"]
+
+
+def test_the_client_posts_an_order_once_whatever_the_gateway_does(
+    gateway: KisGateway, client: KisClient, no_waiting: Any
+) -> None:
+    client.access_token  # noqa: B018  # the first token
+    gateway.refuse_calls("EGW00201", 2)
+    assert client.post(ORDER, "TTTC0012U", BODY)["rt_cd"] == "0"
+    gateway.expire()
+    assert client.post(ORDER, "TTTC0012U", BODY)["rt_cd"] == "0"
+    gateway.drop("calls", 1, reached=True)
+    with pytest.raises(requests.ConnectionError):
+        client.post(ORDER, "TTTC0012U", BODY)
+    assert gateway.orders == [BODY] * 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_causes_at_once_lose_nothing_that_could_be_had_and_send_no_order_twice(
+    manager: TokenManager, no_waiting: Any, seed: int
+) -> None:
+    with KisGateway(seed=seed) as gateway:
+        client = KisClient(tokens=TokenManager(gateway.credentials, store=manager.store))
+        client.access_token  # noqa: B018  # the first token
+        gateway.refuse_calls("EGW00201", share=0.22)
+        gateway.drop("calls", share=0.03)
+        gateway.drop("calls", share=0.03, reached=True)
+        gateway.fail(503, share=0.03)
+        gateway.expire_at(200, 500)
+        wanted: list[str] = []
+        for number in range(300):
+            assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+            order = {**BODY, "ID": str(number)}
+            with contextlib.suppress(requests.RequestException, ResponseError):  # dropped, or without a verdict
+                if client.post(ORDER, "TTTC0012U", order)["rt_cd"] == "0":
+                    wanted.append(str(number))
+        placed = [order["ID"] for order in gateway.orders]
+        assert len(placed) == len(set(placed)), "no order twice"
+        assert set(wanted) <= set(placed)
+
+
+def test_a_function_of_its_own_threads_is_seen_where_the_context_is_carried(
+    gateway: KisGateway, manager: TokenManager
+) -> None:
+    import contextvars
+
+    trader = Trader(gateway, manager)
+    results = SimpleNamespace()
+
+    @refresh_on_expired_token(tokens=manager)
+    def trade() -> Any:
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=lambda: context.run(trader.order))
+        thread.start()
+        thread.join()
+        results.answer = trader.ask().json()
+        return results.answer
+
+    assert trade()["msg_cd"] == "EGW00123"
+    assert gateway.orders == [BODY]

@@ -1,0 +1,283 @@
+"""The cause of an expired token: which token is blamed, what is adopted, and that nobody refreshes for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import threading
+import time
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import pytest
+import requests
+
+from answers import EXPIRED, GOOD
+from kis_retry import (
+    AccessToken,
+    KisClient,
+    MemoryTokenStore,
+    RefreshEvent,
+    RetryPolicy,
+    TokenManager,
+    refresh_on_expired_token,
+)
+from kis_retry.context import CURRENT, current_call
+from kis_retry.stores.base import key_of
+from kis_retry.testing import KisGateway
+from sources import FAR, NumberedTokens
+
+PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+
+
+def bound_function(gateway: KisGateway, tokens: TokenManager, bound: list[str]) -> Callable[[int], Any]:
+    """A function that keeps its token in a dict of its own, with a `bind=` of its own."""
+    base = tokens.headers("FHKST01010100")
+
+    def bind(token: AccessToken) -> None:
+        bound.append(token.value)
+        base["authorization"] = token.bearer
+
+    @refresh_on_expired_token(tokens=tokens, bind=bind)
+    def fetch(symbol: int) -> Any:
+        return requests.get(gateway.url + PRICE, headers=base, timeout=9).json()
+
+    return fetch
+
+
+def batch(fetch: Callable[[int], Any], threads: int, calls: int) -> int:
+    """How many of the calls were lost."""
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(answer["rt_cd"] != "0" for answer in pool.map(fetch, range(calls)))
+
+
+# Which token is blamed.
+
+
+def test_two_functions_with_a_bind_of_their_own_lose_nothing(gateway: KisGateway, manager: TokenManager) -> None:
+    first_bound, second_bound = list[str](), list[str]()
+    first, second = bound_function(gateway, manager, first_bound), bound_function(gateway, manager, second_bound)
+    for fetch in (first, second):
+        assert fetch(0)["rt_cd"] == "0"
+    gateway.expire()
+    gateway.reset_counts()
+    assert [fetch(n)["rt_cd"] for n in range(50) for fetch in (first, second)] == ["0"] * 100
+    assert (gateway.counts.token_requests, gateway.counts.token_requests_refused) == (1, 0)
+    assert gateway.counts.refused <= 2
+
+
+def test_one_beside_a_client_that_shares_the_manager_loses_nothing(
+    gateway: KisGateway, manager: TokenManager, client: KisClient
+) -> None:
+    fetch = bound_function(gateway, manager, [])
+    assert fetch(0)["rt_cd"] == client.fetch_domestic_price("005930")["rt_cd"] == "0"
+    gateway.expire()
+    gateway.reset_counts()
+    answers = [ask() for _ in range(50) for ask in (lambda: client.fetch_domestic_price("005930"), lambda: fetch(1))]
+    assert {answer["rt_cd"] for answer in answers} == {"0"}
+    assert gateway.counts.token_requests == 1
+
+
+def test_64_threads_in_one_such_function_lose_nothing_and_bind_once(gateway: KisGateway, manager: TokenManager) -> None:
+    bound: list[str] = []
+    fetch = bound_function(gateway, manager, bound)
+    gateway.expire_at(400)
+    assert batch(fetch, 64, 800) == 0
+    assert gateway.counts.token_requests == 2
+    assert len(bound) == 1
+
+
+def test_bind_is_called_by_one_thread_at_a_time_and_once_for_a_token_and_an_object(
+    gateway: KisGateway, manager: TokenManager
+) -> None:
+    inside = threading.Lock()
+    calls: list[tuple[str, str]] = []
+
+    class Library:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.base = manager.headers("FHKST01010100")
+
+        def bind(self, token: AccessToken) -> None:
+            assert inside.acquire(blocking=False), "two threads are in bind="
+            time.sleep(0.001)
+            calls.append((self.name, token.value))
+            self.base = {**self.base, "authorization": token.bearer}
+            inside.release()
+
+        @refresh_on_expired_token(tokens=manager, bind=bind)
+        def fetch(self, symbol: int) -> Any:
+            return requests.get(gateway.url + PRICE, headers=self.base, timeout=9).json()
+
+    first, second = Library("first"), Library("second")
+    gateway.expire()
+    assert batch(lambda n: (first if n % 2 else second).fetch(n), 16, 200) == 0
+    assert len(calls) == len(set(calls)) <= 2
+
+
+def test_what_bind_raises_is_told_and_the_wire_carries_the_token_all_the_same(
+    gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent]
+) -> None:
+    base = manager.headers("FHKST01010100")
+
+    def bind(token: AccessToken) -> None:
+        raise LookupError(token.value)
+
+    @refresh_on_expired_token(tokens=manager, bind=bind)
+    def fetch() -> Any:
+        return requests.get(gateway.url + PRICE, headers=base, timeout=9).json()
+
+    gateway.expire()
+    assert fetch()["rt_cd"] == "0"
+    assert [event.error for event in events if event.name == "token_refresh_failed"] == ["bind:LookupError"]
+
+
+def test_a_dead_token_that_was_adopted_does_not_spend_the_repeat(gateway: KisGateway) -> None:
+    store = MemoryTokenStore()
+    tokens = TokenManager(gateway.credentials, store=store)
+    client = KisClient(tokens=tokens)
+    client.fetch_domestic_price("005930")
+    gateway.expire()
+    store.save(key_of(gateway.credentials), AccessToken("dead-as-well", FAR))
+    gateway.reset_counts()
+    assert batch(lambda n: client.fetch_domestic_price(f"{n:06d}"), 16, 64) == 0
+    assert gateway.counts.token_requests == 1
+
+
+def test_a_broker_that_is_a_dataclass_refreshes_once(gateway: KisGateway) -> None:
+    issues: list[int] = []
+
+    @dataclass
+    class Broker:
+        url: str
+        access_token: str = ""
+
+        def issue_access_token(self) -> None:
+            issues.append(1)
+            credentials = gateway.credentials
+            body = {"grant_type": "client_credentials", "appkey": credentials.app_key}
+            body["appsecret"] = credentials.app_secret
+            answer = requests.post(f"{self.url}/oauth2/tokenP", json=body, timeout=9).json()
+            self.access_token = f"Bearer {answer['access_token']}"
+
+        @refresh_on_expired_token
+        def fetch(self, symbol: int) -> Any:
+            headers = {"authorization": self.access_token}
+            return requests.get(self.url + PRICE, headers=headers, timeout=9).json()
+
+    broker = Broker(gateway.url)
+    broker.issue_access_token()
+    gateway.expire()
+    assert batch(broker.fetch, 16, 64) == 0
+    assert len(issues) == 2
+
+
+# What the interpreter does meanwhile.
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no SIGALRM")
+def test_an_exception_of_a_signal_handler_during_a_refresh_reaches_the_caller() -> None:
+    class TimeLimitError(Exception):
+        """The user's own."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise TimeLimitError
+
+    class Slow(NumberedTokens):
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            time.sleep(0.9)
+            return super().refresh(rejected)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        fetch = refresh_on_expired_token(tokens=Slow())(lambda: EXPIRED)
+        with pytest.raises(TimeLimitError):
+            fetch()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_calls_that_could_not_be_helped_keep_nothing_alive(gateway: KisGateway) -> None:
+    class Argument:
+        """Something whose end can be seen."""
+
+    policy = RetryPolicy(issue_wait=0, transient_deadline=0)
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=policy)
+    headers = tokens.headers("X")
+    gateway.expire()
+    gateway.refuse_tokens("EGW00103")
+
+    @refresh_on_expired_token(tokens=tokens)
+    def fetch(argument: Argument, headers: dict[str, str]) -> Any:
+        return EXPIRED
+
+    alive = []
+    for _ in range(50):
+        argument = Argument()
+        alive.append(weakref.ref(argument))
+        assert fetch(argument, headers) is EXPIRED
+    del argument
+    gc.collect()
+    assert [reference for reference in alive if reference() is not None] == []
+
+
+async def test_coroutines_that_schedule_each_other_do_not_chain_their_parents() -> None:
+    tokens = NumberedTokens()
+    depths: list[int] = []
+    done = asyncio.Event()
+
+    @refresh_on_expired_token(tokens=tokens)
+    async def work(left: int) -> dict[str, str]:
+        call, depth = current_call(), 0
+        while call is not None:
+            call, depth = call.parent, depth + 1
+        depths.append(depth)
+        if left:
+            asyncio.get_running_loop().call_soon(lambda: tasks.append(asyncio.ensure_future(work(left - 1))))
+        else:
+            done.set()
+        return GOOD
+
+    tasks: list[Any] = []
+    tracemalloc.start()
+    try:
+        tasks.append(asyncio.ensure_future(work(3_000)))
+        await asyncio.wait_for(done.wait(), 30)
+        tasks.clear()
+        gc.collect()
+        middle = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert max(depths) <= 2
+    assert middle < 3_000 * 400, "less than half a kilobyte a call is left"
+
+
+def test_the_call_around_is_current_again_after_a_call(gateway: KisGateway, manager: TokenManager) -> None:
+    seen: list[str | None] = []
+
+    def name() -> str | None:
+        call = current_call()
+        return call.name if call is not None else None
+
+    @refresh_on_expired_token(tokens=manager)
+    def inner() -> dict[str, str]:
+        seen.append(name())
+        return GOOD
+
+    @refresh_on_expired_token(tokens=manager)
+    def outer() -> dict[str, str]:
+        inner()
+        seen.append(name())
+        return GOOD
+
+    outer()
+    assert [found.rpartition(".")[2] for found in seen if found] == ["inner", "outer"]
+    assert CURRENT.get() is None
