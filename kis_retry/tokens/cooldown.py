@@ -54,6 +54,13 @@ class Cooldown:
         self._plan_probe(now)
         return True
 
+    def probed(self, error: TokenIssueError, now: float) -> None:
+        """Who asked once got `error`: the endpoint is still away, or it is back and says something else."""
+        if not error.retryable:
+            self.begin(error, now)
+        elif isinstance(error, TokenIssueLimited) and not isinstance(self.failure, TokenIssueLimited):
+            self.end()  # to wait out the minute is certain to help
+
     def _plan_probe(self, now: float) -> None:
         limited = isinstance(self.failure, TokenIssueLimited)
         self._probe_at = now + (_PROBE_INTERVAL_LIMITED if limited else _PROBE_INTERVAL)

@@ -188,12 +188,15 @@ class TokenRefresher:
     def _refresh(self, rejected: str | None) -> Replacement:
         policy = self._policy()
         deadline = Deadline(_limit(policy), time.monotonic, self._sleep or time.sleep)
-        before = self._entry().load()
+        found = self._entry().load()
+        before = found.value if found is not None else ""
         adopted = self._adopt(rejected)
         if adopted is not None:
             return adopted
         if self._cooldown.is_on(time.monotonic(), policy.issue_cooldown):
-            return self._probe(rejected)
+            probed = self._probe(rejected)
+            if probed is not None:
+                return probed
         try:
             return self._request(rejected, deadline, before)
         except TokenIssueError as error:
@@ -203,7 +206,7 @@ class TokenRefresher:
             self._cooldown.begin(error, time.monotonic())
             raise
 
-    def _request(self, rejected: str | None, deadline: Deadline, before: AccessToken | None) -> Replacement:
+    def _request(self, rejected: str | None, deadline: Deadline, before: str) -> Replacement:
         """Through the store's lock to KIS, as often and as long as the policy allows."""
         policy = self._policy()
 
@@ -226,8 +229,8 @@ class TokenRefresher:
         replacement: Replacement = retrying(once)
         return replacement
 
-    def _probe(self, rejected: str | None) -> Replacement:
-        """In the cool-down: ask once if it is time to, and do not wait long for it."""
+    def _probe(self, rejected: str | None) -> Replacement | None:
+        """In the cool-down: ask once if it is time to, and do not wait long for it. None where the endpoint is back."""
         if self._cooldown.take_probe(time.monotonic()):
             flight, mine = self._probes.begin(rejected, lambda: self._probe_once(rejected))
             if mine and flight.wait(_PROBE_PATIENCE) and flight.state == "answered":
@@ -235,6 +238,8 @@ class TokenRefresher:
         other = self.current_unless(rejected)
         if other is not None:
             return Replacement(other, "memory")
+        if self._cooldown.failure is None:
+            return None
         raise self._cooldown.error()
 
     def _probe_once(self, rejected: str | None) -> Replacement:
@@ -247,21 +252,20 @@ class TokenRefresher:
             try:
                 return self._issue(rejected, math.inf)
             except TokenIssueError as error:
-                if not error.retryable:
-                    self._cooldown.begin(error, time.monotonic())
+                self._cooldown.probed(error, time.monotonic())
                 raise
 
-    def _adopt(self, rejected: str | None, before: AccessToken | None = None) -> Replacement | None:
+    def _adopt(self, rejected: str | None, before: str | None = None) -> Replacement | None:
         """
         A live token from the store: not the refused one, nor another that KIS refused before.
 
-        One that took the place of `before` since this refresh began was just issued, whatever this machine's clock
-        makes of its expiry.
+        One that took the place of `before` (a value, or empty where there was none) since this refresh began was just
+        issued, whatever this machine's clock makes of its expiry.
         """
         token = self._shared(rejected)
         if token is None:
             return None
-        appeared = before is not None and token.value != before.value
+        appeared = before is not None and token.value != before
         if time.time() >= token.expires and not appeared:
             return None
         self._cache(token, issued=appeared)
@@ -284,7 +288,7 @@ class TokenRefresher:
         token = self._entry().load()
         return None if token is None or token.value == rejected or token.value in self._refused else token
 
-    def _is_found(self, rejected: str | None, before: AccessToken | None) -> bool:
+    def _is_found(self, rejected: str | None, before: str) -> bool:
         return self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None
 
     def _issue(self, rejected: str | None, left: float) -> Replacement:

@@ -7,6 +7,7 @@ hypothesis thinks of. Where somebody waits, the others go on: waiting is a point
 
 from __future__ import annotations
 
+import contextvars
 import json
 import shutil
 import tempfile
@@ -114,8 +115,8 @@ class Process:
     def in_cooldown(self, now: float) -> bool:
         return self.tokens._refresher._cooldown.is_on(now, COOLDOWN)
 
-    def has_refused(self, token: AccessToken) -> bool:
-        return token.value in self.tokens._refresher._refused
+    def has_refused(self, token: AccessToken | None) -> bool:
+        return token is not None and token.value in self.tokens._refresher._refused
 
     def was_handed_out_again(self, token: AccessToken | None, now: float) -> bool:
         """KIS handed it out within the minute, and not for the first time: waiting would bring it back."""
@@ -180,7 +181,7 @@ class World(RuleBasedStateMachine):
         while self.scheduled:
             number = self.scheduled.pop()
             if number not in self.active:
-                self.call(number)
+                contextvars.Context().run(self.call, number)  # another process knows nothing of this one's call
 
     # What is known from outside.
 
@@ -200,7 +201,7 @@ class World(RuleBasedStateMachine):
         """A live token could serve this call, or KIS would issue one after a refusal at most."""
         held, shared = process.held, self.adoptable(process)
         dead_share = shared is not None and not self.alive(shared)
-        if self.alive(held):
+        if self.alive(held) and not process.has_refused(held):
             # Inside the margin a later token in the store is taken for the renewal, and may turn out dead.
             assert held is not None
             return not (dead_share and self.now >= held.expires - MARGIN) or self.may_issue(process, held, shared)
