@@ -24,13 +24,14 @@ class Gateway:
         self.credentials = Credentials(made_up["app_key"], made_up["app_secret"], "12345678-01", base_url=self.url)
 
     def counts(self) -> dict[str, int]:
-        found: dict[str, int] = self._ask("counts")
+        found: dict[str, int] = self.ask("counts")
         return found
 
     def expire(self) -> None:
-        self._ask("expire")
+        self.ask("expire")
 
-    def _ask(self, command: str) -> Any:
+    def ask(self, command: str) -> Any:
+        """Have it do what `kis-retry gateway --control` takes; what it answers."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()

@@ -22,6 +22,7 @@ ROOMS = {
     "importing": "Importing",
     "memory": "Memory",
     "recovery": "At an expiry",
+    "pacing": "The shared pace",
 }
 
 
