@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from ..events import warn
 from ..stores.documents import documents_of
+from ..stores.entry import warn_unavailable
 from ..stores.folder import FileDocuments
 from ..stores.redis_documents import RedisDocuments
 from .pace import PaceState, interval_of
@@ -99,7 +99,7 @@ class FileLedger:
 class SharedLedger:
     """A ledger in a store, and one in memory for as long as the store fails: then each process paces itself."""
 
-    def __init__(self, shared: Ledger, store: str) -> None:
+    def __init__(self, shared: Ledger, store: TokenStore) -> None:
         self.blocks = shared.blocks
         self._shared = shared
         self._own = MemoryLedger()
@@ -136,10 +136,7 @@ class SharedLedger:
 
     def _failed(self, error: Exception) -> None:
         if not self._pause:
-            reason = type(error).__name__
-            if isinstance(error, OSError) and error.strerror:
-                reason = f"{reason}: {error.strerror}"
-            warn("store_unavailable", store=self._store, operation="pace", error=reason)
+            warn_unavailable(self._store, KIND, error)
         self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
         self._again_at = time.monotonic() + self._pause
 
@@ -148,11 +145,11 @@ def ledger_of(store: TokenStore, key: str) -> Ledger:
     """Where `store` keeps the pace of `key`; in memory, with a warning, where it is somebody else's store."""
     documents = documents_of(store)
     if isinstance(documents, FileDocuments):
-        return SharedLedger(FileLedger(documents, key), repr(store))
+        return SharedLedger(FileLedger(documents, key), store)
     if isinstance(documents, RedisDocuments):
         from .redis_ledger import RedisLedger
 
-        return SharedLedger(RedisLedger(documents, key), repr(store))
+        return SharedLedger(RedisLedger(documents, key), store)
     if documents is None:
-        warn("store_unavailable", store=repr(store), operation="pace", error="it keeps tokens alone")
+        warn_unavailable(store, KIND, "it keeps tokens alone")
     return MemoryLedger()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from ..forking import after_fork
 from ..stores.documents import documents_of
 from ..stores.folder import FileDocuments
 from ..stores.redis_documents import RedisDocuments
@@ -62,7 +62,7 @@ def _paces_of(store: TokenStore) -> _Paces:
         return _Paces()
 
 
-def _after_fork_in_child() -> None:
+def _begin_anew(_: SlotQueue) -> None:
     global _finding
     _finding = threading.Lock()
     for paces in (*_of_places.values(), *_of_objects.values()):
@@ -71,5 +71,4 @@ def _after_fork_in_child() -> None:
     process_queue.after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+after_fork(process_queue, _begin_anew)

@@ -17,7 +17,7 @@ from ..token import AccessToken
 if TYPE_CHECKING:
     from .base import TokenStore
 
-__all__ = ["StoreEntry"]
+__all__ = ["StoreEntry", "warn_unavailable"]
 
 T = TypeVar("T")
 _DEPTH = 8  # causes of an error that are looked at; a chain may be a ring
@@ -66,7 +66,7 @@ class StoreEntry:
             result = function(*arguments)
         except Exception as error:  # any engine, any fault: a store never costs a call
             if not self._failing:
-                _warn(self.store, operation, error)
+                warn_unavailable(self.store, operation, error)
             self._failing.add(operation)
             return None
         self._failing -= {operation, "delete"} if operation == "save" else {operation}
@@ -78,8 +78,10 @@ def _enter(store: TokenStore, key: str, timeout: float, lease: float) -> tuple[A
     return manager, manager.__enter__()
 
 
-def _warn(store: TokenStore, operation: str, error: Exception) -> None:
-    warn("store_unavailable", store=_shown(store), operation=operation, error=_cause(error))
+def warn_unavailable(store: TokenStore, operation: str, error: Exception | str) -> None:
+    """Log that `store` cannot do `operation`, and why: an exception, or words of this package."""
+    cause = error if isinstance(error, str) else _cause(error)
+    warn("store_unavailable", store=_shown(store), operation=operation, error=cause)
 
 
 def _shown(store: TokenStore) -> str:

@@ -180,10 +180,9 @@ def test_what_was_written_is_read() -> None:
 
 
 def test_every_state_is_written_with_the_same_length() -> None:
-    large = Adaptation(*[123_456_789.123456789] * 7, epoch=10**9)
-    crowded = PaceState(
-        1e8 / 3, 1e8 / 3, Outage(10**6, 1e8 / 3, 1e8 / 3), Window(1e8 / 3, 1e8 / 3, 10**6, 10**6), large
-    )
+    now = 1e8 / 3
+    large = Adaptation(now, now, now, now, now, now, now, epoch=10**9)
+    crowded = PaceState(now, now, Outage(10**6, now, now), Window(now, now, 10**6, 10**6), large)
     assert len(crowded.encode()) == len(PaceState().encode()) == 1_024
 
 

@@ -7,6 +7,7 @@ import itertools
 import statistics
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,6 +77,9 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
     limiter.acquire()
     served: list[int] = []
 
+    def waiting() -> int:
+        return len(limiter._queue()._waiters) + len(served)
+
     def call(number: int) -> None:
         limiter.acquire()
         served.append(number)
@@ -83,7 +87,7 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
     threads = [threading.Thread(target=call, args=(number,)) for number in range(10)]
     for number, thread in enumerate(threads):
         thread.start()
-        until(lambda number=number: len(limiter._queue()._waiters) + len(served) > number)
+        until(partial(lambda number: waiting() > number, number))
     for thread in threads:
         thread.join(PATIENCE)
     assert served == list(range(10))
