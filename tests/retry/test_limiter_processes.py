@@ -16,6 +16,8 @@ import pytest
 
 from kis_retry.retry.pace import interval_of
 
+pytestmark = pytest.mark.one_python
+
 PROGRAM = Path(__file__).parents[1] / "programs" / "pacing.py"
 PROCESSES, THREADS, RATE = 4, 8, 40
 PATIENCE = 30.0
