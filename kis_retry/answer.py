@@ -1,4 +1,8 @@
-"""Reading KIS's JSON object out of whatever a call hands back. No I/O, and a value is never consumed."""
+"""
+Reading KIS's JSON object out of whatever a call hands back.
+
+No I/O and nothing awaited; a `requests.Response` that is streamed is read to its end, and can be read again.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,24 @@ from collections.abc import Mapping
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["answer_of", "code_of", "status_of", "text_of"]
+__all__ = ["UnreadError", "answer_of", "code_of", "status_of", "text_of"]
+
+
+class UnreadError(Exception):
+    """The body of this response has not been read, and is not to be read here."""
 
 
 def answer_of(value: object) -> Mapping[str, Any] | None:
     """
-    Give the JSON object in `value`, or None. May raise what the value's own methods raise.
+    Give the JSON object in `value`; None where it holds another document, or is no answer at all.
 
     A `requests.Response` or `httpx.Response`, anything else with a `.json()`, or a mapping. Of an
     `aiohttp.ClientResponse` the body, once it has been read.
+
+    Raises:
+        ValueError: the body is no JSON.
+        UnreadError: the body would have to be awaited.
+        Exception: what the value's own methods raise.
     """
     if isinstance(value, Mapping):
         return value
@@ -30,7 +43,7 @@ def answer_of(value: object) -> Mapping[str, Any] | None:
         close = getattr(answer, "close", None)  # an unawaited coroutine would warn
         if callable(close):
             close()
-        return None
+        raise UnreadError
     return answer if isinstance(answer, Mapping) else None
 
 
@@ -45,7 +58,7 @@ def code_of(value: object) -> str | None:
 
 
 def status_of(value: object) -> int | None:
-    """The HTTP status of a response of `requests` and `httpx` (`status_code`) or `aiohttp` (`status`)."""
+    """The HTTP status of a response, or an error, of `requests` and `httpx` (`status_code`) or `aiohttp` (`status`)."""
     for name in ("status_code", "status"):
         status = getattr(value, name, None)
         if isinstance(status, int) and not isinstance(status, bool):
@@ -62,4 +75,6 @@ def text_of(value: object) -> str:
 
 def _body_read(response: object) -> object:
     body = getattr(response, "_body", None)  # aiohttp keeps it there once it has been read, and has no other way in
-    return json.loads(body) if isinstance(body, bytes) and body else None
+    if not isinstance(body, bytes):
+        raise UnreadError
+    return json.loads(body)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .answer import answer_of, status_of, text_of
-from .failures import is_transient_failure, status_of_error
+from .failures import is_transient_failure
 from .kis import CODES, EXPIRED_CODES, Meaning
 
 __all__ = [
@@ -27,12 +27,10 @@ __all__ = [
 
 _TOKEN = re.compile("token|토큰")
 _DEAD = re.compile("만료|유효하지않|찾을수없")
-_RATE = re.compile("초당거래건수.*초과")
-_PASSING = re.compile("재조회수행|sessionfull")
 _SPACE = re.compile(r"\s+")
 
-# Statuses with which KIS does not answer itself, so that nothing in the body needs to be known.
-_NOT_OF_KIS = frozenset((429, 502, 503, 504))
+_VERDICT = ("rt_cd", "msg_cd", "msg1", "error_code", "error_description")  # the latter two of the token endpoint
+_PASSING = (Meaning.RATE_LIMITED, Meaning.TRANSIENT)
 
 
 def is_token_expired_response(value: object, codes: Collection[str] = EXPIRED_CODES) -> bool:
@@ -88,8 +86,7 @@ def is_rate_limited_response(value: object) -> bool:
         value: as in `is_token_expired_response`.
     """
     try:
-        answer = answer_of(value)
-        return answer is not None and _meaning_of(answer) is Meaning.RATE_LIMITED
+        return _meaning_of(value) is Meaning.RATE_LIMITED
     except Exception:  # as above
         return False
 
@@ -101,14 +98,14 @@ def is_transient_response(value: object) -> bool:
     Recognised: every rate limit (`is_rate_limited_response`), EGW00316 (재 조회 수행 부탁드립니다), errors inside the
     gateway (EGW00001, EGW00002, EGW00202, EGW00203, EGW00300), the busy answers OPSQ1002 (SESSION FULL), OPSQ0003,
     OPSQ0010 and OPSQ0011, and HTTP 429 or 5xx without KIS's verdict. Not recognised: EGW00301 and EGW00302 ("check
-    your last order"), and anything else with a verdict. It says nothing about orders, which may be sent again after
-    EGW00201 alone. Never raises.
+    your last order"), anything else with a verdict, and HTTP 500 with a body that has not been read: KIS itself
+    answers with that status. It says nothing about orders, which may be sent again after EGW00201 alone. Never raises.
 
     Args:
         value: as in `is_token_expired_response`.
     """
     try:
-        return _is_transient(value)
+        return _meaning_of(value) in _PASSING
     except Exception:  # as above
         return False
 
@@ -118,47 +115,74 @@ def is_transient_error(exc: object) -> bool:
     Say whether this exception is a failure that passes by itself: nobody answered, or the answer it carries says so.
 
     Recognised, without importing any of them: dropped and refused connections, time-outs and DNS failures of
-    `requests`, `httpx`, `aiohttp`, `urllib3` and the standard library, and an exception whose `.response` is a
-    transient answer. Not recognised: a TLS certificate error, an invalid URL, and every other exception. Never raises.
+    `requests`, `httpx`, `aiohttp`, `urllib3` and the standard library; an exception whose `.response` is a transient
+    answer; one that keeps nothing of its answer but a status (`aiohttp`, `urllib.error`) of 429 or 5xx, 500 excepted,
+    since KIS's verdict may have come with that; an exception group of nothing else. Not recognised: a TLS certificate
+    error, an invalid URL, and every other exception, one that was made `from` a transient failure included. Never
+    raises.
 
     Args:
         exc: the exception.
     """
     try:
-        response = getattr(exc, "response", None)
-        if response is not None:
-            return _is_transient(response)
-        return status_of_error(exc) in _NOT_OF_KIS or is_transient_failure(exc)
+        return _is_passing(exc)
     except Exception:  # a property that raises
         return False
 
 
-def _is_transient(value: object) -> bool:
+def _is_passing(exc: object) -> bool:
+    if not isinstance(exc, Exception):
+        return False
+    parts = getattr(exc, "exceptions", None) if type(exc).__name__ == "ExceptionGroup" else None
+    if parts is not None:
+        return bool(parts) and all(_is_passing(part) for part in parts)
+    meaning = _meaning_of(_response_of(exc))
+    if meaning is not None:
+        return meaning in _PASSING
+    return _is_not_of_kis(status_of(exc)) or is_transient_failure(exc)
+
+
+def _response_of(exc: Exception) -> object:
+    try:
+        return getattr(exc, "response", None)
+    except Exception:  # a property that raises; the type of the exception may still say enough
+        return None
+
+
+def _meaning_of(value: object) -> Meaning | None:
+    """What KIS says, or else what the HTTP status does; None where neither speaks of a failure."""
+    status, unread = status_of(value), False
     try:
         answer = answer_of(value)
+        unread = answer is None and not callable(getattr(value, "json", None))
     except (ValueError, RecursionError):  # a proxy's page, or half an object
         answer = None
-    if answer is not None and any(name in answer for name in ("rt_cd", "msg_cd", "error_code")):
-        return _meaning_of(answer) in (Meaning.RATE_LIMITED, Meaning.TRANSIENT)
-    status = status_of(value)
-    return status is not None and (status == 429 or 500 <= status <= 599) and not _is_unread(value)
+    except Exception as error:  # the body cannot be had
+        if is_transient_failure(error):
+            return Meaning.TRANSIENT
+        answer, unread = None, True
+    if answer is not None and any(text_of(answer.get(name)) for name in _VERDICT):
+        return _meaning_of_verdict(answer)
+    return Meaning.TRANSIENT if _is_not_of_kis(status) or (status == 500 and not unread) else None
 
 
-def _is_unread(value: object) -> bool:
-    """Whether KIS's verdict may stand in a body that nobody has read yet (`aiohttp`)."""
-    return status_of(value) not in _NOT_OF_KIS and hasattr(value, "_body") and value._body is None  # noqa: SLF001  # as in `answer`
+def _is_not_of_kis(status: int | None) -> bool:
+    """Whether KIS does not answer with this status itself, so that nothing in the body needs to be known."""
+    return status is not None and (status == 429 or 500 < status <= 599)
 
 
-def _meaning_of(answer: Mapping[str, Any]) -> Meaning | None:
+def _meaning_of_verdict(answer: Mapping[str, Any]) -> Meaning | None:
     if text_of(answer.get("rt_cd")) == "0":
         return None
-    known = CODES.get(text_of(answer.get("msg_cd") or answer.get("error_code")).upper())
+    known = CODES.get((text_of(answer.get("msg_cd")) or text_of(answer.get("error_code"))).upper())
     if known is not None:
         return known
-    text = _folded(answer.get("msg1"))
-    if _RATE.search(text):
+    text = _folded(answer.get("msg1") or answer.get("error_description"))
+    if _says_dead_token(text):
+        return Meaning.EXPIRED
+    if "초과" in text.partition("초당거래건수")[2]:
         return Meaning.RATE_LIMITED
-    return Meaning.TRANSIENT if _PASSING.search(text) else Meaning.FINAL
+    return Meaning.TRANSIENT if "재조회수행" in text or "sessionfull" in text else Meaning.FINAL
 
 
 def _says_expired(answer: Mapping[str, Any], codes: Collection[str]) -> bool:
@@ -168,11 +192,10 @@ def _says_expired(answer: Mapping[str, Any], codes: Collection[str]) -> bool:
     if code in codes:
         return True
     # A code with a meaning of its own: the message is not asked, however much it sounds like an expired token.
-    return code not in CODES and _message_says_expired(answer.get("msg1"))
+    return code not in CODES and _says_dead_token(_folded(answer.get("msg1")))
 
 
-def _message_says_expired(message: object) -> bool:
-    text = _folded(message)
+def _says_dead_token(text: str) -> bool:
     return bool(_TOKEN.search(text) and _DEAD.search(text))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -112,6 +113,41 @@ class ValkeyServer:
             return connection.recv(64)
 
 
+class Peer:
+    """A listener on loopback that hands each connection to a function, on a thread of its own, and closes it then."""
+
+    def __init__(self, answer: Callable[[socket.socket], object]) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            self._threads.append(threading.Thread(target=self._handle, args=(connection,)))
+            self._threads[-1].start()
+
+    def _handle(self, connection: socket.socket) -> None:
+        connection.settimeout(10)
+        with connection, contextlib.suppress(OSError):  # the client may go before its answer does
+            self._answer(connection)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -176,6 +212,20 @@ def events() -> Iterator[list[RefreshEvent]]:
     unsubscribe = on_event(seen.append)
     yield seen
     unsubscribe()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[Callable[[socket.socket], object]], str]]:
+    """Make listeners that treat each connection as a function does; gives back "host:port"."""
+    peers: list[Peer] = []
+
+    def new(answer: Callable[[socket.socket], object]) -> str:
+        peers.append(Peer(answer))
+        return peers[-1].address
+
+    yield new
+    for peer in peers:
+        peer.close()
 
 
 @pytest.fixture(scope="session")

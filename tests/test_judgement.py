@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import gc
 import io
 import json
+import socket
+import sys
+import urllib.error
+import urllib.request
 import warnings
 from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kis_retry import is_token_expired_error, is_token_expired_response
-from kis_retry.answer import code_of
+from kis_retry import (
+    is_rate_limited_response,
+    is_token_expired_error,
+    is_token_expired_response,
+    is_transient_error,
+    is_transient_response,
+)
+from kis_retry.answer import text_of
 
 quick = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -387,7 +400,11 @@ def test_no_value_makes_the_judgement_raise(make: Make) -> None:
         assert is_token_expired_response(value) in (True, False)
         assert is_token_expired_error(value) in (True, False)
         assert is_token_expired_error(CarryingError(value)) is is_token_expired_response(value)
-        code_of(value)
+        assert is_rate_limited_response(value) in (True, False)
+        assert is_transient_response(value) in (True, False)
+        assert is_transient_error(value) in (True, False)
+        assert is_transient_error(CarryingError(value)) is is_transient_response(value)
+        assert is_transient_response(value) or not is_rate_limited_response(value)
     assert not warned
 
 
@@ -418,15 +435,352 @@ def test_white_space_and_case_of_the_message_change_nothing(pair: tuple[str, str
     assert is_token_expired_response(refusal(code, message)) is is_token_expired_response(refusal(code, other))
 
 
-# -- the code for an event
+# -- what passes by itself: the table, row by row
+
+RATE_LIMITED = {
+    "EGW00201": "초당 거래건수를 초과하였습니다.",
+    "EGW00215": "원장에서 허용 가능한 초당 거래건수를 초과하였습니다.",
+}
+TRANSIENT = {
+    "EGW00316": "재 조회 수행 부탁드립니다",
+    "EGW00300": "",
+    "EGW00001": "",
+    "EGW00002": "",
+    "EGW00202": "",
+    "EGW00203": "",
+    "OPSQ1002": "SESSION FULL",
+    "OPSQ0003": "",
+    "OPSQ0010": "",
+    "OPSQ0011": "",
+}
+FINAL = {code: message for code, message in INCURABLE.items() if code not in RATE_LIMITED}
+PASSING_MESSAGES = [*RATE_LIMITED.values(), TRANSIENT["EGW00316"], TRANSIENT["OPSQ1002"]]
 
 
-def test_the_code_of_an_answer_is_its_msg_cd(form: Form) -> None:
-    assert code_of(form(refusal("EGW00123"))) == "EGW00123"
+def passes(value: object) -> tuple[bool, bool]:
+    """What the two predicates on answers say."""
+    return is_rate_limited_response(value), is_transient_response(value)
+
+
+@pytest.mark.parametrize(("code", "message"), RATE_LIMITED.items())
+def test_a_rate_limit_is_recognised_by_code_and_by_message(form: Form, code: str, message: str) -> None:
+    assert passes(form(refusal(code, ""))) == (True, True)
+    assert passes(form(refusal("", message))) == (True, True)
+    assert passes(form(refusal("APBK0919", message))) == (True, True)
+
+
+@pytest.mark.parametrize(("code", "message"), TRANSIENT.items())
+def test_what_passes_by_itself_is_recognised_by_code_and_where_it_has_words_by_message(
+    form: Form, code: str, message: str
+) -> None:
+    assert passes(form(refusal(code, ""))) == (False, True)
+    if message:
+        assert passes(form(refusal("", message))) == (False, True)
+
+
+@pytest.mark.parametrize(("code", "message"), [*FINAL.items(), *CURABLE.items()])
+def test_every_other_verdict_is_final_whatever_its_status(form: Form, code: str, message: str) -> None:
+    assert passes(form(refusal(code, message))) == (False, False)
+    for words in PASSING_MESSAGES:
+        assert passes(form(refusal(code, words))) == (False, False), "the code is believed before the message"
+
+
+@pytest.mark.parametrize("message", CURABLE.values())
+def test_a_message_of_a_dead_token_is_no_failure_that_passes(message: str) -> None:
+    assert passes(refusal("", message)) == (False, False)
+    assert passes(refusal("", f"{message} {RATE_LIMITED['EGW00201']}")) == (False, False)
+
+
+@pytest.mark.parametrize("code", [*RATE_LIMITED, *TRANSIENT])
+@pytest.mark.parametrize("change", [str.lower, " {} ".format, "{}\n".format])
+def test_case_and_space_around_a_code_change_nothing(code: str, change: Callable[[str], str]) -> None:
+    assert passes(refusal(change(code), "")) == (code in RATE_LIMITED, True)
+
+
+@pytest.mark.parametrize("rt_cd", ["0", 0, " 0 "])
+@pytest.mark.parametrize("code", [*RATE_LIMITED, *TRANSIENT])
+def test_an_answer_that_succeeded_is_no_failure_whatever_else_it_says(form: Form, code: str, rt_cd: object) -> None:
+    assert passes(form(refusal(code, RATE_LIMITED["EGW00201"], rt_cd=rt_cd))) == (False, False)
+
+
+@pytest.mark.parametrize("rt_cd", ["1", 1, -1, "7", "", None])
+def test_rt_cd_may_be_a_number_or_missing(rt_cd: object) -> None:
+    assert passes(refusal("EGW00201", rt_cd=rt_cd)) == (True, True)
+    assert passes({"msg_cd": "EGW00201"}) == (True, True)
+
+
+def test_no_such_data_is_an_answer() -> None:
+    assert passes(refusal("KIER2620", "조회할 자료가 없습니다", rt_cd="7")) == (False, False)
+
+
+@pytest.mark.parametrize("field", ["msg1", "error_description"])
+@pytest.mark.parametrize("message", PASSING_MESSAGES)
+def test_a_message_alone_is_a_verdict(form: Form, field: str, message: str) -> None:
+    assert passes(form({field: message})) == (message in RATE_LIMITED.values(), True)
+    assert passes(form({field: INCURABLE["EGW00301"]})) == (False, False)
+
+
+def test_the_token_endpoints_refusals_are_judged_by_their_own_field_names(form: Form) -> None:
+    said = {"error_code": "EGW00201", "error_description": RATE_LIMITED["EGW00201"]}
+    assert passes(form(said)) == (True, True)
+    for code in ("EGW00133", "EGW00103", "EGW00105"):
+        assert passes(form({"error_code": code, "error_description": INCURABLE[code]})) == (False, False)
+
+
+@quick
+@given(spaced_and_cased(), st.sampled_from(["", None, "APBK0919"]))
+def test_white_space_and_case_change_nothing_here_either(pair: tuple[str, str], code: str | None) -> None:
+    message, other = pair
+    assert passes(refusal(code, message)) == passes(refusal(code, other))
+
+
+@pytest.mark.parametrize("message", PASSING_MESSAGES)
+@pytest.mark.parametrize("change", [str.upper, lambda text: text.replace(" ", ""), " \n".join])
+def test_looser_words_are_recognised(message: str, change: Callable[[str], str]) -> None:
+    assert is_transient_response(refusal("", change(message)))
+
+
+def test_a_message_without_end_is_judged_in_a_moment() -> None:
+    assert passes(refusal("", "초당 거래건수" * 200_000)) == (False, False)
+
+
+@quick
+@given(st.dictionaries(KEYS, JSON, max_size=5))
+def test_a_dead_token_is_never_a_failure_that_passes(answer: dict[str, Any]) -> None:
+    assert not (is_token_expired_response(answer) and is_transient_response(answer))
+
+
+@quick
+@given(st.dictionaries(KEYS, JSON, max_size=5), st.sampled_from([200, 404, 429, 500, 503]))
+def test_the_form_and_where_kis_spoke_the_status_change_nothing(answer: dict[str, Any], status: int) -> None:
+    body = json.dumps(answer)
+    judged = {passes(response) for response in _page(status, body)}
+    assert len(judged) == 1
+    if text_of(answer.get("msg_cd")):
+        assert judged == {passes(answer)}
+
+
+# -- nobody's verdict
+
+PAGE = "<html>Bad Gateway</html>"
+STATUSES = {200: False, 302: False, 400: False, 403: False, 404: False, 429: True, 500: True, 502: True, 503: True}
+STATUSES |= {504: True, 520: True, 599: True, 600: False, 0: False, -1: False}
+
+
+def _page(status: int, body: str) -> list[Any]:
+    page = requests.Response()
+    page.status_code, page.raw = status, io.BytesIO(body.encode())
+    return [page, *([httpx.Response(status, text=body)] if status > 99 else [])]
 
 
 @pytest.mark.parametrize(
-    "code", [None, "", 123, "EGW 00123", "x" * 17, "EGW00123\n", "토큰", ["EGW00123"], "eyJ0eXAi.eyJzdWIi.c2ln"]
+    "body", [PAGE, "", "{", "[]", "null", "{}", '{"message": "away"}', '{"rt_cd": "", "msg_cd": null}']
 )
-def test_what_does_not_look_like_a_code_stays_out_of_events(code: object) -> None:
-    assert code_of(refusal(code)) is None
+@pytest.mark.parametrize(("status", "expected"), STATUSES.items())
+def test_a_status_counts_where_kis_has_not_spoken(*, status: int, expected: bool, body: str) -> None:
+    for response in _page(status, body):
+        assert passes(response) == (False, expected)
+
+
+def test_a_body_that_never_ends_opening_is_a_page_like_any_other() -> None:
+    for response in _page(502, "[" * 100_000):
+        assert passes(response) == (False, True)
+
+
+@pytest.mark.parametrize("answer", [{}, {"message": "away"}, None, PAGE, [], 503, True, {"status": 503}, b"{}"])
+def test_what_has_no_status_and_no_verdict_is_no_failure(answer: object) -> None:
+    assert passes(answer) == (False, False)
+
+
+class Speechless:
+    """A response whose body cannot be had as JSON, such as `http.client.HTTPResponse`."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class MustBeAwaited(AsyncAnswer):
+    status_code = 500
+
+
+class Broken(Speechless):
+    """A response that breaks off while its body is read."""
+
+    def json(self) -> Any:
+        raise requests.exceptions.ChunkedEncodingError
+
+
+class NeverRead(Speechless):
+    def json(self) -> Any:
+        raise httpx.ResponseNotRead
+
+
+@pytest.mark.parametrize("kind", [Speechless, NeverRead])
+@pytest.mark.parametrize(("status", "expected"), (STATUSES | {500: False}).items())
+def test_a_status_of_500_is_not_judged_before_its_body_is_read(*, kind: Any, status: int, expected: bool) -> None:
+    assert passes(kind(status)) == (False, expected)
+
+
+def test_a_body_that_must_be_awaited_has_not_been_read() -> None:
+    assert passes(MustBeAwaited(refusal("EGW00123"))) == (False, False)
+
+
+def test_a_body_that_breaks_off_is_a_connection_that_was_dropped() -> None:
+    assert passes(Broken(200)) == (False, True)
+
+
+def test_a_streamed_answer_of_httpx_is_judged_once_it_has_been_read() -> None:
+    body = json.dumps(refusal("EGW00201")).encode()
+    response = httpx.Response(500, content=iter([body]))
+    assert passes(response) == (False, False)
+    response.read()
+    assert passes(response) == (True, True)
+
+
+@pytest.fixture
+def answering(listen: Callable[[Callable[[socket.socket], object]], str]) -> Callable[[int, bytes], str]:
+    """The URL of a server that gives this answer to whoever asks."""
+
+    def url(status: int, body: bytes, kind: str = "application/json") -> str:
+        head = (
+            f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+
+        def answer(connection: socket.socket) -> None:
+            connection.recv(65_536)
+            connection.sendall(head.encode() + body)
+
+        return f"http://{listen(answer)}/"
+
+    return url
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "unread", "read"),
+    [
+        (200, json.dumps(refusal("EGW00201")).encode(), False, True),
+        (500, json.dumps(refusal("EGW00201")).encode(), False, True),
+        (500, json.dumps(refusal("EGW00123")).encode(), False, False),
+        (500, PAGE.encode(), False, True),
+        (500, b"", False, True),
+        (503, PAGE.encode(), True, True),
+        (200, PAGE.encode(), False, False),
+    ],
+)
+async def test_an_answer_of_aiohttp_is_judged_once_it_has_been_read(
+    *, status: int, body: bytes, unread: bool, read: bool, answering: Callable[[int, bytes], str]
+) -> None:
+    async with aiohttp.ClientSession() as session, session.get(answering(status, body)) as response:
+        assert is_transient_response(response) is unread
+        await response.read()
+        assert is_transient_response(response) is read
+        assert is_rate_limited_response(response) is (b"EGW00201" in body)
+        assert is_token_expired_response(response) is (b"EGW00123" in body)
+
+
+# -- exceptions that carry an answer, or nothing of it but a status
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [*((code, True) for code in (*RATE_LIMITED, *TRANSIENT)), *((code, False) for code in FINAL)]
+)
+@pytest.mark.parametrize("build", [_requests_response, _httpx_response])
+def test_an_http_error_passes_if_its_answer_does(
+    *, build: Callable[[Any, int], Any], code: str, expected: bool
+) -> None:
+    with pytest.raises((requests.HTTPError, httpx.HTTPStatusError)) as caught:
+        build(refusal(code, ""), 500).raise_for_status()
+    assert is_transient_error(caught.value) is expected
+
+
+@pytest.mark.parametrize(("status", "expected"), [(status, STATUSES[status]) for status in STATUSES if status >= 400])
+def test_an_http_error_of_a_page_passes_if_its_status_does(*, status: int, expected: bool) -> None:
+    for error in (
+        requests.HTTPError(response=_page(status, PAGE)[0]),
+        httpx.HTTPStatusError(
+            "", request=httpx.Request("GET", "http://x/"), response=httpx.Response(status, text=PAGE)
+        ),
+    ):
+        assert is_transient_error(error) is expected
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 502, 503])
+async def test_an_error_of_aiohttp_has_a_status_alone_which_500_does_not_settle(
+    status: int, answering: Callable[..., str]
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientResponseError) as raised:
+            await session.get(answering(status, b"{}"), raise_for_status=True)
+        async with session.get(answering(status, PAGE.encode(), "text/html")) as response:
+            with pytest.raises(aiohttp.ContentTypeError) as mistyped:
+                await response.json()
+    assert [is_transient_error(caught.value) for caught in (raised, mistyped)] == [status in (429, 502, 503)] * 2
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 502, 503])
+def test_an_error_of_urllib_has_a_status_alone_too(status: int, answering: Callable[..., str]) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(answering(status, PAGE.encode(), "text/html"), timeout=5)
+    with caught.value as error:
+        assert is_transient_error(error) is (status in (429, 502, 503))
+        assert error.read() == PAGE.encode(), "judging it has consumed nothing"
+
+
+def test_the_answer_that_an_error_carries_outweighs_its_type() -> None:
+    for code in ("EGW00301", "EGW00123", "APBK0919"):
+        assert not is_transient_error(requests.ConnectionError(response=_requests_response(refusal(code, ""), 500)))
+    assert is_transient_error(requests.ConnectionError(response=_requests_response({}, 200)))
+
+
+def test_an_error_whose_response_cannot_be_had_is_judged_by_its_type() -> None:
+    class Shy(requests.Timeout):
+        @property
+        def response(self) -> Any:
+            raise RuntimeError
+
+        @response.setter
+        def response(self, value: Any) -> None:
+            pass
+
+    assert is_transient_error(Shy())
+
+
+@pytest.mark.parametrize("value", [None, 503, "timed out", refusal("EGW00201"), Speechless(503), TimeoutError])
+def test_what_is_no_exception_is_no_error_that_passes(value: object) -> None:
+    assert not is_transient_error(value)
+
+
+GROUP: Any = getattr(builtins, "ExceptionGroup", None)
+with_groups = pytest.mark.skipif(GROUP is None, reason="exception groups came with Python 3.11")
+
+
+@with_groups
+def test_a_group_passes_if_every_exception_in_it_does() -> None:
+    away, expired = requests.ConnectionError(), requests.HTTPError(response=_requests_response(refusal(), 500))
+    assert is_transient_error(GROUP("", [away, httpx.ReadTimeout("")]))
+    assert is_transient_error(GROUP("", [GROUP("", [away]), away]))
+    assert not is_transient_error(GROUP("", [away, expired]))
+    assert not is_transient_error(GROUP("", [away, GROUP("", [ValueError()])]))
+
+
+@with_groups
+def test_a_group_within_groups_without_end_is_judged_all_the_same() -> None:
+    group = GROUP("", [requests.ConnectionError()])
+    for _ in range(sys.getrecursionlimit()):
+        group = GROUP("", [group])
+    assert is_transient_error(group) in (True, False)
+
+
+@with_groups
+async def test_a_task_group_that_met_dropped_connections_passes(listen: Callable[..., str]) -> None:
+    url = f"http://{listen(lambda connection: connection.recv(65_536))}/"
+
+    async def two_at_once() -> None:
+        group: Any = vars(asyncio)["TaskGroup"]  # mypy looks at this as on Python 3.10
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client, group() as tasks:
+            tasks.create_task(client.get(url))
+            tasks.create_task(client.get(url))
+
+    with pytest.raises(GROUP) as caught:
+        await two_at_once()
+    assert is_transient_error(caught.value)
