@@ -1,4 +1,4 @@
-"""`PrometheusHook`: events as counters, the time a refresh takes, and when the token dies."""
+"""`PrometheusHook`: events and codes as counters, what was waited for, when the token dies, the rate in force."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from .. import errors
 from ..errors import ConfigurationError
 from ..events import RefreshEvent
+from ..kis import CODES, LIMIT_CODE, ONCE_A_MINUTE
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from ..retry.limiter import RateLimiter
 
 __all__ = ["PrometheusHook"]
 
@@ -27,8 +30,24 @@ _USUAL = (
     ("rate_lowered", "", ""),
     ("rate_raised", "", ""),
 )
-_ERRORS = frozenset(("", *errors.__all__, "ConnectionError", "ConnectTimeout", "ReadTimeout", "HTTPError"))
+_USUAL_CODES = (
+    ("token_expired", "EGW00123"),
+    ("token_issue_waiting", ONCE_A_MINUTE),
+    ("call_retried", LIMIT_CODE),
+    ("call_given_up", LIMIT_CODE),
+    ("call_given_up", "EGW00123"),
+)
+_ERRORS = frozenset(
+    (
+        "",
+        *errors.__all__,
+        *("ChunkedEncodingError", "ConnectionError", "ConnectTimeout", "HTTPError", "ReadTimeout", "SSLError"),
+        *("ConnectError", "HTTPStatusError", "ReadError", "RemoteProtocolError"),
+        *("ClientConnectorError", "ClientOSError", "ClientPayloadError", "ServerDisconnectedError", "TimeoutError"),
+    )
+)
 _TIMED = frozenset(("token_refreshed", "token_adopted", "token_refresh_failed"))
+_WAITING = ("token_issue_waiting", "call_retried")
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90, 180, 600)
 
 
@@ -38,31 +57,41 @@ class PrometheusHook:
 
     - `kis_retry_events_total`, a counter by `event`, `source` and `error`. Each series that is to be expected is there
       from the start, at 0, so that `rate()` sees the first event too.
+    - `kis_retry_codes_total`, a counter by `event` and `code`: what KIS said, where an event is about an answer.
     - `kis_retry_refresh_seconds`, a histogram by `event`: seconds that a refresh, an adoption or a failure took,
       what was waited for the once-a-minute rule included.
+    - `kis_retry_wait_seconds_total`, a counter by `event`: seconds waited, or about to be, before a call was made again
+      (`call_retried`) and before a token was asked for again (`token_issue_waiting`). Waiting for a slot of the pace is
+      no event, and not in it.
     - `kis_retry_token_expires_timestamp_seconds`, a gauge: when the newest token dies, in seconds since the epoch. It
-      is there from the first refresh on, since the first token of a process makes no event.
+      is there from the first refresh on, since the first token of a process makes no event, and neither does one that
+      another process has renewed ahead of the expiry: of those that share a token, the latest value is the right one.
+    - `kis_retry_rate_calls_per_second`, a gauge: the rate in force. With `limiter` it is there from the start and holds
+      what others who share the pace have changed; without, from the first change in this process on.
 
-    Label values are few, whatever happens: no function names, no fingerprints, and an `error` that is neither of this
-    package nor of `requests` is "other". What these leave out is in the log.
+    Label values are few, whatever happens: no function names, no fingerprints; an `error` that is not one of the usual
+    of this package and the HTTP libraries, and a `code` without a known meaning for a repeat, are "other". What these
+    leave out is in the log.
 
     Args:
         registry: where the metrics are registered; without one, the default registry of `prometheus_client`.
+        limiter: the `RateLimiter` whose rate is shown. With `prometheus_client`'s multiprocess mode its changes in
+            this process are.
 
     Raises:
         ConfigurationError: prometheus_client is not installed; the message names the extra.
         ValueError: the registry has the metrics of another `PrometheusHook` already; one is enough for a program.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, *, limiter: RateLimiter | None = None) -> None:
         self._library = library = _prometheus_client()
         self._registry = library.REGISTRY if registry is None else registry
-        self._events = library.Counter(
+        self._events = self._counter(
             "kis_retry_events_total",
             "What happened to tokens, to calls that did not go well at once, and to the pace.",
             ("event", "source", "error"),
-            registry=self._registry,
         )
+        self._codes = self._counter("kis_retry_codes_total", "What KIS said, by what happened then.", ("event", "code"))
         self._seconds = library.Histogram(
             "kis_retry_refresh_seconds",
             "How long a caller waited for another token, by how it ended.",
@@ -70,31 +99,59 @@ class PrometheusHook:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._expiry: Any = None
-        self._making = threading.Lock()  # guards the making of _expiry
+        self._waited = self._counter(
+            "kis_retry_wait_seconds_total", "Seconds waited before KIS was asked again.", ("event",)
+        )
+        self._gauges: dict[str, Any] = {}
+        self._making = threading.Lock()  # guards the making of _gauges
         for labels in _USUAL:
             self._events.labels(*labels)
+        for name, code in _USUAL_CODES:
+            self._codes.labels(name, code)
+        for name in _WAITING:
+            self._waited.labels(name)
+        if limiter is not None:
+            rate = self._rate()
+            rate.set(limiter.rate)
+            rate.set_function(lambda: limiter.rate)
 
     def __call__(self, event: RefreshEvent) -> None:
         """Count one event."""
         error = event.error or ""
         self._events.labels(event.name, event.source or "", error if error in _ERRORS else "other").inc()
-        if event.name in _TIMED and event.elapsed is not None:
-            self._seconds.labels(event.name).observe(event.elapsed)
+        if event.msg_cd:
+            code = event.msg_cd.upper()
+            self._codes.labels(event.name, code if code in CODES else "other").inc()
+        if event.elapsed is not None:
+            if event.name in _TIMED:
+                self._seconds.labels(event.name).observe(event.elapsed)
+            elif event.name in _WAITING:
+                self._waited.labels(event.name).inc(max(event.elapsed, 0))
         if event.token is not None and event.expires_at is not None:
-            self._expiry_gauge().set(event.expires_at.timestamp())
+            self._expiry().set(event.expires_at.timestamp())
+        if event.rate is not None:
+            self._rate().set(event.rate)
 
-    def _expiry_gauge(self) -> Any:
-        # Made late: at its initial 0 it would say "expired in 1970" to whoever has an alert on it.
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Any:
+        return self._library.Counter(name, text, labels, registry=self._registry)
+
+    def _expiry(self) -> Any:
+        return self._gauge(
+            "kis_retry_token_expires_timestamp_seconds",
+            "When the newest token of this process dies, in seconds since the epoch.",
+        )
+
+    def _rate(self) -> Any:
+        return self._gauge("kis_retry_rate_calls_per_second", "Calls a second that the pace allows; 0: no pace.")
+
+    def _gauge(self, name: str, text: str) -> Any:
+        # Made late: at an initial 0 they would say "expired in 1970" and "no pace" to whoever has an alert on them.
         with self._making:
-            if self._expiry is None:
-                self._expiry = self._library.Gauge(
-                    "kis_retry_token_expires_timestamp_seconds",
-                    "When the newest token of this process dies, in seconds since the epoch.",
-                    registry=self._registry,
-                    multiprocess_mode="mostrecent",
+            if name not in self._gauges:
+                self._gauges[name] = self._library.Gauge(
+                    name, text, registry=self._registry, multiprocess_mode="mostrecent"
                 )
-            return self._expiry
+            return self._gauges[name]
 
 
 def _prometheus_client() -> Any:

@@ -12,13 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 import pytest
+import requests
 import structlog
 from structlog.testing import CapturingLogger, capture_logs
 
 import kis_retry.instrumentation
-from kis_retry import ConfigurationError, KisClient, RefreshEvent, on_event
+from kis_retry import (
+    ConfigurationError,
+    Credentials,
+    KisClient,
+    MemoryTokenStore,
+    RateLimiter,
+    RefreshEvent,
+    TokenManager,
+    on_event,
+    retry_on_transient_error,
+)
 from kis_retry.events import EVENT_NAMES, EventName, emit, level_of
 from kis_retry.instrumentation import PrometheusHook, StructlogHook
+from kis_retry.kis import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +51,7 @@ FULL = RefreshEvent(
     error="TokenIssueError",
     rate=18.0,
 )
+KNOWN_CODES = sum(f"EGW{number:05d}" in CODES for number in range(200))
 STORY = ["token_expired", "token_refreshed", "call_recovered"]
 
 every_name = pytest.mark.parametrize("name", EVENT_NAMES)
@@ -92,6 +105,7 @@ def test_importing_the_hooks_loads_no_library() -> None:
     script = """
 import sys
 from kis_retry.instrumentation import PrometheusHook, StructlogHook
+from kis_retry.kis import CODES
 print(sorted({"structlog", "prometheus_client"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -139,6 +153,24 @@ def test_structlog_gets_no_field_that_has_nothing_to_say() -> None:
     with capture_logs() as captured:
         StructlogHook()(RefreshEvent(name="token_expired", attempt=1))
     assert captured == [{"event": "kis_retry.token_expired", "log_level": "info", "attempt": 1}]
+
+
+def test_structlog_tells_a_repeat_and_a_change_of_the_pace() -> None:
+    hook = StructlogHook()
+    with capture_logs() as captured:
+        hook(RefreshEvent(name="call_retried", callable="Batch.fetch", attempt=2, msg_cd="EGW00201", elapsed=0.25))
+        hook(RefreshEvent(name="rate_lowered", rate=3.0))
+    assert captured == [
+        {
+            "event": "kis_retry.call_retried",
+            "log_level": "info",
+            "callable": "Batch.fetch",
+            "attempt": 2,
+            "msg_cd": "EGW00201",
+            "elapsed": 0.25,
+        },
+        {"event": "kis_retry.rate_lowered", "log_level": "warning", "rate": 3.0},
+    ]
 
 
 def test_structlog_may_be_set_up_after_the_hook_is_made() -> None:
@@ -216,9 +248,10 @@ def test_prometheus_has_few_series_whatever_happens(registry: prometheus_client.
             )
         )
     assert said_of(registry, "kis_retry_events_total", event="token_refresh_failed", source="", error="other") == 200
-    assert sum(len(metric.samples) for metric in registry.collect()) < 50
+    assert said_of(registry, "kis_retry_codes_total", event="token_refresh_failed", code="other") == 200 - KNOWN_CODES
+    assert sum(len(metric.samples) for metric in registry.collect()) < 90 + 2 * KNOWN_CODES
     labels = {name for metric in registry.collect() for sample in metric.samples for name in sample.labels}
-    assert labels == {"event", "source", "error", "le"}
+    assert labels == {"event", "source", "error", "code", "le"}
 
 
 @pytest.mark.parametrize("name", ["token_refreshed", "token_adopted", "token_refresh_failed"])
@@ -237,6 +270,57 @@ def test_prometheus_times_what_a_caller_waits_for(
 def test_prometheus_times_nothing_else(registry: prometheus_client.CollectorRegistry, name: EventName) -> None:
     PrometheusHook(registry)(RefreshEvent(name=name, elapsed=1.0))
     assert said_of(registry, "kis_retry_refresh_seconds_count", event=name) is None
+
+
+def test_prometheus_counts_what_kis_said_where_an_event_is_about_an_answer(
+    registry: prometheus_client.CollectorRegistry,
+) -> None:
+    hook = PrometheusHook(registry)
+    said = "kis_retry_codes_total"
+    assert said_of(registry, said, event="call_retried", code="EGW00201") == 0, "there from the start"
+    for code in ("EGW00201", "egw00201", "OPSQ1002", "APBK0919", None):
+        hook(RefreshEvent(name="call_retried", msg_cd=code, error=None if code else "ReadTimeout"))
+    found = {
+        code: said_of(registry, said, event="call_retried", code=code) for code in ("EGW00201", "OPSQ1002", "other")
+    }
+    assert found == {"EGW00201": 2, "OPSQ1002": 1, "other": 1}
+    assert said_of(registry, "kis_retry_events_total", event="call_retried", source="", error="ReadTimeout") == 1
+
+
+def test_prometheus_adds_up_what_was_waited_before_kis_was_asked_again(
+    registry: prometheus_client.CollectorRegistry,
+) -> None:
+    hook = PrometheusHook(registry)
+    said = "kis_retry_wait_seconds_total"
+    assert [said_of(registry, said, event=name) for name in ("call_retried", "token_issue_waiting")] == [0, 0]
+    hook(RefreshEvent(name="call_retried", elapsed=0.25))
+    hook(RefreshEvent(name="call_retried", elapsed=1))
+    hook(RefreshEvent(name="call_retried", elapsed=-0.001))
+    hook(RefreshEvent(name="token_issue_waiting", elapsed=60.0))
+    hook(RefreshEvent(name="call_recovered", elapsed=70.0))
+    assert [said_of(registry, said, event=name) for name in ("call_retried", "token_issue_waiting")] == [1.25, 60]
+    assert said_of(registry, said, event="call_recovered") is None
+
+
+def test_prometheus_says_no_rate_before_it_knows_one(registry: prometheus_client.CollectorRegistry) -> None:
+    hook = PrometheusHook(registry)
+    said = "kis_retry_rate_calls_per_second"
+    assert said_of(registry, said) is None
+    hook(RefreshEvent(name="rate_lowered", rate=3.5))
+    assert said_of(registry, said) == 3.5
+    hook(RefreshEvent(name="rate_raised", rate=5))
+    assert said_of(registry, said) == 5
+
+
+def test_the_rate_of_a_limiter_is_there_from_the_start_and_always_the_one_in_force(
+    registry: prometheus_client.CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = RateLimiter(Credentials("key", "secret"), rate=12, store=MemoryTokenStore())
+    PrometheusHook(registry, limiter=limiter)
+    said = "kis_retry_rate_calls_per_second"
+    assert said_of(registry, said) == 12
+    monkeypatch.setattr(RateLimiter, "rate", 4.5)  # as another process has lowered it: no event here
+    assert said_of(registry, said) == 4.5
 
 
 def test_prometheus_says_no_expiry_before_it_knows_one(registry: prometheus_client.CollectorRegistry) -> None:
@@ -300,6 +384,27 @@ def test_prometheus_counts_the_story_of_an_expiry(
         assert said_of(registry, "kis_retry_events_total", event=name, source=source, error="") == 1
     assert said_of(registry, "kis_retry_refresh_seconds_count", event="token_refreshed") == 1
     assert said_of(registry, "kis_retry_token_expires_timestamp_seconds") == client.tokens.token().expires
+
+
+def test_prometheus_counts_a_call_that_was_turned_away_and_came_through(
+    gateway: KisGateway, registry: prometheus_client.CollectorRegistry
+) -> None:
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore())
+
+    @retry_on_transient_error(idempotent=True)
+    def fetch() -> Any:
+        headers = tokens.headers("FHKST01010100")
+        return requests.get(
+            f"{gateway.url}/uapi/domestic-stock/v1/quotations/inquire-price", headers=headers, timeout=5
+        )
+
+    end = on_event(PrometheusHook(registry))
+    gateway.refuse_calls("EGW00201", 2)
+    answer = fetch().json()
+    end()
+    assert answer["rt_cd"] == "0"
+    assert said_of(registry, "kis_retry_codes_total", event="call_retried", code="EGW00201") == 2
+    assert said_of(registry, "kis_retry_events_total", event="call_recovered", source="", error="") == 1
 
 
 # -- secrets
