@@ -70,7 +70,7 @@ def _swallowing(trader: Trader) -> Any:
 
 
 def _in_a_thread_that_carries_the_context(trader: Trader) -> Any:
-    asyncio.run(asyncio.to_thread(trader.order))  # type: ignore[arg-type]  # to_thread is a coroutine function
+    asyncio.run(asyncio.to_thread(trader.order))
     return trader.ask().json()
 
 
