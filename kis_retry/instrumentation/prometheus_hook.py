@@ -71,7 +71,7 @@ class PrometheusHook:
 
     Label values are few, whatever happens: no function names, no fingerprints; an `error` that is not one of the usual
     of this package and the HTTP libraries, and a `code` without a known meaning for a repeat, are "other". What these
-    leave out is in the log.
+    leave out is in the log. An example of a dashboard and of alerts is in `docs/grafana`.
 
     Args:
         registry: where the metrics are registered; without one, the default registry of `prometheus_client`.
