@@ -158,7 +158,7 @@ def test_tasks_and_threads_wait_in_one_queue(store: TokenStore) -> None:
 
 def test_who_cannot_be_served_in_time_is_told_so_and_takes_nothing(store: TokenStore) -> None:
     limiter = RateLimiter(KEY, rate=2, store=store)
-    assert limiter.acquire(0)
+    assert limiter.acquire(2)
     began = time.monotonic()
     assert not limiter.acquire(0)
     assert not limiter.acquire(0.1)

@@ -572,8 +572,9 @@ async def test_a_source_that_fails_with_a_token_in_hand_leaves_the_call_to_kis()
 def test_ctrl_c_ends_a_program_on_a_loop_whose_token_does_not_come(gateway: KisGateway) -> None:
     """Before: 24 seconds."""
     program = """
-        import asyncio, sys
+        import asyncio, signal, sys
         from kis_retry import Credentials, MemoryTokenStore, TokenManager
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background begins with it ignored
         key, secret, url = sys.argv[1:]
         manager = TokenManager(Credentials(key, secret, base_url=url), store=MemoryTokenStore())
         asyncio.run(manager.token_async())
