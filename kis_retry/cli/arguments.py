@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     """What `main` parses with; each command's `run` is called with what was parsed."""
     made = argparse.ArgumentParser(
         prog="kis-retry",
-        description="A batch against the KIS Open API that outlives its access token does not notice.",
+        description="Refresh an expired KIS access token once for everybody, and call again.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

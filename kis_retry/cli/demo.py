@@ -14,6 +14,7 @@ from ..client.client import KisClient
 from ..credentials import Credentials
 from ..events import RefreshEvent, on_event
 from ..policy import RetryPolicy
+from ..retry.limiter import RateLimiter
 from ..stores.memory import MemoryTokenStore
 from ..tokens.manager import TokenManager
 from .batch import IN_A_ROW, Batch, Symbol, Tracker, dies_at, symbols
@@ -57,7 +58,9 @@ def demo(*, total: int | None, threads: int, protected: bool, as_json: bool) -> 
 
 def _client(credentials: Credentials, protected: bool) -> KisClient:
     policy = RetryPolicy(enabled=protected)  # not the environment's: the demo is the same everywhere
-    return KisClient(credentials, tokens=TokenManager(credentials, store=MemoryTokenStore(), policy=policy))
+    store = MemoryTokenStore()
+    limiter = RateLimiter(credentials, rate=0, store=store)  # at KIS's 18 calls a second it would take 16 minutes
+    return KisClient(credentials, tokens=TokenManager(credentials, store=store, policy=policy), limiter=limiter)
 
 
 def _run(
