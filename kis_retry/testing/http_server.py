@@ -25,6 +25,7 @@ __all__ = ["HttpServer"]
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 1024 * 1024
+_ACCEPT_WAIT = 1.0  # seconds; without a bound a connection that is gone before it is accepted keeps `close` waiting
 
 
 class HttpServer:
@@ -69,6 +70,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._lock = threading.Lock()  # guards _connections
         super().__init__(address, _Connection)
+        self.socket.settimeout(_ACCEPT_WAIT)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """As the mix-in does it, but remembering what is open."""

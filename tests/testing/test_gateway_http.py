@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +18,7 @@ import requests
 from freezegun import freeze_time
 
 from kis_retry.credentials import PAPER_URL, REAL_URL
-from kis_retry.testing import KisGateway
+from kis_retry.testing import KisGateway, http_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,8 +305,10 @@ def test_a_hanging_request_is_answered_when_its_seconds_are_over(gateway: KisGat
 def test_a_hanging_request_whose_caller_has_gone_never_reaches_kis(gateway: KisGateway) -> None:
     token = issued(gateway)
     gateway.hang("calls", 1, seconds=30)
-    with requests.Session() as session, pytest.raises(requests.ReadTimeout):
-        call(session, gateway.url, token, timeout=0.05)
+    line = Line(gateway)
+    line.send(get(token))
+    wait_for_calls(gateway, 1)
+    line.close()
     gateway.heal()
     wait_for_threads("kis-gateway-connection")
     assert (gateway.counts.calls, gateway.counts.answered) == (1, 0)
@@ -413,6 +415,34 @@ def test_gateways_run_side_by_side_and_know_nothing_of_each_other(
         assert other.url != gateway.url
         assert call(session, other.url, issued(gateway)).json()["msg_cd"] == "EGW00121"
         assert ask_token(gateway.credentials, other.url).json()["error_code"] == "EGW00103"
+
+
+def test_a_connection_that_is_gone_before_it_is_accepted_does_not_keep_close_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "_ACCEPT_WAIT", 0.05)
+    gateway = KisGateway()
+    with gateway:
+        accepting = threading.Event()
+        server = gateway._server._server  # type: ignore[union-attr]  # it is open
+        accept = server.get_request
+
+        def accept_too_late() -> Any:
+            server.socket.accept()[0].close()
+            accepting.set()
+            return accept()
+
+        monkeypatch.setattr(server, "get_request", accept_too_late)
+        address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        with socket.create_connection(address, 5):
+            assert accepting.wait(5)
+        closing_it = threading.Thread(target=gateway.close, daemon=True)
+        closing_it.start()
+        closing_it.join(10)
+        closed = not closing_it.is_alive()
+        with suppress(OSError):  # or a server that waits for it would wait for ever
+            socket.create_connection(address, 5).close()
+        assert closed
 
 
 def test_wait_ends_when_the_gateway_is_closed(gateway: KisGateway) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
-import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,38 +17,15 @@ from kis_retry.tokens.issuer import TokenIssuer
 from kis_retry.tokens.unreachable import cause_of, host_of, is_final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from kis_retry.testing import KisGateway
 
 
 @pytest.fixture
-def server() -> Iterator[Callable[[Callable[[socket.socket], object]], str]]:
+def server(listen: Callable[[Callable[[socket.socket], object]], str]) -> Callable[..., str]:
     """Serve connections in a way of the test's; the base URL."""
-    listening: list[socket.socket] = []
-
-    def serve(handle: Callable[[socket.socket], object]) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listening.append(listener)
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=one, args=[connection], daemon=True).start()
-
-        def one(connection: socket.socket) -> None:
-            with closing(connection), suppress(OSError):
-                handle(connection)
-
-        threading.Thread(target=accept, daemon=True).start()
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    for listener in listening:
-        listener.close()
+    return lambda handle: f"http://{listen(handle)}"
 
 
 def failure(base_url: str, timeout: float = 5, **options: Any) -> TokenIssueError:
