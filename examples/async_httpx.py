@@ -32,7 +32,7 @@ async def run(gateway: KisGateway) -> int:
         params = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
         return (await client.get(PATH, params=params, headers=headers)).json()
 
-    headers = await asyncio.to_thread(tokens.headers, "FHKST01010100")
+    headers = await tokens.headers_async("FHKST01010100")
     gateway.expire_at(TASKS // 2)
     async with httpx.AsyncClient(base_url=gateway.url, limits=httpx.Limits(max_connections=20)) as client:
         answers = await asyncio.gather(*(fetch(client, f"{number:06d}", headers) for number in range(TASKS)))

@@ -5,8 +5,10 @@ A function in the manner of KIS's official samples, made to outlive its access t
     python official_sample.py
 
 The samples keep their token in base headers of the module. On anything but HTTP 200 they print the error and hand back
-an empty table, so the caller never sees why: `bind=` says where the token lives, `watch_transport=True` hears what the
-function swallows. It runs against a gateway of its own, whose token dies on the way.
+an empty table, so the caller never sees why. The decorator sees it all the same: it looks at what `requests` sends and
+receives inside the function. `bind=` puts the new token into the base headers, for whoever else uses them.
+
+It runs against a gateway of its own, whose token expires on the way.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def main() -> int:
         gateway.expire_at(5, 21)
         run("as it is", inquire_price)
         keep(tokens.refresh(base_headers["authorization"]))
-        run("protected", refresh_on_expired_token(inquire_price, tokens=tokens, bind=keep, watch_transport=True))
+        run("protected", refresh_on_expired_token(inquire_price, tokens=tokens, bind=keep))
     return 0
 
 

@@ -9,45 +9,43 @@ Without credentials it runs on a KIS of its own (`KisGateway`), so that it can b
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from kis_retry import ConfigurationError, KisClient, MemoryTokenStore, TokenManager, on_event
+from kis_retry import ConfigurationError, KisClient, MemoryTokenStore, RateLimiter, TokenManager, on_event
 from kis_retry.testing import KisGateway
 
 SYMBOLS = ["005930", "000660", "035420", "005380", "051910", "006400", "035720", "105560"] * 50
-PAUSE = 0.2  # seconds a thread rests after each call: KIS takes 20 calls a second, and other programs want some
 
 
 @contextmanager
-def connect() -> Iterator[tuple[KisClient, float]]:
-    """A client, and how long a thread rests between its calls."""
+def connect() -> Iterator[KisClient]:
+    """A client of KIS, 18 calls a second, or of a KIS of its own, as fast as it goes."""
     try:
         client = KisClient.from_env()
     except ConfigurationError as error:
         print(f"Running on a KIS of its own, since {error}")
         with KisGateway() as gateway:
             gateway.expire_at(150, 300)
-            credentials = gateway.credentials
-            yield KisClient(credentials, tokens=TokenManager(credentials, store=MemoryTokenStore())), 0.0
+            credentials, store = gateway.credentials, MemoryTokenStore()
+            limiter = RateLimiter(credentials, rate=0, store=store)
+            yield KisClient(tokens=TokenManager(credentials, store=store), limiter=limiter)
     else:
-        yield client, PAUSE
+        yield client
 
 
 def main() -> int:
     on_event(lambda event: print(f"  {event.name} {event.token or ''}\n", end=""))  # one write: threads print at once
     failures: Counter[str] = Counter()
 
-    with connect() as (client, pause), ThreadPoolExecutor(max_workers=2) as pool:
+    with connect() as client, ThreadPoolExecutor(max_workers=2) as pool:
 
         def fetch(symbol: str) -> None:
-            answer = client.fetch_domestic_price(symbol)  # nothing about tokens here
+            answer = client.fetch_domestic_price(symbol)  # nothing about tokens or the pace here
             if answer["rt_cd"] != "0":
                 failures[answer["msg1"]] += 1
-            time.sleep(pause)
 
         list(pool.map(fetch, SYMBOLS))
 
