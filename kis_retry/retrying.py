@@ -2,7 +2,7 @@
 The one module that knows tenacity: three `Retrying` objects, each built for one use and never shared.
 
 Never shared, because since tenacity 9.2 the wrapper made by `@tenacity.retry` keeps one statistics dict for all
-threads: a retry in a thread pool can die of `KeyError('idle_for')` while another thread clears it.
+threads: a retry in a thread pool can raise `KeyError('idle_for')` while another thread clears it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class AccessToken:
 
     @property
     def bearer(self) -> str:
-        """What the `authorization` header takes: "Bearer …"."""
+        """What the `authorization` header takes, which is the value with "Bearer " before it."""
         return self._bearer  # type: ignore[attr-defined, no-any-return]  # set in __post_init__, past the frozen door
 
     @property
@@ -67,7 +67,7 @@ class AccessToken:
 
     @property
     def fingerprint(self) -> str:
-        """Eight hex digits of a SHA-256: the only form of a token that may be logged."""
+        """Eight hex digits of a SHA-256, the only form of a token that may be logged."""
         return fingerprint(self.value)
 
     def __repr__(self) -> str:

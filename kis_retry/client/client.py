@@ -70,7 +70,11 @@ def _as_pages(method: _Method) -> _Method:
 
 class KisClient:
     """
-    A client for long batches: a token that dies on the way is renewed once for everybody, and the call repeated once.
+    A client for long batches: each of its requests is paced, and repeated by itself where that helps.
+
+    A token that expires on the way is renewed once for everybody, and the refused request repeated once. A request that
+    KIS or the network turned away for a moment is repeated until `RetryPolicy.transient_deadline`, an order after
+    EGW00201 alone. And all of them wait for a slot of the one pace of their app key (`RateLimiter`).
 
     Safe to share between threads, to use after `os.fork` and to pickle to spawned workers.
 
@@ -140,7 +144,7 @@ class KisClient:
 
     @property
     def access_token(self) -> str:
-        """The current token as the `authorization` header takes it: "Bearer …"."""
+        """The current token as the `authorization` header takes it, with "Bearer " before it."""
         return self.tokens.token().bearer
 
     def issue_access_token(self, force: bool = False) -> str:

@@ -63,7 +63,7 @@ class RateLimiter:
     @property
     def rate(self) -> float:
         """
-        Calls a second that are in force; 0: no pace.
+        Calls a second that are in force, 0 where there is no pace.
 
         Less than was set after several seconds in which KIS let less through.
         """

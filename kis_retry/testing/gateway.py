@@ -143,7 +143,7 @@ class KisGateway(StateMachine, Arrangement):
 
     @property
     def counts(self) -> Counts:
-        """What has been received and answered so far: a snapshot."""
+        """What has been received and answered so far, as a snapshot."""
         with self._lock:
             return Counts(**self._counts)
 
@@ -162,7 +162,7 @@ class KisGateway(StateMachine, Arrangement):
     @property
     def faults_met(self) -> dict[str, int]:
         """
-        How many requests met which fault so far: a snapshot, without those that none has met.
+        How many requests met which fault so far, as a snapshot and without those that none has met.
 
         By KIS's code ("EGW00201") for what `refuse_calls` and `refuse_tokens` ask for, and "over_limit", "dropped",
         "hung", "garbled", "HTTP 503" (by its status) and "outage". Refusals that are no fault, as of a token that has
@@ -173,13 +173,13 @@ class KisGateway(StateMachine, Arrangement):
 
     @property
     def received(self) -> list[ReceivedRequest]:
-        """The requests received so far, of every kind, in order: the last 100,000. What they carried is not kept."""
+        """The last 100,000 requests of every kind, in order. What they carried is not kept."""
         with self._lock:
             return [ReceivedRequest(*each) for each in self._received]
 
     @property
     def arrivals(self) -> list[float]:
-        """When each API call came in, in seconds of the gateway's clock: what a test of a pace looks at."""
+        """When each API call came in, in seconds of the gateway's clock, for tests of a pace."""
         return [request.at for request in self.received if not request.path.startswith("/oauth2/")]
 
     def reset_counts(self) -> None:

@@ -46,7 +46,7 @@ def protect(
 
     With `tokens`, the target's own `issue_access_token` is shared there too: inside a protected call it gives a token
     in place of the one that the call started with, so a library that refreshes by itself joins the one refresh instead
-    of starting a herd.
+    of every thread requesting a token.
 
     Args:
         target: a class (all its objects, present and future), an object (it alone) or a module.

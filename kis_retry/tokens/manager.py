@@ -87,7 +87,7 @@ class TokenManager(NonBlockingSource):
 
     @property
     def authorization(self) -> str:
-        """The value of the `authorization` header: "Bearer …" of `token()`."""
+        """The value of the `authorization` header, which is `token()` with "Bearer " before it."""
         return self.token().bearer
 
     def headers(self, tr_id: str, **extra: str) -> dict[str, str]:

@@ -27,7 +27,10 @@ from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome
 
-COPIED = (".ci", "README.md", "README.ko.md", "docs", "examples", "kis_retry", "pyproject.toml", "tests")
+COPIED = (
+    *(".ci", ".github", "CHANGELOG.md", "README.md", "README.ko.md"),
+    *("docs", "examples", "kis_retry", "pyproject.toml", "tests"),
+)
 LEFT_OUT = ("tests/real", "tests/benchmarks", "tests/mutants", "tests/typing", "tests/test_installed.py")
 PATIENCE = 3
 """How many times as long as on the sound package the tests may take before a defect counts as one that hangs."""

@@ -53,7 +53,8 @@ def main(project: Path, folder: Path) -> None:
     assert re.findall(r"\]\((?![a-z]+:|#)[^)]*\)", described) == [], "a link that leads nowhere on a package index"
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"README.ko.md", "CHANGELOG.md", "LICENSE", "tox.ini", "docs/reference.md", "tests/conftest.py"} <= names
+    assert {"README.ko.md", "CHANGELOG.md", "LICENSE", "tox.ini", "tests/conftest.py"} <= names
+    assert {"docs/conf.py", "docs/architecture.md", "docs/en/index.md", "docs/ko/index.md"} <= names
     assert {".ci/run", ".github/CONTRIBUTING.md", ".github/SECURITY.md"} <= names
     python = install(wheel, folder / "plain")
     brought = {package["name"] for package in json.loads(output(python, "-m", "pip", "list", "--format", "json"))}
