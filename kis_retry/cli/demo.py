@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
 
 from ..client.client import KisClient
 from ..credentials import Credentials
@@ -17,14 +16,20 @@ from ..policy import RetryPolicy
 from ..retry.limiter import RateLimiter
 from ..stores.memory import MemoryTokenStore
 from ..tokens.manager import TokenManager
-from .batch import IN_A_ROW, Batch, Symbol, Tracker, dies_at, symbols
+from .batch import Batch, symbols
+from .causes import Heard
 from .gateway import GatewayProcess
+from .night import PACE, SEED, Night
 from .output import Progress, new_progress, say_json, say_table
+from .report import CAUSE_COLUMNS, Report, description, kind_of
 
 __all__ = ["demo"]
 
 _TICK = 0.1  # seconds between two looks at the batch
-_PATIENCE = 2.0  # seconds that a call under way has to end when the demo is interrupted
+_PATIENCE = 2.0  # seconds that calls under way have to end when the demo is interrupted
+
+_News = queue.SimpleQueue[Heard | str]
+"""What happens in the batch's threads, for the one thread that draws: events, and lines."""
 
 
 def demo(*, total: int | None, threads: int, protected: bool, as_json: bool) -> int:
@@ -34,61 +39,84 @@ def demo(*, total: int | None, threads: int, protected: bool, as_json: bool) -> 
     Args:
         total: how many symbols; None for the 16,780 of the requirement.
         threads: how many ask at a time.
-        protected: False switches the decorator off, with `RetryPolicy(enabled=False)`.
-        as_json: one JSON object on stdout instead of progress, events and table.
+        protected: False switches the decorators off, with `RetryPolicy(enabled=False)`. The pace stands.
+        as_json: one JSON object on stdout instead of progress, events and tables.
 
     Returns:
         0 where every symbol was answered, else 1.
     """
     batch = symbols(total)
-    with GatewayProcess(expire_at=dies_at(batch)) as gateway, _without_proxy(), _listening() as events:
+    overseas = sum(symbol.country == "US" for symbol in batch)
+    night = Night(overseas, len(batch) - overseas)
+    with GatewayProcess(seed=SEED) as gateway, _without_proxy(), _listening() as news:
         with new_progress(len(batch), silent=as_json) as progress, _client(gateway.credentials, protected) as client:
-            progress.tell(_announcement(batch, threads, protected))
+            mode = "protected" if protected else "unprotected"
+            progress.tell(f"{night.size}, {threads} at a time, {mode}")
+            for line in night.announcement():
+                progress.tell(line)
+            client.tokens.token()  # so that there is one to die, at whichever symbol
+            night.begin(gateway)
+            running = Batch(
+                client,
+                batch,
+                threads=threads,
+                pace=None if protected else client.limiter,
+                before=night.happenings(gateway, news.put),
+            )
             began = time.monotonic()
-            tracker, heard = _run(Batch(client, batch, threads=threads), events, progress)
+            heard = _run(running, news, progress)
         seconds = time.monotonic() - began
-        report = _report(batch, tracker, gateway.counts())
-    report = {"protected": protected, "threads": threads, **report, "seconds": round(seconds, 2)}
+        report = Report(night, running.tracker, heard, gateway.counts(), gateway.tell("faults_met"))
     if as_json:
-        say_json({**report, "events": [_plain(event) for event in heard]})
+        say_json(report.document(protected=protected, threads=threads, seconds=seconds))
     else:
-        say_table(_rows(report))
-    return 0 if report["answered"] == len(batch) else 1
+        say_table(report.causes(), CAUSE_COLUMNS)
+        say_table(report.outcome(seconds))
+    return 0 if running.tracker.answered == len(batch) else 1
 
 
 def _client(credentials: Credentials, protected: bool) -> KisClient:
     policy = RetryPolicy(enabled=protected)  # not the environment's: the demo is the same everywhere
     store = MemoryTokenStore()
-    limiter = RateLimiter(credentials, rate=0, store=store)  # at KIS's 18 calls a second it would take 16 minutes
+    limiter = RateLimiter(credentials, rate=PACE, store=store)
     return KisClient(credentials, tokens=TokenManager(credentials, store=store, policy=policy), limiter=limiter)
 
 
-def _run(
-    running: Batch, events: queue.SimpleQueue[RefreshEvent], progress: Progress
-) -> tuple[Tracker, list[RefreshEvent]]:
-    """Show what happens until the batch is over."""
-    heard: list[RefreshEvent] = []
+def _run(running: Batch, news: _News, progress: Progress) -> list[Heard]:
+    """Show what happens until the batch is over, of events of a kind the first; give back all of them."""
+    heard: list[Heard] = []
+    shown: set[tuple[str, str] | None] = set()
     running.start()
     try:
         over = False
         while not over:
             over = running.wait(_TICK)
-            while not events.empty():
-                heard.append(events.get())
-                progress.tell(_description(heard[-1]))
+            while not news.empty():
+                piece = news.get()
+                if isinstance(piece, str):
+                    progress.tell(piece)
+                    continue
+                heard.append(piece)
+                kind = kind_of(piece.event)
+                if kind is None or kind not in shown:
+                    progress.tell(description(piece.event))
+                shown.add(kind)
             progress.advance(running.tracker.processed)
     finally:
         running.stop(_PATIENCE)
-    return running.tracker, heard
+    return heard
 
 
 @contextmanager
-def _listening() -> Iterator[queue.SimpleQueue[RefreshEvent]]:
-    """Events as they happen in the batch's threads, for the one thread that draws."""
-    events: queue.SimpleQueue[RefreshEvent] = queue.SimpleQueue()
-    unsubscribe = on_event(events.put)
+def _listening() -> Iterator[_News]:
+    news: _News = queue.SimpleQueue()
+
+    def hear(event: RefreshEvent) -> None:
+        news.put(Heard(time.monotonic(), threading.get_ident(), event))
+
+    unsubscribe = on_event(hear)
     try:
-        yield events
+        yield news
     finally:
         unsubscribe()
 
@@ -104,74 +132,3 @@ def _without_proxy() -> Iterator[None]:
         del os.environ["no_proxy"]
         if before is not None:
             os.environ["no_proxy"] = before
-
-
-def _announcement(batch: list[Symbol], threads: int, protected: bool) -> str:
-    domestic = sum(symbol.country == "KR" for symbol in batch)
-    return (
-        f"{len(batch):,} symbols, {domestic:,} domestic and {len(batch) - domestic:,} US, {threads} at a time, "
-        f"{'protected' if protected else 'unprotected'}; the token dies at US symbol {dies_at(batch) - domestic:,}"
-    )
-
-
-def _description(event: RefreshEvent) -> str:
-    parts = [
-        event.callable,
-        event.msg_cd,
-        f"token {event.token}" if event.token else None,
-        f"in place of {event.previous_token}" if event.previous_token else None,
-        event.source,
-        f"{event.elapsed:.3f} s" if event.elapsed is not None else None,
-        event.error,
-    ]
-    return f"{event.name}: {', '.join(part for part in parts if part)}"
-
-
-def _plain(event: RefreshEvent) -> dict[str, Any]:
-    """An event's fields that say something, for JSON."""
-    fields = {name: value for name, value in asdict(event).items() if value is not None}
-    return {**fields, "expires_at": event.expires_at.isoformat()} if event.expires_at else fields
-
-
-def _report(batch: list[Symbol], tracker: Tracker, counts: dict[str, int]) -> dict[str, Any]:
-    """What became of the symbols, and what the gateway has counted."""
-    domestic = sum(symbol.country == "KR" for symbol in batch)
-    return {
-        "symbols": len(batch),
-        "domestic": domestic,
-        "us": len(batch) - domestic,
-        "processed": tracker.processed,
-        "answered": tracker.answered,
-        "failed": tracker.failed,
-        "failure": tracker.last_failure,
-        "aborted": tracker.aborted,
-        "calls": counts["calls"],
-        "refused": counts["refused"],
-        "token_requests": counts["token_requests"],
-        "tokens_issued": counts["tokens_issued"],
-        "result": _result(len(batch), tracker),
-    }
-
-
-def _result(total: int, tracker: Tracker) -> str:
-    done = f"{tracker.answered:,} of {total:,} symbols"
-    if tracker.answered == total:
-        return f"complete, {done}"
-    if tracker.aborted:
-        return f"aborted after {IN_A_ROW} identical failures in a row, {done}: {tracker.last_failure}"
-    return f"incomplete, {done}: {tracker.last_failure}"
-
-
-def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    names = {
-        "symbols": "symbols",
-        "processed": "processed",
-        "answered": "answered",
-        "refused": "refused, token expired",
-        "token_requests": "token requests",
-        "tokens_issued": "tokens issued",
-        "seconds": "seconds",
-        "result": "result",
-    }
-    values = {name: report[name] for name in names}
-    return [(names[name], f"{value:,}" if isinstance(value, int | float) else value) for name, value in values.items()]

@@ -196,18 +196,22 @@ class GatewayProcess:
     Args:
         expire_at: the API call that finds its token just expired; None for none.
         faults: what to ask of it before it opens, as `--fault` takes it.
+        seed: as `--seed` takes it; None for another course each time.
 
     Raises:
         KisRetryError: it did not start.
     """
 
-    def __init__(self, *, expire_at: int | None = None, faults: Sequence[str] = ()) -> None:
+    def __init__(self, *, expire_at: int | None = None, faults: Sequence[str] = (), seed: int | None = None) -> None:
         self._arguments = ["--control", "--quiet"]
         if expire_at is not None:
             self._arguments += ["--expire-at", str(expire_at)]
+        if seed is not None:
+            self._arguments += ["--seed", str(seed)]
         for fault in faults:
             self._arguments += ["--fault", fault]
         self._process: subprocess.Popen[str] | None = None
+        self._talking = threading.Lock()  # guards the pipes from a command to its answer
         self._url = ""
         self._made_up: dict[str, Any] = {}
 
@@ -247,6 +251,8 @@ class GatewayProcess:
         """
         Have it do something while it runs: `tell("refuse_calls", msg_cd="EGW00201", share=0.22)`, `tell("faults_met")`.
 
+        For any thread.
+
         Args:
             name: a method or property of `KisGateway` that `--control` knows.
             arguments: the method's.
@@ -260,10 +266,11 @@ class GatewayProcess:
         """
         process = self._running()
         assert process.stdin is not None  # noqa: S101  # a pipe, as asked for
-        with suppress(OSError):  # it has ended, and `_line` says so
-            process.stdin.write(f"{name} {json.dumps(arguments)}\n")
-            process.stdin.flush()
-        answer = json.loads(self._line())
+        with self._talking:
+            with suppress(OSError):  # it has ended, and `_line` says so
+                process.stdin.write(f"{name} {json.dumps(arguments)}\n")
+                process.stdin.flush()
+            answer = json.loads(self._line())
         if isinstance(answer, dict) and "error" in answer:
             raise ValueError(answer["error"])
         return answer

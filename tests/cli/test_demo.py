@@ -12,12 +12,8 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kis_retry import KisClient, MemoryTokenStore, RetryPolicy, TokenManager
-from kis_retry.cli import batch, main, output
-from kis_retry.testing import KisGateway
+from kis_retry.cli import causes, main, night, output
 
 pytestmark = pytest.mark.one_python
 
@@ -34,50 +30,95 @@ def report(text: str) -> dict[str, Any]:
     return document
 
 
-def test_a_protected_batch_does_not_notice_that_its_token_died(monkeypatch: pytest.MonkeyPatch) -> None:
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The rows of the closing tables, by the name in their first column."""
+    split = (re.split(r"  +", line) for line in text.splitlines())
+    return {name: values for name, *values in split if values}
+
+
+def test_a_protected_batch_loses_nothing_in_a_night_with_every_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing of this may go to the company's proxy
     monkeypatch.setenv("KIS_RETRY_ENABLED", "false")  # nor depend on settings
+    monkeypatch.setenv("KIS_RATE_LIMIT", "0.1")
     done = run("--symbols", "400", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     seen = report(done.stdout)
     assert (seen["symbols"], seen["domestic"], seen["us"]) == (400, 119, 281)
     assert (seen["answered"], seen["failed"], seen["aborted"], seen["protected"]) == (400, 0, False, True)
-    assert 1 <= seen["refused"] <= seen["threads"]
-    assert seen["calls"] == 400 + seen["refused"]
-    assert (seen["token_requests"], seen["tokens_issued"]) == (2, 2)
+    assert (seen["ended_by"], seen["aborted_at"], seen["failure"]) == (None, None, None)
+    causes = seen["causes"]
+    for name in ("rate_limited", "dropped", "token_expired", "token_endpoint_away", "api_away"):
+        cause = causes[name]
+        assert cause["struck"] >= 1, name
+        assert cause["repeated"] == cause["struck"], f"{name}: the gateway's count is that of the events"
+        assert 0 < cause["longest"] <= cause["seconds"], name
+        assert cause["lost"] == 0, name
+    assert causes["token_expired"]["struck"] <= seen["threads"]
+    assert causes["other"] == {"struck": 0, "repeated": 0, "seconds": 0, "longest": 0, "lost": 0}
+    met = ("rate_limited", "dropped", "token_expired", "api_away")
+    assert seen["calls"] == 400 + sum(causes[name]["struck"] for name in met)
+    assert seen["tokens_issued"] == 2
+    assert seen["token_requests"] == 2 + causes["token_endpoint_away"]["struck"]
     names = [event["name"] for event in seen["events"]]
     assert names.count("token_refreshed") == 1
-    assert names.count("token_expired") == names.count("call_recovered") == seen["refused"]
+    assert names.count("token_expired") == causes["token_expired"]["struck"]
+    assert "call_given_up" not in names
 
 
-def test_an_unprotected_batch_dies_at_five_in_a_row() -> None:
+def test_the_demo_keeps_the_pace_that_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--symbols", "400", "--unprotected", "--json"]) == 1
+    seen = report(capsys.readouterr().out)
+    assert seen["pace"] == seen["fast_forward"] * 18
+    assert seen["seconds"] >= (seen["calls"] - 1) / seen["pace"], "the decorators are off, and the pace is not"
+    assert seen["over_limit"] == 0, "the gateway takes no more than that"
+
+
+def test_an_unprotected_batch_dies_of_the_token_at_five_in_a_row() -> None:
     done = run("--symbols", "400", "--unprotected")
     assert (done.returncode, done.stderr) == (1, "")
-    rows = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
-    assert (rows["answered"], rows["refused, token expired"]) == ("395", "5")
-    assert (rows["token requests"], rows["tokens issued"]) == ("1", "1")
-    assert "aborted after 5 identical failures in a row" in rows["result"]
-    assert "기간이 만료된 token" in rows["result"]
+    rows = rows_of(done.stdout)
+    lost = {name: int(row[-1]) for name, row in rows.items() if name in causes.CAUSES.values()}
+    assert lost["token expired"] >= 5
+    assert lost["EGW00201, calls a second"] > 0
+    assert lost["connection dropped"] > 0
+    assert lost["token endpoint away"] == lost["API away, HTTP 503"] == 0, "it does not live to see them"
+    assert int(rows["lost"][0]) == sum(lost.values())
+    assert int(rows["answered"][0]) + int(rows["lost"][0]) + int(rows["never asked for"][0]) == 400
+    assert (rows["token requests"], rows["tokens issued"]) == (["1"], ["1"])
+    result = " ".join(rows["result"])
+    assert "after 5 identical failures in a row" in result
+    assert "cause: token expired (기간이 만료된 token 입니다.)" in result
 
 
-@pytest.mark.parametrize("threads", ["1", "16"])
-def test_the_unprotected_batch_dies_however_many_ask(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--unprotected", "--symbols", "60", "--threads", threads, "--json"]) == 1
+@pytest.mark.parametrize("threads", ["1", "16", "64"])
+def test_the_unprotected_batch_dies_of_the_token_however_many_ask(
+    threads: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--unprotected", "--symbols", "200", "--threads", threads, "--json"]) == 1
     seen = report(capsys.readouterr().out)
-    assert (seen["answered"], seen["failed"], seen["aborted"]) == (55, 5, True)
-    assert seen["processed"] == 60
+    assert (seen["aborted"], seen["ended_by"], seen["failure"]) == (
+        True,
+        "token_expired",
+        "기간이 만료된 token 입니다.",
+    )
+    first = seen["us"] - 4  # the symbol at which the token dies
+    assert seen["aborted_at"] >= first + 4
+    assert seen["causes"]["token_expired"]["lost"] <= seen["processed"] - first + 1, "none died before"
 
 
 def test_a_batch_too_small_to_abort_is_incomplete(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--unprotected", "--symbols", "2", "--json"]) == 1
+    assert main(["demo", "--unprotected", "--symbols", "2", "--threads", "1", "--json"]) == 1
     seen = report(capsys.readouterr().out)
-    assert (seen["answered"], seen["failed"], seen["aborted"]) == (1, 1, False)
-    assert seen["result"] == "incomplete, 1 of 2 symbols: 기간이 만료된 token 입니다."
+    assert (seen["answered"], seen["failed"], seen["aborted"], seen["ended_by"]) == (0, 2, False, None)
+    assert [name for name, cause in seen["causes"].items() if cause["lost"]] == ["token_expired", "api_away"]
+    assert seen["result"] == "incomplete, 0 of 2 symbols: ResponseError"
 
 
-def test_one_thread_gets_one_expired_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--symbols", "60", "--threads", "1", "--json"]) == 0
-    assert report(capsys.readouterr().out)["refused"] == 1
+@pytest.mark.parametrize("threads", ["1", "64"])
+def test_the_smallest_batch_gets_through_its_night(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--symbols", "2", "--threads", threads, "--json"]) == 0
+    seen = report(capsys.readouterr().out)
+    assert (seen["answered"], seen["causes"]["token_expired"]["struck"]) == (2, 1)
 
 
 def test_in_a_pipe_everything_is_a_plain_line() -> None:
@@ -86,10 +127,21 @@ def test_in_a_pipe_everything_is_a_plain_line() -> None:
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("40 symbols, 12 domestic and 28 US, 4 at a time, protected")
+    assert lines[0] == "40 symbols, 28 US and then 12 domestic, 4 at a time, protected"
+    assert lines[1] == f"paced at {night.PACE:,} calls a second, {night.FAST_FORWARD} times KIS's 18"
+    expiry = next(line for line in lines if line.startswith("the token dies at US symbol 24, and its endpoint is away"))
+    outage = next(line for line in lines if re.fullmatch(r"the API is away for 0\.3 s at domestic symbol 6", line))
+    assert lines.count(expiry) == lines.count(outage) == 2, "announced, and told when it happens"
     assert "40 of 40" in lines
     assert any(line.startswith("token_refreshed: KisClient.fetch_price_detail_oversea") for line in lines)
-    assert lines[-1].split("  ")[-1] == "complete, 40 of 40 symbols"
+    assert rows_of(lines[-1]) == {"result": ["complete, 40 of 40 symbols"]}
+
+
+def test_of_many_events_of_a_kind_the_first_is_shown() -> None:
+    done = run("--symbols", "400")
+    assert done.stdout.count("call_retried: KisClient.fetch_price_detail_oversea, EGW00201") == 1
+    rows = rows_of(done.stdout)
+    assert int(rows["EGW00201, calls a second"][0]) > 1
 
 
 @pytest.mark.parametrize(("no_color", "drawn"), [("", True), ("1", False)])
@@ -136,7 +188,7 @@ def test_an_interrupted_demo_takes_its_gateway_with_it(number: signal.Signals, s
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("16,780 symbols, 5,000 domestic and 11,780 US")
+    assert process.stdout.readline().startswith("16,780 symbols, 11,780 US and then 5,000 domestic")
     process.send_signal(number)
     _, err = process.communicate(timeout=20)  # returns when the gateway too has closed the pipe that it inherited
     assert process.returncode == status
@@ -153,100 +205,6 @@ def test_the_demo_leaves_the_process_as_it_was(
     assert main(["demo", "--symbols", "10"]) == 0
     assert "no_proxy" not in os.environ
     capsys.readouterr()
-
-
-# -- the batch itself
-
-
-def test_the_default_batch_is_the_one_of_the_requirement() -> None:
-    symbols = batch.symbols()
-    assert len(symbols) == len(set(symbols)) == 16_780
-    assert [symbol.country for symbol in symbols] == ["KR"] * 5_000 + ["US"] * 11_780
-    assert batch.dies_at(symbols) == 5_000 + 11_776
-
-
-@given(st.integers(2, 3_000))
-def test_a_smaller_batch_has_both_kinds_and_dies_in_the_us(total: int) -> None:
-    symbols = batch.symbols(total)
-    domestic = sum(symbol.country == "KR" for symbol in symbols)
-    assert len(symbols) == total
-    assert 1 <= domestic < total
-    assert domestic < batch.dies_at(symbols) <= total
-
-
-def test_five_identical_failures_in_a_row_abort_and_four_do_not() -> None:
-    tracker = batch.Tracker()
-    aborted = []
-    for _ in range(5):
-        tracker.fail("expired")
-        aborted.append(tracker.aborted)
-    assert aborted == [False, False, False, False, True]
-    assert (tracker.processed, tracker.failed, tracker.last_failure) == (5, 5, "expired")
-
-
-def test_another_failure_begins_a_new_row() -> None:
-    tracker = batch.Tracker()
-    for message in ["expired"] * 4 + ["no such data"] + ["expired"] * 4:
-        tracker.fail(message)
-    assert not tracker.aborted
-
-
-def test_a_success_in_between_ends_the_row() -> None:
-    tracker = batch.Tracker()
-    for _ in range(4):
-        tracker.fail("expired")
-    tracker.succeed(tracker.begin())
-    for _ in range(4):
-        tracker.fail("expired")
-    assert not tracker.aborted
-    assert (tracker.answered, tracker.failed) == (1, 8)
-
-
-def test_a_success_that_began_before_the_failures_does_not_end_the_row() -> None:
-    tracker = batch.Tracker()
-    began = tracker.begin()
-    for _ in range(4):
-        tracker.fail("expired")
-    tracker.succeed(began)
-    tracker.fail("expired")
-    assert tracker.aborted
-
-
-def finished(gateway: KisGateway, symbols: list[batch.Symbol]) -> batch.Tracker:
-    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
-    with KisClient(tokens=tokens) as client:
-        running = batch.Batch(client, symbols, threads=1)
-        running.start()
-        while not running.wait(0.5):
-            pass
-    return running.tracker
-
-
-def test_other_failures_than_a_refusal_are_counted_by_their_kind(gateway: KisGateway) -> None:
-    gateway.garble(times=2, status=404)
-    tracker = finished(gateway, batch.symbols(10))
-    assert (tracker.answered, tracker.failed, tracker.last_failure) == (8, 2, "ResponseError")
-    assert not tracker.aborted
-
-
-def test_the_batch_asks_for_nothing_after_it_has_aborted(gateway: KisGateway) -> None:
-    gateway.refuse_calls(msg_cd="EGW00206")
-    tracker = finished(gateway, batch.symbols(50))
-    assert tracker.aborted
-    assert gateway.counts.calls == 5
-
-
-def test_a_stopped_batch_begins_no_further_call(gateway: KisGateway) -> None:
-    gateway.hang(times=1, seconds=10)
-    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
-    with KisClient(tokens=tokens) as client:
-        running = batch.Batch(client, batch.symbols(50), threads=1)
-        running.start()
-        assert not running.wait(0.05)
-        running.stop(0.05)
-        gateway.heal()
-        assert running.wait(5)
-    assert gateway.counts.calls <= 1
 
 
 def test_the_demo_stops_listening_when_it_is_over(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,145 @@
+"""The batch of `kis-retry demo`: its symbols, its tracker, and its threads."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kis_retry import KisClient, MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager
+from kis_retry.cli import batch
+from kis_retry.testing import KisGateway
+
+
+def test_the_default_batch_is_the_one_of_the_requirement() -> None:
+    symbols = batch.symbols()
+    assert len(symbols) == len(set(symbols)) == 16_780
+    assert [symbol.country for symbol in symbols] == ["US"] * 11_780 + ["KR"] * 5_000
+
+
+@given(st.integers(2, 3_000))
+def test_a_smaller_batch_has_both_kinds(total: int) -> None:
+    symbols = batch.symbols(total)
+    assert len(symbols) == total
+    assert {symbol.country for symbol in symbols} == {"US", "KR"}
+
+
+def failure(text: str) -> batch.Failure:
+    return batch.Failure(text, text)
+
+
+def record(tracker: batch.Tracker, *outcomes: str | None) -> None:
+    """In order; None is an answer."""
+    for number, text in enumerate(outcomes, start=tracker.processed + 1):
+        tracker.record(number, None if text is None else failure(text))
+
+
+def test_five_identical_failures_in_a_row_abort_and_four_do_not() -> None:
+    tracker = batch.Tracker()
+    aborted = []
+    for _ in range(5):
+        record(tracker, "expired")
+        aborted.append(tracker.aborted)
+    assert aborted == [False, False, False, False, True]
+    assert (tracker.processed, tracker.failed, tracker.failure) == (5, 5, failure("expired"))
+    assert tracker.aborted_at == 5
+
+
+def test_another_failure_begins_a_new_row() -> None:
+    tracker = batch.Tracker()
+    record(tracker, *["expired"] * 4, "no such data", *["expired"] * 4)
+    assert not tracker.aborted
+    assert tracker.lost == {"expired": 8, "no such data": 1}
+
+
+def test_a_success_in_between_ends_the_row() -> None:
+    tracker = batch.Tracker()
+    record(tracker, *["expired"] * 4, None, *["expired"] * 4)
+    assert not tracker.aborted
+    assert (tracker.answered, tracker.failed) == (1, 8)
+
+
+def test_the_row_is_that_of_the_symbols_whatever_comes_back_first() -> None:
+    tracker = batch.Tracker()
+    for number in (2, 3, 4, 5, 7, 8):
+        tracker.record(number, failure("expired"))
+    tracker.record(6, None)
+    tracker.record(1, None)
+    assert not tracker.aborted, "four in a row, an answer, two"
+    for number in (11, 10):
+        tracker.record(number, failure("expired"))
+    assert not tracker.aborted, "nobody knows yet of 9"
+    tracker.record(9, failure("expired"))
+    assert tracker.aborted_at == 11
+
+
+@given(st.lists(st.sampled_from([None, "a", "b"]), max_size=30), st.randoms(use_true_random=False))
+def test_the_order_of_answers_changes_nothing(outcomes: list[str | None], dice: random.Random) -> None:
+    in_order, shuffled = batch.Tracker(), batch.Tracker()
+    record(in_order, *outcomes)
+    numbered = list(enumerate(outcomes, start=1))
+    dice.shuffle(numbered)
+    for number, text in numbered:
+        shuffled.record(number, None if text is None else failure(text))
+    assert (shuffled.aborted_at, shuffled.failure, shuffled.lost) == (
+        in_order.aborted_at,
+        in_order.failure,
+        in_order.lost,
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_what_happens_before_a_symbol_happens_after_those_before_it(gateway: KisGateway, threads: int) -> None:
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+    seen = []
+    with KisClient(tokens=tokens, limiter=RateLimiter(gateway.credentials, rate=0)) as client:
+        running = batch.Batch(
+            client,
+            batch.symbols(40),
+            threads=threads,
+            before={20: lambda: seen.append((running.tracker.processed, gateway.counts.answered))},
+        )
+        running.start()
+        while not running.wait(0.5):
+            pass
+    assert seen == [(19, 19)]
+    assert running.tracker.answered == 40
+
+
+def finished(gateway: KisGateway, symbols: list[batch.Symbol]) -> batch.Tracker:
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+    with KisClient(tokens=tokens) as client:
+        running = batch.Batch(client, symbols, threads=1)
+        running.start()
+        while not running.wait(0.5):
+            pass
+    return running.tracker
+
+
+def test_other_failures_than_a_refusal_are_counted_by_their_kind(gateway: KisGateway) -> None:
+    gateway.garble(times=2, status=404)
+    tracker = finished(gateway, batch.symbols(10))
+    assert (tracker.answered, tracker.failed, tracker.failure) == (8, 2, failure("ResponseError"))
+    assert not tracker.aborted
+
+
+def test_the_batch_asks_for_nothing_after_it_has_aborted(gateway: KisGateway) -> None:
+    gateway.refuse_calls(msg_cd="EGW00206")
+    tracker = finished(gateway, batch.symbols(50))
+    assert tracker.aborted
+    assert gateway.counts.calls == 5
+
+
+def test_a_stopped_batch_begins_no_further_call(gateway: KisGateway) -> None:
+    gateway.hang(times=1, seconds=10)
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+    with KisClient(tokens=tokens) as client:
+        running = batch.Batch(client, batch.symbols(50), threads=1)
+        running.start()
+        assert not running.wait(0.05)
+        running.stop(0.05)
+        gateway.heal()
+        assert running.wait(5)
+    assert gateway.counts.calls <= 1

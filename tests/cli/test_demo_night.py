@@ -1,0 +1,147 @@
+"""What the night of `kis-retry demo` brings, and how what it did is counted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kis_retry import RefreshEvent, RetryPolicy
+from kis_retry.cli import causes, night
+from kis_retry.cli.causes import Cost, Heard
+from kis_retry.cli.report import kind_of
+
+
+def test_the_token_dies_where_that_of_the_requirement_did() -> None:
+    assert night.Night(11_780, 5_000).expires_at == 11_776
+
+
+@given(st.integers(1, 5_000_000), st.integers(1, 5_000_000))
+def test_each_happening_has_its_symbol_and_no_outage_outlasts_what_is_waited_for(overseas: int, domestic: int) -> None:
+    planned = night.Night(overseas, domestic)
+    assert planned.expires_at in (1, overseas - 4)
+    assert 1 <= planned.expires_at <= overseas
+    assert 1 <= planned.away_at <= domestic
+    assert 0.3 <= planned.endpoint_away <= RetryPolicy().issue_wait / 10
+    assert 0.3 <= planned.away <= RetryPolicy().transient_deadline / 10
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(1, "US symbol 1"), (11_780, "US symbol 11,780"), (11_781, "domestic symbol 1")]
+)
+def test_a_symbol_is_named_as_people_count(number: int, name: str) -> None:
+    assert night.Night(11_780, 5_000).name_of(number) == name
+
+
+def test_in_the_whole_batch_the_dice_leave_the_five_refusals_of_the_token_alone() -> None:
+    dice = random.Random(night.SEED)
+    thrown = [dice.random() for _ in range(11_775 + 64)]  # the gateway's, one a call; so many threads may ask at most
+    assert min(thrown[11_775:]) >= night.REFUSED + night.DROPPED
+    refused, dropped = (sum(low <= throw < low + share for throw in thrown[:400]) for low, share in SHARES)
+    assert min(refused, dropped) >= 1, "a small batch meets them, too"
+
+
+SHARES = ((0.0, night.REFUSED), (night.REFUSED, night.DROPPED))
+
+
+# -- what a cause cost
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("EGW00201", "rate_limited"),
+        ("EGW00123", "token_expired"),
+        ("EGW00121", "token_expired"),
+        ("ConnectionError", "dropped"),
+        ("ResponseError", "api_away"),
+        ("TokenIssueError", "token_endpoint_away"),
+        ("ReadTimeout", "other"),
+        ("EGW00316", "other"),
+        (None, "other"),
+    ],
+)
+def test_a_failure_has_its_cause(code: str | None, cause: str) -> None:
+    assert causes.cause_of(code) == cause
+    assert cause in causes.CAUSES
+
+
+def test_the_gateways_counts_are_taken_apart_by_cause() -> None:
+    counts = {
+        "calls": 100,
+        "answered": 80,
+        "refused": 12,
+        "token_requests": 6,
+        "tokens_issued": 2,
+        "token_requests_refused": 1,
+    }
+    met = causes.causes_met(counts, {"EGW00201": 8, "over_limit": 2, "dropped": 3, "outage": 5})
+    assert met == {
+        "rate_limited": 10,
+        "dropped": 3,
+        "token_expired": 4,
+        "token_endpoint_away": 3,
+        "api_away": 2,
+    }
+
+
+def costs(*heard: Heard, lost: dict[str, int] | None = None, **struck: int) -> dict[str, Cost]:
+    return causes.costs_of(heard, struck, lost or {})
+
+
+def test_a_call_waits_from_each_failure_to_its_next_one_or_to_its_answer() -> None:
+    found = costs(
+        Heard(1.0, 7, RefreshEvent(name="call_retried", msg_cd="EGW00201")),
+        Heard(1.5, 8, RefreshEvent(name="call_retried", error="ConnectionError")),
+        Heard(3.0, 7, RefreshEvent(name="call_retried", error="ResponseError")),
+        Heard(3.5, 8, RefreshEvent(name="call_given_up")),
+        Heard(4.0, 7, RefreshEvent(name="call_recovered")),
+        Heard(9.0, 7, RefreshEvent(name="call_recovered")),
+        rate_limited=1,
+    )
+    assert found["rate_limited"] == Cost(struck=1, repeated=1, seconds=2.0, longest=2.0)
+    assert found["dropped"] == Cost(repeated=1, seconds=2.0, longest=2.0)
+    assert found["api_away"] == Cost(repeated=1, seconds=1.0, longest=1.0)
+    assert found["token_expired"] == found["other"] == Cost()
+
+
+def test_calls_that_wait_side_by_side_count_each_and_the_token_endpoint_once() -> None:
+    found = costs(
+        Heard(1.0, 7, RefreshEvent(name="token_expired", msg_cd="EGW00123")),
+        Heard(1.0, 8, RefreshEvent(name="token_expired", msg_cd="EGW00123")),
+        Heard(2.0, 9, RefreshEvent(name="token_issue_waiting", elapsed=70.0)),
+        Heard(4.0, 7, RefreshEvent(name="token_refreshed", source="issued")),
+        Heard(4.0, 8, RefreshEvent(name="token_adopted", source="memory")),
+        Heard(5.0, 7, RefreshEvent(name="call_recovered")),
+        Heard(6.0, 8, RefreshEvent(name="call_recovered")),
+        token_expired=2,
+        token_endpoint_away=3,
+    )
+    assert found["token_expired"] == Cost(struck=2, repeated=2, seconds=9.0, longest=5.0)
+    assert found["token_endpoint_away"] == Cost(struck=3, repeated=3, seconds=2.0, longest=2.0)
+
+
+def test_a_refresh_that_failed_repeats_nothing() -> None:
+    found = costs(
+        Heard(1.0, 7, RefreshEvent(name="token_expired", msg_cd="EGW00123")),
+        Heard(2.0, 9, RefreshEvent(name="token_issue_waiting", elapsed=70.0)),
+        Heard(4.0, 7, RefreshEvent(name="token_refresh_failed")),
+        Heard(4.0, 7, RefreshEvent(name="call_given_up")),
+        lost={"EGW00123": 1},
+        token_endpoint_away=3,
+    )
+    assert found["token_expired"] == Cost(seconds=3.0, longest=3.0, lost=1)
+    assert found["token_endpoint_away"] == Cost(struck=3)
+
+
+def test_lost_symbols_are_counted_by_their_cause() -> None:
+    found = costs(lost={"EGW00201": 4, "ReadTimeout": 1, "EGW00316": 2})
+    assert (found["rate_limited"].lost, found["other"].lost) == (4, 3)
+
+
+def test_events_are_alike_by_name_and_cause_and_a_new_token_is_always_shown() -> None:
+    first, second = (RefreshEvent(name="call_retried", msg_cd="EGW00201", attempt=attempt) for attempt in (1, 2))
+    assert kind_of(first) == kind_of(second) != kind_of(RefreshEvent(name="call_retried", error="ConnectionError"))
+    assert kind_of(RefreshEvent(name="token_refreshed")) is None
