@@ -64,14 +64,10 @@ class Tracker:
         self._row = 0
         self._last: Failure | None = None
         self.answered = 0
-        self.lost: Counter[str] = Counter()
+        self.failed = 0
+        self.lost: Counter[str] = Counter()  # by the code of the failure; to be read when the batch is over
         self.failure: Failure | None = None
         self.aborted_at: int | None = None
-
-    @property
-    def failed(self) -> int:
-        """Symbols without an answer."""
-        return self.lost.total()
 
     @property
     def processed(self) -> int:
@@ -89,6 +85,7 @@ class Tracker:
             if failure is None:
                 self.answered += 1
             else:
+                self.failed += 1
                 self.lost[failure.code] += 1
             self._early[number] = failure
             while self._known + 1 in self._early:

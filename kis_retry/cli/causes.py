@@ -12,7 +12,7 @@ from ..kis import EXPIRED_CODES, LIMIT_CODE
 __all__ = ["CAUSES", "Cost", "Heard", "cause_of", "causes_met", "costs_of"]
 
 CAUSES = {
-    "rate_limited": f"{LIMIT_CODE}, calls a second",
+    "rate_limited": f"refused, {LIMIT_CODE}",
     "dropped": "connection dropped",
     "token_expired": "token expired",
     "token_endpoint_away": "token endpoint away",

@@ -64,7 +64,7 @@ def demo(*, total: int | None, threads: int, protected: bool, as_json: bool) -> 
                 before=night.happenings(gateway, news.put),
             )
             began = time.monotonic()
-            heard = _run(running, news, progress)
+            heard = _run(running, gateway, news, progress)
         seconds = time.monotonic() - began
         report = Report(night, running.tracker, heard, gateway.counts(), gateway.tell("faults_met"))
     if as_json:
@@ -82,7 +82,7 @@ def _client(credentials: Credentials, protected: bool) -> KisClient:
     return KisClient(credentials, tokens=TokenManager(credentials, store=store, policy=policy), limiter=limiter)
 
 
-def _run(running: Batch, news: _News, progress: Progress) -> list[Heard]:
+def _run(running: Batch, gateway: GatewayProcess, news: _News, progress: Progress) -> list[Heard]:
     """Show what happens until the batch is over, of events of a kind the first; give back all of them."""
     heard: list[Heard] = []
     shown: set[tuple[str, str] | None] = set()
@@ -91,6 +91,7 @@ def _run(running: Batch, news: _News, progress: Progress) -> list[Heard]:
         over = False
         while not over:
             over = running.wait(_TICK)
+            gateway.check()  # else every call would be repeated until its deadline
             while not news.empty():
                 piece = news.get()
                 if isinstance(piece, str):

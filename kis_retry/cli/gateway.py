@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["GATEWAY_SETTINGS", "GatewayProcess", "gateway"]
 
 _PATIENCE = 5.0  # seconds for a process to end by itself
+_ENDED = "the gateway process has ended"
 
 GATEWAY_SETTINGS = (
     "host",
@@ -242,6 +243,16 @@ class GatewayProcess:
 
         return Credentials(self._made_up["app_key"], self._made_up["app_secret"], base_url=self._url)
 
+    def check(self) -> None:
+        """
+        Look whether it is still there.
+
+        Raises:
+            KisRetryError: its process has ended.
+        """
+        if self._running().poll() is not None:
+            raise KisRetryError(_ENDED)
+
     def counts(self) -> dict[str, int]:
         """What it has seen so far, as `KisGateway.counts`."""
         found: dict[str, int] = self.tell("counts")
@@ -280,7 +291,7 @@ class GatewayProcess:
         assert process.stdout is not None  # noqa: S101  # as above
         line = process.stdout.readline().strip()
         if not line:
-            raise KisRetryError("the gateway process has ended")
+            raise KisRetryError(_ENDED)
         return line
 
     def _running(self) -> subprocess.Popen[str]:

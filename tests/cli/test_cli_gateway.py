@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -248,3 +249,38 @@ def test_faults_are_told_to_a_running_gateway() -> None:
         with pytest.raises(ValueError, match="'close' is not known"):
             gateway.tell("close")
         assert gateway.counts()["calls"] == 3
+
+
+def test_with_a_seed_the_same_calls_meet_the_faults_each_time() -> None:
+    def outcomes() -> list[bool]:
+        with GatewayProcess(seed=7, faults=['drop {"share": 0.5}']) as gateway:
+            return [_is_dropped(gateway) for _ in range(40)]
+
+    first = outcomes()
+    assert first == outcomes()
+    assert {True, False} == set(first)
+
+
+def _is_dropped(gateway: GatewayProcess) -> bool:
+    try:
+        requests.get(f"{gateway.credentials.base_url}/uapi/x", timeout=10)
+    except requests.ConnectionError:
+        return True
+    return False
+
+
+def test_each_of_many_threads_gets_the_answer_to_what_it_asked() -> None:
+    with GatewayProcess() as gateway, ThreadPoolExecutor(8) as threads:
+        names = ["counts", "faults_met"] * 50
+        answers = list(threads.map(gateway.tell, names))
+    assert ["counts" if answer else "faults_met" for answer in answers] == names
+
+
+def test_a_gateway_process_knows_whether_it_has_ended() -> None:
+    with GatewayProcess() as gateway:
+        gateway.check()
+        assert gateway._process is not None
+        gateway._process.kill()
+        gateway._process.wait()
+        with pytest.raises(KisRetryError, match="has ended"):
+            gateway.check()

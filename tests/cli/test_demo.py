@@ -9,11 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from kis_retry.cli import causes, main, night, output
+from kis_retry.cli.gateway import GatewayProcess
+from kis_retry.cli.report import CAUSE_COLUMNS
 
 pytestmark = pytest.mark.one_python
 
@@ -79,7 +82,7 @@ def test_an_unprotected_batch_dies_of_the_token_at_five_in_a_row() -> None:
     rows = rows_of(done.stdout)
     lost = {name: int(row[-1]) for name, row in rows.items() if name in causes.CAUSES.values()}
     assert lost["token expired"] >= 5
-    assert lost["EGW00201, calls a second"] > 0
+    assert lost["refused, EGW00201"] > 0
     assert lost["connection dropped"] > 0
     assert lost["token endpoint away"] == lost["API away, HTTP 503"] == 0, "it does not live to see them"
     assert int(rows["lost"][0]) == sum(lost.values())
@@ -141,7 +144,7 @@ def test_of_many_events_of_a_kind_the_first_is_shown() -> None:
     done = run("--symbols", "400")
     assert done.stdout.count("call_retried: KisClient.fetch_price_detail_oversea, EGW00201") == 1
     rows = rows_of(done.stdout)
-    assert int(rows["EGW00201, calls a second"][0]) > 1
+    assert int(rows["refused, EGW00201"][0]) > 1
 
 
 @pytest.mark.parametrize(("no_color", "drawn"), [("", True), ("1", False)])
@@ -179,20 +182,46 @@ def test_a_drawn_demo_shows_events_and_a_table(
     assert "complete, 20 of 20 symbols" in said
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_an_interrupted_demo_takes_its_gateway_with_it(number: signal.Signals, status: int) -> None:
+def interrupted(number: signal.Signals, lines: Sequence[str], *words: str) -> tuple[int, str]:
+    """The status, and what was said on stderr, of a demo that gets a signal once it has said lines that begin so."""
     code = (
         "import signal, sys; from kis_retry.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI's shell may have it ignored\n"
-        "sys.exit(main(['demo']))"
+        "sys.exit(main(['demo', *sys.argv[1:]]))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("16,780 symbols, 11,780 US and then 5,000 domestic")
+    for awaited in lines:
+        assert any(line.startswith(awaited) for line in process.stdout), "it has ended before"
     process.send_signal(number)
     _, err = process.communicate(timeout=20)  # returns when the gateway too has closed the pipe that it inherited
-    assert process.returncode == status
-    assert err == ("kis-retry: interrupted\n" if number == signal.SIGINT else "")
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_demo_takes_its_gateway_with_it(number: signal.Signals, status: int) -> None:
+    said = "kis-retry: interrupted\n" if number == signal.SIGINT else ""
+    assert interrupted(number, ["16,780 symbols, 11,780 US and then 5,000 domestic"]) == (status, said)
+
+
+@pytest.mark.parametrize("cause", ["the token dies", "the API is away"])
+def test_a_demo_can_be_interrupted_while_something_is_away(cause: str) -> None:
+    """Once announced, once happening; then all the threads wait for KIS, or for one another."""
+    ended = interrupted(signal.SIGINT, [cause, cause], "--symbols", "2000", "--threads", "64")
+    assert ended == (130, "kis-retry: interrupted\n")
+
+
+def test_a_demo_whose_gateway_is_killed_says_so_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(self: night.Night, gateway: GatewayProcess) -> None:
+        assert gateway._process is not None
+        gateway._process.kill()
+
+    monkeypatch.setattr(night.Night, "begin", kill)
+    assert main(["demo", "--symbols", "40"]) == 1
+    assert capsys.readouterr().err == "kis-retry: the gateway process has ended\n"
 
 
 def test_the_demo_leaves_the_process_as_it_was(
@@ -214,3 +243,14 @@ def test_the_demo_stops_listening_when_it_is_over(capsys: pytest.CaptureFixture[
     assert main(["demo", "--symbols", "10"]) == 0
     capsys.readouterr()
     assert events._hooks == before
+
+
+def test_the_tables_fit_a_terminal_of_sixty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "drawing", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["demo", "--symbols", "40"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert list(CAUSE_COLUMNS) in lines, "no heading is broken into two lines"
+    assert any(line[:3] == ["token", "endpoint", "away"] for line in lines)
