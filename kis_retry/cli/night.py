@@ -32,7 +32,7 @@ REFUSED, DROPPED = 0.05, 0.005
 """Shares of the calls. KIS was seen to refuse 15 to 22 % within its limit; more than here, and they only cost time."""
 
 _OUTAGE = 0.05  # of the time that the batch takes
-_SHORTEST, _LONGEST = 0.3, 3.0  # seconds; less could be over before a busy machine makes the next call
+_SHORTEST, _LONGEST = 0.5, 3.0  # seconds; less could be over before a busy machine makes the next call
 
 
 class Night:
@@ -103,8 +103,8 @@ class Night:
         def expire() -> None:
             tell(self._expiry)
             with suppress(KisRetryError):  # its process has ended, which the demo finds out by itself
-                gateway.tell("outage", seconds=self.endpoint_away, where="tokens", status=503)
                 gateway.tell("expire")
+                gateway.tell("outage", seconds=self.endpoint_away, where="tokens", status=503)
 
         def go_away() -> None:
             tell(self._outage)

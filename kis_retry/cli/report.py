@@ -107,16 +107,15 @@ class Report:
 
     @property
     def _result(self) -> str:
-        tracker, total = self._tracker, self._night.symbols
-        done = f"{tracker.answered:,} of {total:,} symbols"
-        if tracker.answered == total:
+        tracker = self._tracker
+        done = f"{tracker.answered:,} of {self._night.symbols:,} symbols"
+        if tracker.failure is None:
             return f"complete, {done}"
-        message = tracker.failure.message if tracker.failure else "interrupted"
+        code, message = tracker.failure
         if tracker.aborted_at is None:
             return f"incomplete, {done}: {message}"
-        place = self._night.name_of(tracker.aborted_at)
-        cause = CAUSES[cause_of(tracker.failure.code if tracker.failure else None)]
-        return f"aborted at {place} after {IN_A_ROW} identical failures in a row, {done}; cause: {cause} ({message})"
+        place = f"{self._night.name_of(tracker.aborted_at)} after {IN_A_ROW} identical failures in a row"
+        return f"aborted at {place}, {done}; cause: {CAUSES[cause_of(code)]} ({message})"
 
 
 def kind_of(event: RefreshEvent) -> tuple[str, str] | None:

@@ -24,8 +24,8 @@ def test_each_happening_has_its_symbol_and_no_outage_outlasts_what_is_waited_for
     assert planned.expires_at in (1, overseas - 4)
     assert 1 <= planned.expires_at <= overseas
     assert 1 <= planned.away_at <= domestic
-    assert 0.3 <= planned.endpoint_away <= RetryPolicy().issue_wait / 10
-    assert 0.3 <= planned.away <= RetryPolicy().transient_deadline / 10
+    assert 0.5 <= planned.endpoint_away <= RetryPolicy().issue_wait / 10
+    assert 0.5 <= planned.away <= RetryPolicy().transient_deadline / 10
 
 
 @pytest.mark.parametrize(
