@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from kis_retry import RefreshEvent, RetryPolicy
 from kis_retry.cli import causes, night
+from kis_retry.cli.batch import Failure, Tracker
 from kis_retry.cli.causes import Cost, Heard
-from kis_retry.cli.report import kind_of
+from kis_retry.cli.report import Report, kind_of
 
 
 def test_the_token_dies_where_that_of_the_requirement_did() -> None:
@@ -145,3 +146,43 @@ def test_events_are_alike_by_name_and_cause_and_a_new_token_is_always_shown() ->
     first, second = (RefreshEvent(name="call_retried", msg_cd="EGW00201", attempt=attempt) for attempt in (1, 2))
     assert kind_of(first) == kind_of(second) != kind_of(RefreshEvent(name="call_retried", error="ConnectionError"))
     assert kind_of(RefreshEvent(name="token_refreshed")) is None
+
+
+# -- what is reported
+
+
+def reported(*outcomes: str | None) -> Report:
+    """Of a batch of US symbols that went so; None is an answer."""
+    tracker = Tracker()
+    for number, code in enumerate(outcomes, start=1):
+        tracker.record(number, None if code is None else Failure(code, f"{code} said so"))
+    counts = dict.fromkeys(("calls", "refused", "token_requests", "tokens_issued", "token_requests_refused"), 0)
+    return Report(night.Night(len(outcomes) - 1, 1), tracker, [], counts, {})
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "title"),
+    [
+        ("EGW00201", "rate_limited", "refused, EGW00201"),
+        ("ResponseError", "api_away", "API away, HTTP 503"),
+        ("ReadTimeout", "other", "anything else"),
+    ],
+)
+def test_a_batch_that_gave_up_says_where_and_of_what(code: str, name: str, title: str) -> None:
+    report = reported(None, *[code] * 5, None)
+    document = report.document(protected=False, threads=1, seconds=1.0)
+    assert (document["ended_by"], document["aborted_at"], document["answered"]) == (name, 6, 2)
+    assert document["result"] == (
+        f"aborted at US symbol 6 after 5 identical failures in a row, 2 of 7 symbols; cause: {title} ({code} said so)"
+    )
+    assert [row[0] for row in report.causes() if row[-1] == "5"] == [title]
+
+
+def test_what_is_no_cause_of_the_night_has_a_row_only_where_it_struck() -> None:
+    titles = [row[0] for row in reported(None, "EGW00201").causes()]
+    assert titles == [title for name, title in causes.CAUSES.items() if name != "other"]
+
+
+def test_a_batch_that_lost_a_symbol_and_did_not_give_up_is_incomplete() -> None:
+    document = reported(None, "ReadTimeout", None).document(protected=True, threads=1, seconds=1.0)
+    assert (document["ended_by"], document["result"]) == (None, "incomplete, 2 of 3 symbols: ReadTimeout said so")
