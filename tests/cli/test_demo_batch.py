@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kis_retry import KisClient, MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager
 from kis_retry.cli import batch
 from kis_retry.testing import KisGateway
+
+unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_the_default_batch_is_the_one_of_the_requirement() -> None:
@@ -19,6 +21,7 @@ def test_the_default_batch_is_the_one_of_the_requirement() -> None:
     assert [symbol.country for symbol in symbols] == ["US"] * 11_780 + ["KR"] * 5_000
 
 
+@unhurried
 @given(st.integers(2, 3_000))
 def test_a_smaller_batch_has_both_kinds(total: int) -> None:
     symbols = batch.symbols(total)
@@ -75,6 +78,7 @@ def test_the_row_is_that_of_the_symbols_whatever_comes_back_first() -> None:
     assert tracker.aborted_at == 11
 
 
+@unhurried
 @given(st.lists(st.sampled_from([None, "a", "b"]), max_size=30), st.randoms(use_true_random=False))
 def test_the_order_of_answers_changes_nothing(outcomes: list[str | None], dice: random.Random) -> None:
     in_order, shuffled = batch.Tracker(), batch.Tracker()

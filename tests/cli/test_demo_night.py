@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kis_retry import RefreshEvent, RetryPolicy
@@ -14,11 +14,14 @@ from kis_retry.cli.batch import Failure, Tracker
 from kis_retry.cli.causes import Cost, Heard
 from kis_retry.cli.report import Report, kind_of
 
+unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def test_the_token_dies_where_that_of_the_requirement_did() -> None:
     assert night.Night(11_780, 5_000).expires_at == 11_776
 
 
+@unhurried
 @given(st.integers(1, 5_000_000), st.integers(1, 5_000_000))
 def test_each_happening_has_its_symbol_and_no_outage_outlasts_what_is_waited_for(overseas: int, domestic: int) -> None:
     planned = night.Night(overseas, domestic)
