@@ -40,9 +40,9 @@ def test_both_have_the_same_variables_and_lead_to_the_same_places(english: str, 
 
 
 def places_of(name: str) -> set[str]:
-    """Where its links lead, of whichever language; anchors are of a language."""
+    """Where its links lead, of whichever language; anchors and the words of a picture are of a language."""
     return {
-        re.sub(r"^docs/(en|ko)/", "docs/", link.partition("#")[0])
+        re.sub(r"^docs/(en|ko)/", "docs/", link.partition("#")[0]).replace(".ko.svg", ".svg")
         for link in links_of(TEXTS[name])
         if link not in READMES
     } - {""}
