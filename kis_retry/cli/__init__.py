@@ -46,18 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Namespace) -> int:
-    from .output import complain
+    from .output import echo_error
 
     try:
         import rich  # noqa: F401  # whether it is there
     except ImportError:
-        complain("the command line needs rich: pip install 'kis-retry[cli]'")
+        echo_error("the command line needs rich: pip install 'kis-retry[cli]'")
         return 1
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        complain("interrupted")
+        echo_error("interrupted")
         return 130
     except BrokenPipeError:
         _give_up_stdout()
@@ -72,16 +72,16 @@ def _explain(error: Exception) -> int:
     import requests
 
     from ..errors import ConfigurationError, KisRetryError
-    from .output import complain
+    from .output import echo_error
 
     if isinstance(error, KisRetryError):
-        complain(str(error))
+        echo_error(str(error))
         return 2 if isinstance(error, ConfigurationError) else 1
     if isinstance(error, requests.RequestException):  # its text may hold the address, password and all
-        complain(f"KIS could not be reached ({type(error).__name__})")
+        echo_error(f"KIS could not be reached ({type(error).__name__})")
         return 1
     if isinstance(error, OSError):
-        complain(f"{error.strerror or 'the operating system refused'} ({type(error).__name__})")
+        echo_error(f"{error.strerror or 'the operating system refused'} ({type(error).__name__})")
         return 1
     raise error
 

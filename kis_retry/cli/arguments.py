@@ -72,13 +72,13 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import PackageNotFoundError, version
 
-        from .output import say
+        from .output import echo
 
         try:
             found = version("kis-retry")
         except PackageNotFoundError:
             found = "(not installed: run from its source)"
-        say(f"kis-retry {found}")
+        echo(f"kis-retry {found}")
         parser.exit()
 
 

@@ -14,7 +14,7 @@ from ..retry.rate import PAPER_RATE, RATE_TAKES, RATE_VARIABLE, REAL_RATE, parse
 from ..settings import CREDENTIAL_VARIABLES, Environment, boolean
 from ..stores.from_env import STORE_VARIABLE, store_named
 from ..token import fingerprint
-from .output import complain, say, say_json, say_table
+from .output import echo, echo_error, echo_json, echo_table
 
 __all__ = ["config"]
 
@@ -49,15 +49,15 @@ def config(*, as_json: bool) -> int:
     errors = [row.error for row in rows if row.error]
     env_file = None if environment.env_file is None else str(environment.env_file)
     if as_json:
-        say_json({"settings": [asdict(row) for row in rows], "errors": errors, "env_file": env_file})
+        echo_json({"settings": [asdict(row) for row in rows], "errors": errors, "env_file": env_file})
     else:
-        say_table([_texts(row) for row in rows], ["variable", "value", "default", "from"])
+        echo_table([_texts(row) for row in rows], ["variable", "value", "default", "from"])
         if env_file is not None:
-            say(f".env file: {env_file}")
+            echo(f".env file: {env_file}")
     for path, reason in environment.ignored:
-        complain(f"{path} is ignored: {reason}")
+        echo_error(f"{path} is ignored: {reason}")
     for error in errors:
-        complain(error)
+        echo_error(error)
     return 2 if errors else 0
 
 

@@ -20,7 +20,7 @@ from .batch import Batch, symbols
 from .causes import Heard
 from .gateway import GatewayProcess
 from .night import PACE, SEED, Night
-from .output import Progress, new_progress, say_json, say_table
+from .output import Progress, echo_json, echo_table, new_progress
 from .report import CAUSE_COLUMNS, Report, description, kind_of
 
 __all__ = ["demo"]
@@ -68,10 +68,10 @@ def demo(*, total: int | None, threads: int, protected: bool, as_json: bool) -> 
         seconds = time.monotonic() - began
         report = Report(night, running.tracker, heard, gateway.counts(), gateway.tell("faults_met"))
     if as_json:
-        say_json(report.document(protected=protected, threads=threads, seconds=seconds))
+        echo_json(report.document(protected=protected, threads=threads, seconds=seconds))
     else:
-        say_table(report.causes(), CAUSE_COLUMNS)
-        say_table(report.outcome(seconds))
+        echo_table(report.causes(), CAUSE_COLUMNS)
+        echo_table(report.outcome(seconds))
     return 0 if running.tracker.answered == len(batch) else 1
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, KisRetryError
-from .output import complain, say, say_json
+from .output import echo, echo_error, echo_json
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -98,9 +98,9 @@ def gateway(
             pass
     counts = dict(running.counts)
     if env:
-        say(f"# {json.dumps(counts)}")
+        echo(f"# {json.dumps(counts)}")
     else:
-        say_json(counts)
+        echo_json(counts)
     return 0
 
 
@@ -122,14 +122,14 @@ def _introduce(running: KisGateway, host: str, *, env: bool, quiet: bool) -> Non
     if env:
         values = {"BASE_URL": running.url, "APP_KEY": made_up.app_key, "APP_SECRET": made_up.app_secret}
         for name, value in {**values, "ACCOUNT_NO": made_up.account or ""}.items():
-            say(f"export KIS_{name}={shlex.quote(value)}")
+            echo(f"export KIS_{name}={shlex.quote(value)}")
     else:
-        say(running.url)
-        say_json({"app_key": made_up.app_key, "app_secret": made_up.app_secret, "account": made_up.account})
+        echo(running.url)
+        echo_json({"app_key": made_up.app_key, "app_secret": made_up.app_secret, "account": made_up.account})
     if not _is_loopback(host):
-        complain(f"warning: whoever reaches {host} can use this gateway, and what is sent to it is not encrypted")
+        echo_error(f"warning: whoever reaches {host} can use this gateway, and what is sent to it is not encrypted")
     if not quiet:
-        complain(
+        echo_error(
             "put these lines into the shell of your batch; Ctrl-C stops it"
             if env
             else "set KIS_BASE_URL to the first line, KIS_APP_KEY and KIS_APP_SECRET to the second; Ctrl-C stops it"
@@ -184,9 +184,9 @@ def _obey(running: KisGateway, stop: threading.Event) -> None:
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
         for line in lines:
             try:
-                say_json(_command(running, line.decode(errors="replace")) or {})
+                echo_json(_command(running, line.decode(errors="replace")) or {})
             except (TypeError, ValueError) as error:
-                say_json({"error": str(error)})
+                echo_json({"error": str(error)})
     stop.set()
 
 

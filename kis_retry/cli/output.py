@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Progress", "complain", "drawing", "new_progress", "say", "say_json", "say_table"]
+__all__ = ["Progress", "drawing", "echo", "echo_error", "echo_json", "echo_table", "new_progress"]
 
 _STEPS = 10  # lines that a plain progress has
 
@@ -26,22 +26,22 @@ def drawing() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """One line on stdout, at once."""
     _write(sys.stdout, text)
 
 
-def complain(text: str) -> None:
+def echo_error(text: str) -> None:
     """One line on stderr."""
     _write(sys.stderr, f"kis-retry: {text}")
 
 
-def say_json(document: object) -> None:
+def echo_json(document: object) -> None:
     """One object on one line, in ASCII, whatever the terminal's encoding."""
     _write(sys.stdout, json.dumps(document))
 
 
-def say_table(rows: Iterable[Sequence[str]], columns: Sequence[str] = ()) -> None:
+def echo_table(rows: Iterable[Sequence[str]], columns: Sequence[str] = ()) -> None:
     """
     A table; the first column is the one that names the row.
 
@@ -55,7 +55,7 @@ def say_table(rows: Iterable[Sequence[str]], columns: Sequence[str] = ()) -> Non
         return
     widths = [max(map(len, column)) for column in zip(*table, *([columns] if columns else []), strict=True)]
     for row in [*([columns] if columns else []), *table]:
-        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def clean(text: str) -> str:
@@ -94,10 +94,10 @@ class _Lines(Progress):
         step = done * _STEPS // self.total
         if step > self._said:
             self._said = step
-            say(f"{done:,} of {self.total:,}")
+            echo(f"{done:,} of {self.total:,}")
 
     def tell(self, text: str) -> None:
-        say(text)
+        echo(text)
 
 
 class _Bar(Progress):

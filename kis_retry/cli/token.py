@@ -14,7 +14,7 @@ from ..stores.memory import MemoryTokenStore
 from ..token import AccessToken
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager
-from .output import complain, say_json, say_table
+from .output import echo_error, echo_json, echo_table
 
 __all__ = ["token"]
 
@@ -43,12 +43,12 @@ def token(action: Action | None, *, as_json: bool) -> int:
     elif action == "revoke":
         done = _revoke(manager)
     if isinstance(manager.store, MemoryTokenStore):
-        complain("KIS_TOKEN_STORE=memory: each process has a token of its own, and this one ends now")
+        echo_error("KIS_TOKEN_STORE=memory: each process has a token of its own, and this one ends now")
     state = _state(manager, found if action is None else _load(manager), done)
     if as_json:
-        say_json(state)
+        echo_json(state)
     else:
-        say_table(_rows(state))
+        echo_table(_rows(state))
     return 0
 
 
@@ -113,7 +113,7 @@ def _revoke(manager: TokenManager) -> str:
 
 def _say_waiting(event: RefreshEvent) -> None:
     if event.name == "token_issue_waiting":
-        complain(f"KIS issues one token a minute ({event.msg_cd}); waiting for up to {event.elapsed or 0:.0f} s")
+        echo_error(f"KIS issues one token a minute ({event.msg_cd}); waiting for up to {event.elapsed or 0:.0f} s")
 
 
 def _reason(error: Exception) -> str:

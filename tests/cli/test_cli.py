@@ -173,19 +173,19 @@ def test_a_terminal_that_cannot_write_korean_gets_escapes(monkeypatch: pytest.Mo
 
 
 def test_a_line_carries_no_control_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say("a\x1b[31mred\r\nb")
+    output.echo("a\x1b[31mred\r\nb")
     assert capsys.readouterr().out == "a\\x1b[31mred\\r\\nb\n"
 
 
 def test_json_is_one_ascii_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say_json({"message": "만료\n"})
+    output.echo_json({"message": "만료\n"})
     (line,) = capsys.readouterr().out.splitlines()
     assert line.isascii()
     assert json.loads(line) == {"message": "만료\n"}
 
 
 def test_plain_columns_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say_table([("a", "1"), ("long", "2")], ["name", "value"])
+    output.echo_table([("a", "1"), ("long", "2")], ["name", "value"])
     assert capsys.readouterr().out.splitlines() == ["name  value", "a     1", "long  2"]
 
 
