@@ -32,21 +32,48 @@ class Sighting:
         method: in upper case.
         host: host and port, in lower case.
         path: without the query.
+        query: what stands behind the path.
+        body: a hash of the body; None where there is none, or none that can be seen.
         app_key: its `appkey` header; None where there is none.
         token: the bare token that it was sent with; None where there is none.
+        carried: the one that the code gave it, which is known to be dead where it is another.
         response: the answer, its body read; None before it came.
         error: what was raised instead of an answer.
         number: the order in which requests were sent and answers came.
     """
 
-    __slots__ = ("app_key", "error", "host", "method", "number", "path", "response", "token")
+    __slots__ = (
+        "app_key",
+        "body",
+        "carried",
+        "error",
+        "host",
+        "method",
+        "number",
+        "path",
+        "query",
+        "response",
+        "token",
+    )
 
-    def __init__(self, method: str, host: str, path: str, app_key: str | None, token: str | None) -> None:
+    def __init__(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        app_key: str | None,
+        token: str | None,
+        *,
+        query: str = "",
+        body: int | None = None,
+    ) -> None:
         self.method = method
         self.host = host
         self.path = path
+        self.query = query
+        self.body = body
         self.app_key = app_key
-        self.token = token
+        self.token = self.carried = token
         self.response: Any = None
         self.error: Exception | None = None
         self.number = next(_numbers)
@@ -55,6 +82,11 @@ class Sighting:
     def is_order(self) -> bool:
         """Whether it may have been acted upon: anything but a read."""
         return self.method not in SAFE_METHODS and not self.path.startswith(HARMLESS_PATHS)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What the same request has in common when it is made again, with whatever token."""
+        return self.method, self.host, self.path, self.query, self.body
 
 
 class Call:
@@ -68,6 +100,8 @@ class Call:
         attempt: which attempt this is, from 1.
         exhausted: names of the causes that were met inside it and could not be mended.
         failed: the last request that did not go well, in this attempt.
+        refusals: by identity, the requests of this attempt that were refused for their token, each with the number
+            of its answer; without those that were made again and went well.
         orders: requests that may have been acted upon, in all attempts. A list, since threads append to it.
         seen: whether any request was seen on the wire, in this attempt.
         finished: it has returned or raised; what it started may still run.
@@ -85,6 +119,7 @@ class Call:
         "name",
         "orders",
         "parent",
+        "refusals",
         "seen",
     )
 
@@ -96,6 +131,7 @@ class Call:
         self.attempt = 1
         self.exhausted: frozenset[str] = frozenset()
         self.failed: Sighting | None = None
+        self.refusals: dict[tuple[object, ...], tuple[Sighting, int]] = {}
         self.orders: list[Sighting] = []
         self.seen = False
         self.finished = False
@@ -122,11 +158,18 @@ class Call:
             if sighting.is_order:
                 call.orders.append(sighting)
 
-    def observe_failed(self, sighting: Sighting, *, not_acted_upon: bool) -> None:
-        """Note a request that was refused or not answered; `not_acted_upon`: KIS refused it before it acts."""
+    def observe_failed(self, sighting: Sighting, *, not_acted_upon: bool, for_its_token: bool = False) -> None:
+        """
+        Note a request that was refused or not answered.
+
+        `not_acted_upon`: KIS refused it before it acts; `for_its_token`: since its token is dead.
+        """
         number = next(_numbers)
+        refusal = sighting, number
         for call in self.chain():
             call.note_failed(sighting, number)
+            if for_its_token:
+                call.refusals[sighting.identity] = refusal
             if not_acted_upon and sighting in call.orders:
                 call.orders.remove(sighting)
 
@@ -146,11 +189,21 @@ class Call:
         It shows that the function recovered from an earlier failure only if it was sent after that: of requests that
         were on their way together, the good ones say nothing about the bad ones.
         """
-        if self.failed is not None and sighting.number > self._failed_at:
+        if self.failed is None:
+            return
+        if sighting.number > self._failed_at:
             self._recovered = True
+        refusal = self.refusals.get(sighting.identity)
+        if refusal is not None and sighting.number > refusal[1]:
+            self.refusals.pop(sighting.identity, None)
 
     def forget_outcome(self) -> None:
-        """Begin another attempt: what was seen so far no longer counts, except for orders."""
+        """Begin another attempt: what was seen so far no longer counts, except for orders; nor for calls around it."""
+        for call in self.chain():
+            for identity, refusal in list(self.refusals.items()):
+                if call is not self and call.refusals.get(identity) is refusal:
+                    call.refusals.pop(identity, None)
+        self.refusals = {}
         self.failed = None
         self._recovered = self.seen = False
 

@@ -124,18 +124,20 @@ class ProtectedCall(Call):
 
     def is_at_home(self, host: str) -> bool:
         """Whether `host` is that of the token source of this call, or of one around it."""
-        return any(cause.is_at_home(host) for cause in self._token_causes())
+        return any(cause.is_at_home(host) for cause in self.token_causes())
 
     def successor_for(self, sighting: Sighting) -> AccessToken | None:
         """The token with which a request is to leave instead of its own, if this call or one around it knows one."""
-        for cause in self._token_causes():
+        for cause in self.token_causes():
+            if cause.holds_back(sighting):
+                return None
             successor = cause.successor_for(sighting)
             if successor is not None:
                 return successor
         return None
 
     def handed_out(self, source: object, value: str) -> None:
-        for cause in self._token_causes():
+        for cause in self.token_causes():
             if cause.source is source:
                 cause.handed = value
 
@@ -145,7 +147,8 @@ class ProtectedCall(Call):
         if call is not None and call.limiter is not None:
             call.limiter.report(outcome)
 
-    def _token_causes(self) -> Iterator[TokenExpired]:
+    def token_causes(self) -> Iterator[TokenExpired]:
+        """What is known of the token of this call and of those around it."""
         for call in self.chain():
             cause = cast("ProtectedCall", call).token_expired
             if cause is not None:

@@ -35,9 +35,8 @@ async def pace_async(call: ProtectedCall, method: object, url: object) -> None:
         await call.take_slot_async()
 
 
-def sent(call: ProtectedCall, method: object, url: object, headers: MutableMapping[Any, Any]) -> Sighting:
+def sent(call: ProtectedCall, sighting: Sighting, headers: MutableMapping[Any, Any]) -> Sighting:
     """Note a request that is about to leave, and have it leave with a token that is not known to be dead."""
-    sighting = sighting_of(method, url, headers)
     if not is_api(sighting, call):
         return sighting
     if sighting.token is not None:
@@ -64,7 +63,7 @@ def answered(call: ProtectedCall, sighting: Sighting, response: Any, body: bytes
         return
     code = code_of(response)
     expired = is_token_expired_response(response, call.expired_codes)
-    call.observe_failed(sighting, not_acted_upon=expired or code == LIMIT_CODE)
+    call.observe_failed(sighting, not_acted_upon=expired or code == LIMIT_CODE, for_its_token=expired)
     away = code is None and is_transient_response(response)
     call.report("refused" if code == LIMIT_CODE else "failed" if away else "answered")
 

@@ -9,6 +9,7 @@ imported them; importing them here would cost those who do not use them.
 from __future__ import annotations
 
 import functools
+import io
 import sys
 import threading
 import weakref
@@ -16,10 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from ..context import Sighting
 from . import observer
 from .call import call_under_way
+from .self_refresh import Answer, answer_to, answer_to_async, renew, renew_async
 from .wire import sighting_of
 
 __all__ = ["look_for_libraries", "unwatch", "watch"]
@@ -86,7 +90,12 @@ def _observed_requests(send: Any) -> Any:
         if call is None:
             return send(self, request, **options)
         observer.pace(call, request.method, request.url)
-        sighting = observer.sent(call, request.method, request.url, request.headers)
+        sighting = sighting_of(request.method, request.url, request.headers, request.body)
+        answer = answer_to(call, sighting, request.body)
+        if answer is not None:
+            return _as_requests(request, answer)
+        renew(call, sighting)
+        observer.sent(call, sighting, request.headers)
         try:
             response = send(self, request, **options)
             streamed = bool(options.get("stream", self.stream))
@@ -101,6 +110,13 @@ def _observed_requests(send: Any) -> Any:
         return response
 
     return observing
+
+
+def _as_requests(request: Any, answer: Answer) -> requests.Response:
+    raw = urllib3.HTTPResponse(
+        io.BytesIO(answer.body), {"Content-Type": "application/json"}, answer.status, preload_content=False
+    )
+    return HTTPAdapter().build_response(request, raw)
 
 
 def _patch_httpx(httpx: Any) -> bool:
@@ -120,7 +136,12 @@ def _observed_httpx(send: Any) -> Any:
         if call is None:
             return send(self, request, **options)
         observer.pace(call, request.method, request.url)
-        sighting = observer.sent(call, request.method, request.url, request.headers)
+        sighting = sighting_of(request.method, request.url, request.headers, _content(request))
+        answer = answer_to(call, sighting, _content(request))
+        if answer is not None:
+            return _as_httpx(request, answer)
+        renew(call, sighting)
+        observer.sent(call, sighting, request.headers)
         try:
             response = send(self, request, **options)
             body = response.read() if _is_json(response) else None
@@ -140,7 +161,12 @@ def _observed_httpx_async(send: Any) -> Any:
         if call is None:
             return await send(self, request, **options)
         await observer.pace_async(call, request.method, request.url)
-        sighting = observer.sent(call, request.method, request.url, request.headers)
+        sighting = sighting_of(request.method, request.url, request.headers, _content(request))
+        answer = await answer_to_async(call, sighting, _content(request))
+        if answer is not None:
+            return _as_httpx(request, answer)
+        await renew_async(call, sighting)
+        observer.sent(call, sighting, request.headers)
         try:
             response = await send(self, request, **options)
             body = await response.aread() if _is_json(response) else None
@@ -151,6 +177,18 @@ def _observed_httpx_async(send: Any) -> Any:
         return response
 
     return observing
+
+
+def _content(request: Any) -> bytes | None:
+    """The body of a request of `httpx`, where that is no stream."""
+    found = vars(request).get("_content")
+    return found if isinstance(found, bytes) else None
+
+
+def _as_httpx(request: Any, answer: Answer) -> Any:
+    httpx = sys.modules["httpx"]
+    headers = {"content-type": "application/json"}
+    return httpx.Response(answer.status, headers=headers, content=answer.body, request=request)
 
 
 def _note_httpx(call: Any, sighting: Sighting, response: Any, body: bytes | None) -> None:
@@ -200,7 +238,9 @@ def _sent_aiohttp(send: Any) -> Any:
         call = call_under_way()
         if call is None:
             return await send(self, *args, **options)
-        sighting = observer.sent(call, self.method, self.url, self.headers)
+        sighting = sighting_of(self.method, self.url, self.headers, getattr(self.body, "_value", None))
+        await renew_async(call, sighting)
+        observer.sent(call, sighting, self.headers)
         response = await send(self, *args, **options)
         _sightings[response] = sighting
         return response

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ..answer import code_of
 from ..context import Sighting
 from ..events import warn
 from ..judgement import is_token_expired_error, is_token_expired_response
@@ -139,6 +140,42 @@ class TokenExpired:
             return None
         return successor
 
+    def holds_back(self, sighting: Sighting) -> bool:
+        """
+        Whether a request has to leave as it is: an order that is not itself repeated, after a refusal in this attempt.
+
+        What the code made of the refusal is anybody's guess; refused as well, the order goes out once the whole
+        function is called again.
+        """
+        return sighting.is_order and sighting.identity not in self._call.refusals and self._unanswered() is not None
+
+    def refused_with(self, carried: str) -> str | None:
+        """The token that KIS refused in this attempt where the code gave `carried`; None where it refused none."""
+        for refused, _ in reversed(list(self._call.refusals.values())):
+            if carried in (refused.token, refused.carried) and self._owns(refused):
+                return refused.token
+        return None
+
+    def may_renew(self) -> bool:
+        """Whether a token may be refreshed while the function still runs, on behalf of the library behind it."""
+        return (
+            self._watching
+            and self._call.policy.max_retries > 0
+            and self.name not in self._call.exhausted
+            and self.replaced_with is None
+            and identity_of(self.source) is not None  # else the source may be the library, which is busy
+        )
+
+    def renewed(self, replacement: Replacement, rejected: str, began: float) -> None:
+        """Note that the library behind the function goes on with another token than `rejected`, and tell so."""
+        token, origin = replacement
+        self.source.note_refused(rejected)
+        if origin == "issued" or self.source.is_new(token.value, self._attempt_began) or self._adopted == _MOST_ADOPTED:
+            self.replaced_with = token.value
+        else:
+            self._adopted += 1  # it may be dead too, which costs nothing then
+        self._emit_replaced(replacement, rejected, began, self._call.attempt)
+
     # After an attempt.
 
     def matches_value(self, value: object) -> bool:
@@ -156,9 +193,8 @@ class TokenExpired:
         return is_token_expired_error(error, self._call.policy.expired_codes) or self.saw_refusal()
 
     def saw_refusal(self) -> bool:
-        """Whether the last answer on the wire refused a token of this account, whatever the function made of it."""
-        seen = self._call.last_failed
-        return self._watching and seen is not None and self._is_refusal(seen) and self._owns(seen)
+        """Whether a request of this account was refused and not made again with success, whatever the function did."""
+        return self._watching and self._unanswered() is not None
 
     def rejected(self) -> str | None:
         """The token that KIS refused: as seen on the wire, as handed out inside the call, or as it was bound before."""
@@ -184,7 +220,9 @@ class TokenExpired:
     def emit_failed(self, msg_cd: str | None) -> None:
         """Tell which token was refused."""
         rejected = self.rejected()
-        self._call.emit("token_expired", token=fingerprint(rejected) if rejected else None, msg_cd=msg_cd)
+        seen = self._unanswered() if msg_cd is None else None
+        code = code_of(seen.response) if seen is not None else msg_cd
+        self._call.emit("token_expired", token=fingerprint(rejected) if rejected else None, msg_cd=code)
 
     def gave_up(self) -> None:
         """Tell, once for a function, what has to be written so that it can be helped."""
@@ -262,17 +300,21 @@ class TokenExpired:
         elif not self._bind(token, began) and seen is None:
             return False  # nothing would carry the new token
         self.handed = self.replaced_with = None
+        self._emit_replaced(replacement, rejected, began, self._call.attempt + 1)
+        self._attempt_began = time.monotonic()
+        return True
+
+    def _emit_replaced(self, replacement: Replacement, rejected: str | None, began: float, attempt: int) -> None:
+        token, origin = replacement
         self._call.emit(
             "token_refreshed" if origin == "issued" else "token_adopted",
-            attempt=self._call.attempt + 1,
+            attempt=attempt,
             token=token.fingerprint,
             previous_token=fingerprint(rejected) if rejected else None,
             expires_at=token.expires_at if token.expires_at is not NEVER else None,
             source=origin,
             elapsed=time.monotonic() - began,
         )
-        self._attempt_began = time.monotonic()
-        return True
 
     def _bind(self, token: AccessToken, began: float) -> bool:
         """Put `token` where the next attempt finds it; False, and told, where that failed."""
@@ -288,8 +330,18 @@ class TokenExpired:
 
     # What was seen of it.
 
+    def _unanswered(self) -> Sighting | None:
+        """The last request of this account that was refused in this attempt, and not made again with success."""
+        if not self._call.refusals:
+            return None
+        seen = [refused for refused, _ in list(self._call.refusals.values()) if self._owns(refused)]
+        return seen[-1] if seen else None
+
     def _refusal(self) -> Sighting | None:
         """The refusal that was seen on the wire, if it is of this account."""
+        unanswered = self._unanswered()
+        if unanswered is not None:
+            return unanswered
         seen = self._call.failed
         return seen if seen is not None and self._is_refusal(seen) and self._owns(seen) else None
 

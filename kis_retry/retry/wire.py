@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 
-def sighting_of(method: object, url: object, headers: Any) -> Sighting:
-    """What can be seen of a request that is about to leave."""
+def sighting_of(method: object, url: object, headers: Any, body: Any = None) -> Sighting:
+    """What can be seen of a request that is about to leave; `body` where it is at hand as text or bytes."""
     parts = urlsplit(str(url))
     token = _text(_value_of(headers, "authorization"))
     return Sighting(
@@ -37,6 +37,8 @@ def sighting_of(method: object, url: object, headers: Any) -> Sighting:
         parts.path,
         _text(_value_of(headers, "appkey")),
         (bare(token) or None) if token is not None else None,
+        query=parts.query,
+        body=hash(body) if isinstance(body, (str, bytes)) and body else None,
     )
 
 

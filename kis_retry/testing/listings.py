@@ -186,9 +186,11 @@ def _quote(symbol: str, price: int) -> dict[str, str]:
         "prdy_vrss_sign": "2",
         "prdy_ctrt": "0.50",
         "acml_vol": str(price * 7),
+        "acml_tr_pbmn": str(price * price * 7),
         "stck_oprc": str(max(0, price - 100)),
         "stck_hgpr": str(price + 200),
         "stck_lwpr": str(max(0, price - 200)),
+        "stck_sdpr": str(max(0, price - 100)),
     }
 
 
