@@ -2,8 +2,8 @@
 Where `requests`, `httpx` and `aiohttp` send, and the observer put there.
 
 As deep as the request is final (after a session's headers, an `auth`, a middleware) and still shallow enough that
-whatever stands in for the network in a test is reached. `httpx` and `aiohttp` are observed once the program has
-imported them; importing them here would cost those who do not use them.
+whatever stands in for the network in a test is reached. What is no `requests` is observed once the program has
+imported it; importing it here would cost those who do not use it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from ..context import Sighting
 from . import observer
+from .caches import without_failures
 from .call import call_under_way
 from .self_refresh import Answer, answer_to, answer_to_async, renew, renew_async
 from .wire import sighting_of
@@ -266,4 +267,15 @@ def _answered_aiohttp(start: Any) -> Any:
     return starting
 
 
-_LATE: dict[str, Callable[[Any], bool]] = {"httpx": _patch_httpx, "aiohttp": _patch_aiohttp}
+def _patch_requests_cache(requests_cache: Any) -> bool:
+    if not hasattr(requests_cache, "CacheMixin"):
+        return False
+    _patch(requests_cache.CacheMixin, "send", without_failures)
+    return True
+
+
+_LATE: dict[str, Callable[[Any], bool]] = {
+    "httpx": _patch_httpx,
+    "aiohttp": _patch_aiohttp,
+    "requests_cache": _patch_requests_cache,
+}

@@ -106,6 +106,7 @@ class TokenIssuer:
                 response = session.post(
                     f"{self._credentials.base_url}/oauth2/{endpoint}",
                     json=body,
+                    headers={"Cache-Control": "no-store"},  # a session of `requests_cache` would hand a dead one out
                     timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
                     allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
                 )

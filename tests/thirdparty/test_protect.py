@@ -864,3 +864,24 @@ def test_a_library_that_refreshes_and_does_not_repeat_is_repeated_for_it(gateway
     assert broker.fetch_price("005930")["rt_cd"] == "0"
     assert (gateway.counts.calls, gateway.counts.token_requests) == (2, 1)
     unprotect(broker)
+
+
+@pytest.mark.parametrize("target", ["the class", "an object"])
+def test_a_protected_session_of_requests_does_not_stop_the_managers_own_request(
+    target: str, gateway: KisGateway, manager: TokenManager
+) -> None:
+    with requests.Session() as session:
+        headers = manager.headers("FHKST01010100")
+        protected: Any = requests.Session if target == "the class" else session
+        protect(protected, tokens=manager, methods="request")
+        gateway.expire()
+        gateway.reset_counts()
+        try:
+            with ThreadPoolExecutor(16) as pool:
+                ask = lambda number: session.get(gateway.url + PRICE, params={"n": number}, headers=headers).json()
+                answers = list(pool.map(ask, range(100)))
+        finally:
+            unprotect(protected)
+    assert [answer["rt_cd"] for answer in answers] == ["0"] * 100
+    assert gateway.counts.token_requests == 1
+    assert gateway.counts.refused <= 16
