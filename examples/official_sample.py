@@ -1,69 +1,77 @@
 """
-A function in the manner of KIS's official samples, made to outlive its access token.
+KIS's official samples, made to outlive their access token with one line: `protect(kis_auth, …, methods="_url_fetch")`.
 
     pip install kis-retry
     python official_sample.py
 
-The samples keep their token in base headers of the module. On anything but HTTP 200 they print the error and hand back
-an empty table, so the caller never sees why. The decorator sees it all the same: it looks at what `requests` sends and
-receives inside the function. `bind=` puts the new token into the base headers, for whoever else uses them.
-
-It runs against a gateway of its own, whose token expires on the way.
+In the samples every function asks through `_url_fetch` of the module `kis_auth`, which keeps the token in its base
+headers. On anything but HTTP 200 it prints the error and the function hands back an empty table, so the caller never
+sees why. This program does the same, in their manner, against a gateway of its own whose token dies on the way.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import requests
 
-from kis_retry import AccessToken, MemoryTokenStore, TokenManager, refresh_on_expired_token
+from kis_retry import Credentials, MemoryTokenStore, TokenManager, protect
 from kis_retry.testing import KisGateway
 
 SYMBOLS = [f"{number:06d}" for number in range(5930, 5942)]
 
-base_url = ""
-base_headers = {"content-type": "application/json", "authorization": "", "appkey": "", "appsecret": ""}
+kis_auth = sys.modules[__name__]  # in the samples: import kis_auth
+
+_cfg: dict[str, str] = {}  # what the samples read from kis_devlp.yaml
+_base_headers = {"Content-Type": "application/json"}
+
+
+def auth() -> None:
+    """Ask for a token, and keep it in the base headers."""
+    body = {"grant_type": "client_credentials", "appkey": _cfg["my_app"], "appsecret": _cfg["my_sec"]}
+    token = requests.post(f"{_cfg['prod']}/oauth2/tokenP", json=body, timeout=10).json()["access_token"]
+    _base_headers.update(authorization=f"Bearer {token}", appkey=_cfg["my_app"], appsecret=_cfg["my_sec"])
+
+
+def _url_fetch(api_url: str, tr_id: str, params: dict[str, str]) -> dict[str, Any]:
+    headers = {**_base_headers, "tr_id": tr_id, "custtype": "P"}
+    answer = requests.get(_cfg["prod"] + api_url, headers=headers, params=params, timeout=10)
+    if answer.status_code != 200:
+        print(f"  Error Code : {answer.status_code} | {answer.json()['msg1']}")
+        return {}
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def inquire_price(symbol: str) -> list[dict[str, Any]]:
-    """As the samples do it."""
-    answer = requests.get(
-        f"{base_url}/uapi/domestic-stock/v1/quotations/inquire-price",
-        headers={**base_headers, "tr_id": "FHKST01010100"},
-        params={"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol},
-        timeout=10,
-    )
-    if answer.status_code != 200:
-        print(f"  {symbol}: Error {answer.status_code}: {answer.json()['msg1']}")
-        return []
-    return [answer.json()["output"]]
+    """One of the functions that ask through it: a table of one row, or an empty one."""
+    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
+    body = _url_fetch("/uapi/domestic-stock/v1/quotations/inquire-price", "FHKST01010100", query)
+    return [body["output"]] if body.get("rt_cd") == "0" else []
 
 
-def keep(token: AccessToken) -> None:
-    """Where this program keeps its token."""
-    base_headers["authorization"] = token.bearer
-
-
-def run(title: str, inquire: Callable[[str], list[dict[str, Any]]]) -> None:
+def run(title: str) -> None:
     """Ask for every symbol, and count the tables that hold something."""
-    tables = [inquire(symbol) for symbol in SYMBOLS]
+    tables = [inquire_price(symbol) for symbol in SYMBOLS]
     print(f"{title}: {sum(map(bool, tables))} of {len(tables)} tables hold data")
 
 
 def main() -> int:
-    """First the sample as it is, then the same one protected."""
-    global base_url
+    """First the samples as they are, then the same ones protected."""
     with KisGateway() as gateway:
-        tokens = TokenManager(gateway.credentials, store=MemoryTokenStore())
-        base_url = gateway.url
-        base_headers.update(tokens.headers(""))
+        given = gateway.credentials
+        _cfg.update(my_app=given.app_key, my_sec=given.app_secret, prod=gateway.url)
+        _cfg.update(my_acct_stock="12345678", my_prod="01")
+        auth()
         gateway.expire_at(5, 21)
-        run("as it is", inquire_price)
-        keep(tokens.refresh(base_headers["authorization"]))
-        run("protected", refresh_on_expired_token(inquire_price, tokens=tokens, bind=keep))
+        run("as it is")
+
+        account = f"{_cfg['my_acct_stock']}-{_cfg['my_prod']}"
+        credentials = Credentials(_cfg["my_app"], _cfg["my_sec"], account, base_url=_cfg["prod"])
+        tokens = TokenManager(credentials, store=MemoryTokenStore())  # without store=, it is shared in a file
+        protect(kis_auth, tokens=tokens, methods="_url_fetch")  # the one line
+        run("protected")
     return 0
 
 

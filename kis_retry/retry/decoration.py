@@ -92,7 +92,8 @@ class Decoration:
             call.name = call.parent.name
         if options.refreshes:
             location = self.binding.location(args, kwargs)
-            token_expired = TokenExpired(call, self._or_raise(source), location, self._history, options.watch_transport)
+            source = self._or_raise(source, first)
+            token_expired = TokenExpired(call, source, location, self._history, options.watch_transport)
             call.token_expired = token_expired
             call.causes = (token_expired,)
         if options.repeats:
@@ -111,7 +112,7 @@ class Decoration:
         tokens = getattr(first, "tokens", None)
         if tokens is not None and is_source(tokens):
             return as_source(tokens)
-        if callable(getattr(first, "issue_access_token", None)) and hasattr(first, "access_token"):
+        if _is_broker(first):
             return broker_source(first, self._policy_of(policy, None))
         return None
 
@@ -124,14 +125,34 @@ class Decoration:
             self._environment = RetryPolicy.from_env()
         return self._environment
 
-    def _or_raise(self, source: NonBlockingSource | None) -> NonBlockingSource:
+    def _or_raise(self, source: NonBlockingSource | None, first: Any) -> NonBlockingSource:
         if source is None:
+            held = _held_broker(first)
             raise TypeError(
                 f"{self.name} is decorated with refresh_on_expired_token, but nothing says where a token comes from: "
-                "pass tokens=TokenManager.from_env() (or another TokenSource) to the decorator, or give the first "
-                "argument an attribute `tokens`, or `access_token` and `issue_access_token`"
+                "pass tokens=TokenManager.from_env() (or another TokenSource) to the decorator, or "
+                + (
+                    f"protect the broker that it wraps, its attribute `{held}`"
+                    if held
+                    else "give the first argument an attribute `tokens`, or `access_token` and `issue_access_token`"
+                )
             )
         return source
+
+
+def _is_broker(value: Any) -> bool:
+    return callable(getattr(value, "issue_access_token", None)) and hasattr(value, "access_token")
+
+
+def _held_broker(wrapper: Any) -> str | None:
+    """Where a wrapper keeps the broker that it wraps, be it in another wrapper ("_broker.broker"); None if nowhere."""
+    for name, value in getattr(wrapper, "__dict__", {}).items():
+        if _is_broker(value):
+            return str(name)
+        within = [inner for inner, found in getattr(value, "__dict__", {}).items() if _is_broker(found)]
+        if within and not isinstance(value, type):
+            return f"{name}.{within[0]}"
+    return None
 
 
 def is_limiter(value: object) -> bool:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _KEPT = "__kis_retry_kept__"
 _ABSENT: Any = object()
+_SHOWN = 8  # names in a message
 
 
 def protect(
@@ -157,9 +158,18 @@ def _matching(target: Any, wanted: list[str]) -> dict[str, Any]:
         matching = [pattern] if named else [name for name in members if fnmatchcase(name, pattern)]
         usable = [name for name in matching if named or _can_be_decorated(name, members[name])]
         if not usable:
-            raise ValueError(f"nothing in {_name_of(target)} matches methods={pattern!r}")
+            raise ValueError(
+                f"nothing in {_name_of(target)} matches methods={pattern!r}; it has {_methods_of(members)}"
+            )
         found.update((name, members[name]) for name in usable if decoration_of(_function_of(members[name])) is None)
     return found
+
+
+def _methods_of(members: dict[str, Any]) -> str:
+    """What somebody may have meant, in a line."""
+    names = [name for name in members if not name.startswith("_") and _can_be_decorated(name, members[name])]
+    shown = ", ".join(names[:_SHOWN]) or "no methods of its own"
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _function_of(member: Any) -> Any:

@@ -885,3 +885,37 @@ def test_a_protected_session_of_requests_does_not_stop_the_managers_own_request(
     assert [answer["rt_cd"] for answer in answers] == ["0"] * 100
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused <= 16
+
+
+class Wrapper:
+    """Around a broker, as CachedKoreaInvestment and RateLimitedKoreaInvestment are."""
+
+    def __init__(self, broker: Any) -> None:
+        self._calls_per_second = 15
+        self._broker = broker
+
+    def fetch_price(self, symbol: str) -> Any:
+        return self._broker.fetch_price(symbol)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_wrapper_around_a_broker_is_protected_as_the_broker_is(
+    layers: int, gateway: KisGateway, broker: Broker, manager: TokenManager
+) -> None:
+    broker.issue_access_token()
+    wrapper = Wrapper(broker) if layers == 1 else Wrapper(Wrapper(broker))
+    protect(wrapper, tokens=manager)
+    gateway.expire()
+    gateway.reset_counts()
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(wrapper.fetch_price, ["005930"] * 100))
+    assert [answer["rt_cd"] for answer in answers] == ["0"] * 100
+    assert gateway.counts.token_requests == 1
+    assert gateway.counts.refused <= 16
+
+
+@pytest.mark.parametrize(("layers", "place"), [(1, "`_broker`"), (2, "`_broker._broker`")])
+def test_a_wrapper_without_a_source_says_which_object_to_protect(layers: int, place: str, broker: Broker) -> None:
+    wrapper = protect(Wrapper(broker) if layers == 1 else Wrapper(Wrapper(broker)))
+    with pytest.raises(TypeError, match=f"protect the broker that it wraps, its attribute {place}"):
+        wrapper.fetch_price("005930")
