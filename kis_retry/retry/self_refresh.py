@@ -50,8 +50,9 @@ class _Wanted(NamedTuple):
         """Let it go on without: KIS's own answer is the better one, and what a refresh failed for is told."""
         if is_from_signal_handler(error):
             raise error
-        self.cause.emit_refresh_failed(error, began)
-        self.cause.replaced_with = self.rejected
+        if self.cause.saw_refusal():  # else KIS will refuse first, and what comes of that is told
+            self.cause.emit_refresh_failed(error, began)
+            self.cause.replaced_with = self.rejected
 
     def get(self) -> AccessToken | Exception:
         began, source = time.monotonic(), self.cause.source
@@ -78,46 +79,42 @@ class _Wanted(NamedTuple):
 
 
 def renew(call: ProtectedCall, sighting: Sighting) -> None:
-    """See to it that there is another token for a request that is about to leave with one that was just refused."""
-    wanted = _wanted_for_repeat(call, sighting)
+    """See to it that there is another token for a request that is about to leave with one that is known to be dead."""
+    wanted = _wanted_for_request(call, sighting)
     if wanted is not None:
         wanted.get()
 
 
 async def renew_async(call: ProtectedCall, sighting: Sighting) -> None:
     """`renew`, without stopping the event loop."""
-    wanted = _wanted_for_repeat(call, sighting)
+    wanted = _wanted_for_request(call, sighting)
     if wanted is not None:
         await wanted.get_async()
 
 
 def answer_to(call: ProtectedCall, sighting: Sighting, body: Any) -> Answer | None:
     """The answer to a library's own token request; None where KIS has to be asked."""
-    wanted = _wanted_by_request(call, sighting, body)
+    wanted = _wanted_by_token_request(call, sighting, body)
     return _answer(wanted.get()) if wanted is not None else None
 
 
 async def answer_to_async(call: ProtectedCall, sighting: Sighting, body: Any) -> Answer | None:
     """`answer_to`, without stopping the event loop."""
-    wanted = _wanted_by_request(call, sighting, body)
+    wanted = _wanted_by_token_request(call, sighting, body)
     return _answer(await wanted.get_async()) if wanted is not None else None
 
 
-def _wanted_for_repeat(call: ProtectedCall, sighting: Sighting) -> _Wanted | None:
-    if sighting.token is None:
-        return None
+def _wanted_for_request(call: ProtectedCall, sighting: Sighting) -> _Wanted | None:
     for cause in call.token_causes():
         if cause.holds_back(sighting):
             return None
-        refused = cause.refused_with(sighting.token)
-        if refused is not None:
-            successor = cause.source.successor_of(sighting.token)  # with which `observer.sent` has it leave
-            helps = successor is not None and successor.value != refused
-            return None if helps or not cause.may_renew() else _Wanted(cause, refused)
+        dead = cause.dead_with(sighting)
+        if dead is not None:
+            return _Wanted(cause, dead) if cause.may_renew() else None
     return None
 
 
-def _wanted_by_request(call: ProtectedCall, sighting: Sighting, body: Any) -> _Wanted | None:
+def _wanted_by_token_request(call: ProtectedCall, sighting: Sighting, body: Any) -> _Wanted | None:
     if sighting.method != "POST" or not is_token_request(sighting) or not sighting.path.endswith("/tokenP"):
         return None
     asked = _keys(body)

@@ -149,12 +149,19 @@ class TokenExpired:
         """
         return sighting.is_order and sighting.identity not in self._call.refusals and self._unanswered() is not None
 
-    def refused_with(self, carried: str) -> str | None:
-        """The token that KIS refused in this attempt where the code gave `carried`; None where it refused none."""
+    def dead_with(self, sighting: Sighting) -> str | None:
+        """
+        The token with which a request of this account would be refused: as it just was, or as the source knows.
+
+        None where it will leave with a good one, as far as one can tell.
+        """
+        if sighting.token is None or not self._owns(sighting):
+            return None
+        successor = self.source.successor_of(sighting.token)  # with which it will leave
         for refused, _ in reversed(list(self._call.refusals.values())):
-            if carried in (refused.token, refused.carried) and self._owns(refused):
-                return refused.token
-        return None
+            if sighting.token in (refused.token, refused.carried) and self._owns(refused):
+                return refused.token if successor is None or successor.value == refused.token else None
+        return sighting.token if successor is None and self.source.is_dead(sighting.token) else None
 
     def may_renew(self) -> bool:
         """Whether a token may be refreshed while the function still runs, on behalf of the library behind it."""
@@ -167,8 +174,12 @@ class TokenExpired:
         )
 
     def renewed(self, replacement: Replacement, rejected: str, began: float) -> None:
-        """Note that the library behind the function goes on with another token than `rejected`, and tell so."""
+        """Note that the function goes on with another token than `rejected` in this attempt, and tell so."""
         token, origin = replacement
+        if not self._call.refusals:  # as before a first attempt: nothing has been refused yet
+            if origin == "issued":
+                self._emit_replaced(replacement, rejected, began, self._call.attempt)
+            return
         self.source.note_refused(rejected)
         if origin == "issued" or self.source.is_new(token.value, self._attempt_began) or self._adopted == _MOST_ADOPTED:
             self.replaced_with = token.value
@@ -282,7 +293,7 @@ class TokenExpired:
         """A token that needs no issue: the place, or the source, holds another one than the refused already."""
         found = self.location.read(self._call.args, self._call.kwargs)
         value = bare(found) if found is not None else None
-        if value and rejected is not None and value != rejected and self.source.successor_of(value) is None:
+        if value and rejected is not None and value != rejected and not self.source.is_dead(value):
             return AccessToken(value, NEVER)
         return self.source.current_unless(rejected)
 

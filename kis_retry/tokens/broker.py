@@ -80,6 +80,9 @@ class BrokerSource(NonBlockingSource):
     def successor_of(self, value: str) -> AccessToken | None:
         return self.current_unless(value) if value in self._state.refused else None
 
+    def is_dead(self, value: str) -> bool:
+        return value in self._state.refused
+
     def note_refused(self, value: str) -> None:
         note(self._state.refused, value)
 

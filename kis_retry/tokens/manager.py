@@ -189,6 +189,10 @@ class TokenManager(NonBlockingSource):
         """Give the live token in memory where `value` was the token here, or refused, and is no more. Never blocks."""
         return self._refresher.successor_of(value)
 
+    def is_dead(self, value: str) -> bool:
+        """Say whether `value` was the token here and is no more, or was refused. Never blocks."""
+        return self._refresher.is_dead(value)
+
     def note_refused(self, value: str) -> None:
         """Take note that KIS refused `value`; a token in memory counts as expired from then on. Never blocks."""
         self._refresher.note_refused(value)

@@ -113,6 +113,13 @@ class TokenRefresher:
         known = value in self._handed or value in self._refused
         return self.current_unless(value) if known else None
 
+    def is_dead(self, value: str) -> bool:
+        """Whether `value` is an earlier token, an expired one or a refused one."""
+        cached = self.cached
+        if cached is not None and cached.token.value == value:
+            return time.time() >= cached.expired_at
+        return value in self._handed or value in self._refused
+
     def note_refused(self, value: str) -> None:
         """KIS refused `value`: it is neither handed out as good nor taken from the store again."""
         note(self._refused, value)

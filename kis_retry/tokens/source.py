@@ -114,6 +114,11 @@ class NonBlockingSource(ABC):
         ...
 
     @abstractmethod
+    def is_dead(self, value: str) -> bool:
+        """Whether this source knows `value` to be superseded, expired or refused, be there another token yet or not."""
+        ...
+
+    @abstractmethod
     def note_refused(self, value: str) -> None:
         """Take note that KIS refused `value`: from now on it is neither a usable token nor adopted from a store."""
         ...
@@ -215,6 +220,12 @@ class TrackingSource(NonBlockingSource):
     def successor_of(self, value: str) -> AccessToken | None:
         known = value in self._history.handed or value in self._history.refused
         return self.current_unless(value) if known else None
+
+    def is_dead(self, value: str) -> bool:
+        if value in self._history.refused:
+            return True
+        current = self.peek()
+        return value in self._history.handed and (current is None or current.value != value)
 
     def note_refused(self, value: str) -> None:
         note(self._history.refused, value)

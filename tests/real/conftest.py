@@ -1,5 +1,5 @@
 """
-What the tests with one real library share. `KIS_RETRY_REAL` names it: "korea-investment-stock==0.19.0".
+What the tests with real libraries share. `KIS_RETRY_REAL` names them: "pykis==0.7.0 kis-wrapper==0.3.0".
 
 Without it nothing here is collected; with it, another version than the one installed fails the run.
 """
@@ -16,18 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
-import requests
-from requests.adapters import HTTPAdapter
 
+from expiries import THREADS
 from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager
 from kis_retry.retry import patches
 from kis_retry.testing import KisGateway
+from redirect import Redirect
 
-THREADS = 16
-REAL_HOSTS = ("https://openapi.koreainvestment.com:9443", "https://openapivts.koreainvestment.com:29443")
 FILES = {"korea-investment-stock": "test_korea_investment_stock.py", "mojito2": "test_mojito.py"}
+"""Libraries with tests of their own, and an example."""
 
-_NAME, _, _VERSION = os.environ.get("KIS_RETRY_REAL", "").partition("==")
+REAL: dict[str, str] = dict(each.split("==") for each in os.environ.get("KIS_RETRY_REAL", "").split())
 
 
 def _installed(name: str) -> str | None:
@@ -37,19 +36,22 @@ def _installed(name: str) -> str | None:
         return None
 
 
-if _NAME and (_NAME not in FILES or _installed(_NAME) != _VERSION):
-    raise pytest.UsageError(
-        f"KIS_RETRY_REAL is {_NAME}=={_VERSION}, installed is {_installed(_NAME)}; it takes one of {', '.join(FILES)}"
-    )
+_missing = [f"{name}=={wanted}" for name, wanted in REAL.items() if _installed(name) != wanted]
+if _missing:
+    raise pytest.UsageError(f"KIS_RETRY_REAL names {', '.join(_missing)}, which is not what is installed")
 
-collect_ignore = ["test_examples.py"] if not _NAME else []
-collect_ignore += [file for name, file in FILES.items() if name != _NAME]
+collect_ignore = [file for name, file in FILES.items() if name not in REAL]
+if not REAL.keys() & FILES.keys():
+    collect_ignore.append("test_examples.py")
+if not REAL:
+    collect_ignore.append("test_recipes.py")
 
 
 @pytest.fixture(scope="session")
 def real_version() -> str:
-    """The version of the library that is installed."""
-    return _VERSION
+    """The version of the one library that is installed."""
+    (found,) = REAL.values()
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -80,35 +82,12 @@ def manager_of() -> Callable[[KisGateway], TokenManager]:
     return lambda of: TokenManager(of.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
 
 
-class _Redirecting(HTTPAdapter):
-    """Keeps connections, and takes what is meant for KIS to the gateway that is open."""
-
-    def __init__(self) -> None:
-        super().__init__(pool_maxsize=2 * THREADS)
-        self.url = ""
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        for host in REAL_HOSTS:
-            if request.url is not None and request.url.startswith(host):
-                request.url = self.url + request.url.removeprefix(host)
-        return super().send(request, *args, **kwargs)
-
-
 @pytest.fixture
 def redirect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[KisGateway], None]]:
     """Have the library find a gateway where KIS would be, from its constructor on; the library itself is untouched."""
-    adapter = _Redirecting()
-    plain = requests.Session.get_adapter
-
-    def get_adapter(session: requests.Session, url: str) -> Any:
-        return adapter if url.startswith((*REAL_HOSTS, adapter.url)) else plain(session, url)
-
-    def begin(gateway: KisGateway) -> None:
-        adapter.url = gateway.url
-        monkeypatch.setattr(requests.Session, "get_adapter", get_adapter)
-
-    yield begin
-    adapter.close()
+    redirecting = Redirect(monkeypatch, THREADS)
+    yield redirecting.begin
+    redirecting.close()
 
 
 @dataclass(frozen=True)
@@ -125,6 +104,8 @@ class Tally:
 def measure(capsys: pytest.CaptureFixture[str]) -> Callable[..., Tally]:
     """Run pairs of a call and its right answer in 16 threads, and print a row of the table in the README."""
 
+    library = " ".join(*REAL.items())
+
     def run(label: str, gateway: KisGateway, pairs: list[tuple[Callable[[], Any], Any]]) -> Tally:
         before = gateway.counts.token_requests
         with ThreadPoolExecutor(THREADS) as pool:
@@ -134,7 +115,7 @@ def measure(capsys: pytest.CaptureFixture[str]) -> Callable[..., Tally]:
         how = ", ".join(f"{count:,} {what}" for what, count in tally.lost.items()) or "none"
         with capsys.disabled():
             sys.stdout.write(
-                f"\n| {_NAME} {_VERSION} | {label} | {tally.calls:,} | {tally.calls - tally.right:,} | {how} "
+                f"\n| {library} | {label} | {tally.calls:,} | {tally.calls - tally.right:,} | {how} "
                 f"| {tally.token_requests} |\n"
             )
         return tally

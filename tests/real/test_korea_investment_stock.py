@@ -10,6 +10,7 @@ import pytest
 import requests
 from korea_investment_stock import CachedKoreaInvestment, FileTokenStorage, KoreaInvestment, RateLimitedKoreaInvestment
 
+from expiries import THREADS, measured
 from kis_retry import protect, unprotect
 
 if TYPE_CHECKING:
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 MakeBroker = Callable[["KisGateway"], KoreaInvestment]
 ManagerOf = Callable[["KisGateway"], "TokenManager"]
 
-# Name, arguments, and whether its loop over the US exchanges swallows a refusal before 0.13.
-CALLS: dict[str, tuple[str, tuple[Any, ...], bool]] = {
-    "a Korean share": ("fetch_domestic_price", ("005930",), False),
-    "a Korean ETF": ("fetch_domestic_price", ("069500", "ETF"), False),
-    "a US share": ("fetch_price_detail_oversea", ("AAPL",), True),
-    "a US share at the last exchange": ("fetch_price_detail_oversea", ("SPY", "US"), True),
-    "a Korean product": ("fetch_stock_info", ("005930",), False),
-    "a US product of the second type": ("fetch_stock_info", ("KO", "US"), False),
-    "a listing": ("fetch_search_stock_info", ("005930",), False),
-    "public offers": ("fetch_ipo_schedule", ("20251101", "20251130"), False),
-    "a Korean price": ("fetch_price", ("069500", "KR"), False),
-    "a US price": ("fetch_price", ("MSFT", "US"), True),
+# Name and arguments.
+CALLS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "a Korean share": ("fetch_domestic_price", ("005930",)),
+    "a Korean ETF": ("fetch_domestic_price", ("069500", "ETF")),
+    "a US share": ("fetch_price_detail_oversea", ("AAPL",)),
+    "a US share at the last exchange": ("fetch_price_detail_oversea", ("SPY", "US")),
+    "a Korean product": ("fetch_stock_info", ("005930",)),
+    "a US product of the second type": ("fetch_stock_info", ("KO", "US")),
+    "a listing": ("fetch_search_stock_info", ("005930",)),
+    "public offers": ("fetch_ipo_schedule", ("20251101", "20251130")),
+    "a Korean price": ("fetch_price", ("069500", "KR")),
+    "a US price": ("fetch_price", ("MSFT", "US")),
 }
 BATCH = ("a Korean share", "a US share", "a Korean product", "a US product of the second type")
 
@@ -65,7 +66,7 @@ def swallows(real_version: str) -> bool:
 
 
 def _call(broker: Any, name: str) -> Any:
-    method, arguments, _ = CALLS[name]
+    method, arguments = CALLS[name]
     return getattr(broker, method)(*arguments)
 
 
@@ -76,7 +77,7 @@ def _batch(broker: Any, calls: int, right: dict[str, Any]) -> list[tuple[Callabl
 
 @pytest.mark.parametrize("name", CALLS)
 def test_right_after_an_expiry_every_call_gets_the_right_answer(
-    name: str, gateway: KisGateway, make_broker: MakeBroker, manager_of: ManagerOf, swallows: bool
+    name: str, gateway: KisGateway, make_broker: MakeBroker, manager_of: ManagerOf
 ) -> None:
     broker = make_broker(gateway)
     right = _call(broker, name)
@@ -85,7 +86,7 @@ def test_right_after_an_expiry_every_call_gets_the_right_answer(
     gateway.expire()
     gateway.reset_counts()
     assert _call(broker, name) == right
-    assert gateway.counts.refused == (6 if swallows and CALLS[name][2] else 1)
+    assert gateway.counts.refused == 1
     assert (gateway.counts.token_requests, gateway.counts.tokens_issued) == (1, 1)
     assert _call(broker, name) == right
     assert gateway.counts.token_requests == 1
@@ -93,12 +94,12 @@ def test_right_after_an_expiry_every_call_gets_the_right_answer(
 
 @pytest.mark.parametrize("exchange", [1, 2, 3])
 def test_the_token_may_die_at_any_exchange_of_the_overseas_loop(
-    exchange: int, gateway: KisGateway, make_broker: MakeBroker, manager_of: ManagerOf, swallows: bool
+    exchange: int, gateway: KisGateway, make_broker: MakeBroker, manager_of: ManagerOf
 ) -> None:
     broker = protect(make_broker(gateway), tokens=manager_of(gateway))
     gateway.expire_at(exchange)
     assert broker.fetch_price_detail_oversea("SPY")["output"]["rsym"] == "DAMSSPY"
-    assert gateway.counts.refused == (7 - exchange if swallows else 1)
+    assert gateway.counts.refused == 1
     assert gateway.counts.token_requests == 2
 
 
@@ -133,7 +134,7 @@ def test_a_class_protected_beforehand_protects_every_broker(
     gateway.reset_counts()
     for broker in brokers:
         assert broker.fetch_domestic_price("005930")["rt_cd"] == "0"
-    assert (gateway.counts.token_requests, gateway.counts.refused) == (1, 2)
+    assert (gateway.counts.token_requests, gateway.counts.refused) == (1, 1)
 
 
 @pytest.mark.parametrize("name", WRONG_USES)
@@ -182,6 +183,33 @@ def test_the_librarys_wrappers_work_around_a_protected_broker(
     assert limited.fetch_price("005930", "KR")["rt_cd"] == "0"
     assert cached.fetch_price_detail_oversea("AAPL", "US") is first
     assert gateway.counts.token_requests == 2
+
+
+@pytest.mark.parametrize("wrapper", ["cached", "limited", "both"])
+def test_a_protected_wrapper_works_as_the_broker_inside_does(
+    wrapper: str, gateway: KisGateway, make_broker: MakeBroker, manager_of: ManagerOf
+) -> None:
+    broker: Any = make_broker(gateway)
+    if wrapper != "cached":
+        broker = RateLimitedKoreaInvestment(broker, calls_per_second=100_000)
+    if wrapper != "limited":
+        broker = CachedKoreaInvestment(broker)
+    protect(broker, tokens=manager_of(gateway))
+
+    def fetch(symbol: str) -> Any:
+        if int(symbol) % 2:
+            return broker.fetch_domestic_price(symbol)
+        return broker.fetch_price_detail_oversea(f"S{symbol}", "US")
+
+    seen = measured(fetch, lambda answer: answer["rt_cd"] == "0", gateway)
+    assert (seen.lost, seen.token_requests) == (0, 1), seen.how
+    assert seen.refused <= THREADS
+
+
+def test_a_wrapper_without_a_source_says_which_object_to_protect(gateway: KisGateway, make_broker: MakeBroker) -> None:
+    cached = protect(CachedKoreaInvestment(RateLimitedKoreaInvestment(make_broker(gateway))))
+    with pytest.raises(TypeError, match=r"protect the broker that it wraps, its attribute `broker\._broker`"):
+        cached.fetch_price("005930")
 
 
 def test_900_calls_in_16_threads_over_two_expiries_lose_nothing(

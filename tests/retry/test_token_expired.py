@@ -281,3 +281,31 @@ def test_the_call_around_is_current_again_after_a_call(gateway: KisGateway, mana
     outer()
     assert [found.rpartition(".")[2] for found in seen if found] == ["inner", "outer"]
     assert CURRENT.get() is None
+
+
+@pytest.mark.parametrize("watch_transport", [True, False])
+def test_a_place_that_holds_an_earlier_token_is_not_believed_while_the_next_one_is_on_its_way(
+    watch_transport: bool, gateway: KisGateway, manager: TokenManager
+) -> None:
+    """The code sends one token and keeps another, as finestock does: here a global one, and an attribute."""
+    sent = manager.authorization
+
+    class Library:
+        access_token = sent
+        somebody_was_refused = False
+
+        @refresh_on_expired_token(tokens=manager, watch_transport=watch_transport)
+        def fetch(self) -> Any:
+            if self.somebody_was_refused:  # after this call had begun, and nobody has refreshed yet
+                self.somebody_was_refused = False
+                manager.note_refused(manager.token().value)
+            return requests.get(gateway.url + PRICE, headers={"authorization": sent}, timeout=9).json()
+
+    library = Library()
+    gateway.expire()
+    assert library.fetch()["rt_cd"] == "0"
+    gateway.expire()
+    gateway.reset_counts()
+    library.somebody_was_refused = True
+    assert library.fetch()["rt_cd"] == "0"
+    assert (gateway.counts.refused, gateway.counts.token_requests) == (0 if watch_transport else 1, 1)
