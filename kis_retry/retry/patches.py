@@ -19,6 +19,7 @@ from typing import Any
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.hooks import dispatch_hook
 
 from ..context import Sighting
 from . import observer
@@ -94,7 +95,7 @@ def _observed_requests(send: Any) -> Any:
         sighting = sighting_of(request.method, request.url, request.headers, request.body)
         answer = answer_to(call, sighting, request.body)
         if answer is not None:
-            return _as_requests(request, answer)
+            return _as_requests(request, answer, options)
         renew(call, sighting)
         observer.sent(call, sighting, request.headers)
         try:
@@ -113,11 +114,12 @@ def _observed_requests(send: Any) -> Any:
     return observing
 
 
-def _as_requests(request: Any, answer: Answer) -> requests.Response:
+def _as_requests(request: Any, answer: Answer, options: dict[str, Any]) -> Any:
     raw = urllib3.HTTPResponse(
         io.BytesIO(answer.body), {"Content-Type": "application/json"}, answer.status, preload_content=False
     )
-    return HTTPAdapter().build_response(request, raw)
+    response = HTTPAdapter().build_response(request, raw)
+    return dispatch_hook("response", request.hooks, response, **options)  # type: ignore[no-untyped-call]  # its stub
 
 
 def _patch_httpx(httpx: Any) -> bool:

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
+from urllib.error import URLError
 
 import pytest
 
@@ -100,6 +102,15 @@ def _set_up_kispilot(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(kis_token, "_issue_websocket_key", lambda _mode: "")
 
 
+def _let_nothing_be_downloaded(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets lists of all symbols when it starts, and goes on without."""
+
+    def refused(*_: object, **__: object) -> Any:
+        raise URLError("not in a test")
+
+    monkeypatch.setattr("urllib.request.urlopen", refused)
+
+
 def _forget_client(*_: object) -> None:
     from kis import auth
 
@@ -126,7 +137,11 @@ RECIPES: dict[str, list[Recipe]] = {
     ],
     "kis-agent": [
         Recipe(
-            lambda space, symbol: space["agent"].get_stock_price(symbol), _is_success, "kis-agent", after=_agents_pace
+            lambda space, symbol: space["agent"].get_stock_price(symbol),
+            _is_success,
+            "kis-agent",
+            before=_let_nothing_be_downloaded,
+            after=_agents_pace,
         ),
     ],
     "finestock": [
@@ -157,27 +172,31 @@ RECIPES: dict[str, list[Recipe]] = {
 }
 HERE = [name for name in RECIPES if name in REAL]
 
-Run = Callable[[Recipe, KisGateway, bool], Namespace]
+How = Literal["alone", "protected", "its class"]
+Run = Callable[[Recipe, KisGateway, How], Namespace]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, redirect: Callable[[KisGateway], None]) -> Iterator[Run]:
-    """Run a block, protected or not; gives the names that it made. Afterwards nothing is protected."""
+    """Run a block, as it is or with another meaning of `protect`; gives its names. Afterwards nothing is protected."""
     targets: list[Any] = []
-    protect = kis_retry.protect
+    real_protect = kis_retry.protect
     logging.disable(logging.CRITICAL)
 
-    def noting(target: Any, **how: Any) -> Any:
-        targets.append(target)
-        return protect(target, **how)
+    def run(recipe: Recipe, gateway: KisGateway, how: How) -> Namespace:
+        def protect(target: Any, **options: Any) -> Any:
+            if how != "alone":
+                keeps_methods = how == "protected" or isinstance(target, (type, ModuleType))
+                targets.append(target if keeps_methods else type(target))
+                real_protect(targets[-1], **options)
+            return target
 
-    def run(recipe: Recipe, gateway: KisGateway, protected: bool) -> Namespace:
         who = gateway.credentials
         monkeypatch.setenv("KIS_APP_KEY", who.app_key)
         monkeypatch.setenv("KIS_APP_SECRET", who.app_secret)
         monkeypatch.setenv("KIS_ACCOUNT_NO", "12345678-01")
         monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
-        monkeypatch.setattr(kis_retry, "protect", noting if protected else lambda target, **_: target)
+        monkeypatch.setattr(kis_retry, "protect", protect)
         with suppress(ImportError):
             import httpx  # noqa: F401  # before the redirection, which else passes it over
         redirect(gateway)
@@ -213,13 +232,13 @@ def test_the_row_of_the_page_holds(name: str, status: int, run: Run, told: Calla
     row = rows()[f"{name} {REAL[name]}"]
     for recipe in RECIPES[name]:
         with KisGateway(expired_status=status, latency=0.002) as gateway:
-            space = run(recipe, gateway, False)
+            space = run(recipe, gateway, "alone")
             alone = measured(lambda symbol: recipe.fetch(space, symbol), recipe.is_good, gateway)  # noqa: B023
         told(name, status, "alone", alone)
         assert alone.lost > 0 or row.allows_none_alone
         assert alone.lost in row.alone
         with KisGateway(expired_status=status, latency=0.002) as gateway:
-            space = run(recipe, gateway, True)
+            space = run(recipe, gateway, "protected")
             protected = measured(lambda symbol: recipe.fetch(space, symbol), recipe.is_good, gateway)  # noqa: B023
         told(name, status, "protected", protected)
         assert protected.lost == row.protected == 0, protected.how
@@ -232,11 +251,20 @@ def test_the_row_of_the_page_holds(name: str, status: int, run: Run, told: Calla
 def test_a_second_expiry_costs_what_the_first_did(name: str, status: int, run: Run) -> None:
     (recipe,) = RECIPES[name]
     with KisGateway(expired_status=status, latency=0.002) as gateway:
-        space = run(recipe, gateway, True)
+        space = run(recipe, gateway, "protected")
         for _ in range(2):  # one batch after the other: no call is under way at both
             seen = measured(lambda symbol: recipe.fetch(space, symbol), recipe.is_good, gateway)
             assert (seen.lost, seen.token_requests) == (0, 1), seen.how
             assert seen.refused <= rows()[f"{name} {REAL[name]}"].refusals
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_class_may_be_protected_in_the_place_of_the_object(name: str, run: Run) -> None:
+    (recipe,) = RECIPES[name]
+    with KisGateway(latency=0.002) as gateway:
+        space = run(recipe, gateway, "its class")
+        seen = measured(lambda symbol: recipe.fetch(space, symbol), recipe.is_good, gateway)
+    assert (seen.lost, seen.token_requests) == (0, 1), seen.how
 
 
 @pytest.mark.skipif("kis-wrapper" not in REAL, reason="it is about kis-wrapper")
@@ -245,9 +273,10 @@ def test_the_row_of_coroutines_holds(status: int, run: Run, told: Callable[..., 
     name = f"kis-wrapper {REAL['kis-wrapper']}, async"
     row = rows()[name]
     recipe = Recipe(lambda *_: None, lambda _: True, "kis-wrapper", 1, before=_forget_client)
-    for protected in (False, True):
+    ways: tuple[How, How] = ("alone", "protected")
+    for how in ways:
         with KisGateway(expired_status=status, latency=0.002) as gateway:
-            space = run(recipe, gateway, protected)
+            space = run(recipe, gateway, how)
             gateway.reset_counts()
             gateway.expire_at(CALLS // 2)
             answers = asyncio.run(space["prices"]([f"{number:06d}" for number in range(CALLS)]))
@@ -255,8 +284,8 @@ def test_the_row_of_coroutines_holds(status: int, run: Run, told: Callable[..., 
                 "" if isinstance(each, dict) and "stck_prpr" in each else type(each).__name__ for each in answers
             ]
             seen = tally(outcomes, gateway)
-        told(name, status, "protected" if protected else "alone", seen)
-        if protected:
+        told(name, status, how, seen)
+        if how == "protected":
             assert (seen.lost, seen.token_requests) == (row.protected, row.token_requests) == (0, 1), seen.how
             assert 0 < seen.refused <= row.refusals
         else:

@@ -129,6 +129,17 @@ async def test_httpx_in_a_loop_joins_too(gateway: KisGateway, manager: TokenMana
             assert gateway.counts.refused <= THREADS
 
 
+def test_hooks_of_the_library_see_the_answer_to_its_token_request(gateway: KisGateway, manager: TokenManager) -> None:
+    seen: list[str] = []
+    with requests.Session() as session:
+        session.hooks["response"] = [lambda response, **_: seen.append(response.json()["access_token"])]
+        who = manager.credentials
+        body = {"grant_type": "client_credentials", "appkey": who.app_key, "appsecret": who.app_secret}
+        ask = refresh_on_expired_token(lambda: session.post(f"{gateway.url}/oauth2/tokenP", json=body), tokens=manager)
+        assert ask().json()["access_token"] == manager.token().value
+    assert seen == [manager.token().value]
+
+
 def test_httpx_joins_too(gateway: KisGateway, manager: TokenManager) -> None:
     who = manager.credentials
     body = {"grant_type": "client_credentials", "appkey": who.app_key, "appsecret": who.app_secret}
