@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from pages import ROOT
+
 PAGE = ROOT / "docs" / "en" / "libraries.md"
 
 
