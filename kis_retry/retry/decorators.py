@@ -72,8 +72,8 @@ def refresh_on_expired_token(
             `(self, token)`, called by one thread at a time and once for each token. For what cannot be seen on the
             wire. Without it: a parameter `headers`, `authorization`, `access_token` or `token`, else the first
             argument's attribute `access_token`.
-        watch_transport: count the call as refused too if the last API answer that `requests`, `httpx` or `aiohttp`
-            received inside it was a refusal, whatever the function made of it.
+        watch_transport: count the call as refused too if `requests`, `httpx` or `aiohttp` received a refusal inside it
+            and the same request was not made again and answered, whatever the function made of it.
 
     Raises:
         TypeError: when decorating: not a function, a generator function or a class. When calling: no source found.
