@@ -129,9 +129,9 @@ class ProtectedCall(Call):
     def successor_for(self, sighting: Sighting) -> AccessToken | None:
         """The token with which a request is to leave instead of its own, if this call or one around it knows one."""
         for cause in self.token_causes():
-            if cause.holds_back(sighting):
+            if cause.refusals.hold_back(sighting):
                 return None
-            successor = cause.successor_for(sighting)
+            successor = cause.refusals.successor_for(sighting)
             if successor is not None:
                 return successor
         return None

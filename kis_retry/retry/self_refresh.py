@@ -106,9 +106,9 @@ async def answer_to_async(call: ProtectedCall, sighting: Sighting, body: Any) ->
 
 def _wanted_for_request(call: ProtectedCall, sighting: Sighting) -> _Wanted | None:
     for cause in call.token_causes():
-        if cause.holds_back(sighting):
+        if cause.refusals.hold_back(sighting):
             return None
-        dead = cause.dead_with(sighting)
+        dead = cause.refusals.dead_token_of(sighting)
         if dead is not None:
             return _Wanted(cause, dead) if cause.may_renew() else None
     return None

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 from ..answer import code_of
-from ..context import Sighting
 from ..events import warn
 from ..judgement import is_token_expired_error, is_token_expired_response
 from ..retrying import stop_after_retries
@@ -18,7 +17,8 @@ from ..signals import is_from_signal_handler
 from ..token import AccessToken, bare, fingerprint
 from ..tokens.source import NEVER, NonBlockingSource, Replacement, TrackingSource
 from .binding import CallbackLocation, NoLocation, TokenLocation
-from .wire import identity_of, is_of, note_refused, was_refused_there
+from .refusals import Refusals
+from .wire import identity_of, note_refused
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -44,6 +44,7 @@ class TokenExpired:
 
     Attributes:
         source: where tokens come from.
+        refusals: what was seen of them on the wire.
         location: where the function keeps its own.
         used: the token that the call was made with, bare; None where nobody can tell.
         handed: the last token that `source` handed out inside the call.
@@ -60,6 +61,7 @@ class TokenExpired:
         "_watching",
         "handed",
         "location",
+        "refusals",
         "replaced_with",
         "source",
         "used",
@@ -79,6 +81,7 @@ class TokenExpired:
         self._adopted = 0
         self._attempt_began = call.began
         self.source = source
+        self.refusals = Refusals(call, source)
         self.location = location
         self.used: str | None = None
         self.handed: str | None = None
@@ -131,38 +134,6 @@ class TokenExpired:
         identity = identity_of(self.source)
         return identity is not None and identity[0] == host
 
-    def successor_for(self, sighting: Sighting) -> AccessToken | None:
-        """The token with which a request of this account is to leave instead of its own, which is known to be dead."""
-        if sighting.token is None or not self._owns(sighting):
-            return None
-        successor = self.source.successor_of(sighting.token)
-        if successor is None or (identity_of(self.source) is None and not was_refused_there(sighting)):
-            return None
-        return successor
-
-    def holds_back(self, sighting: Sighting) -> bool:
-        """
-        Whether a request has to leave as it is: an order that is not itself repeated, after a refusal in this attempt.
-
-        What the code made of the refusal is anybody's guess; refused as well, the order goes out once the whole
-        function is called again.
-        """
-        return sighting.is_order and sighting.identity not in self._call.refusals and self._unanswered() is not None
-
-    def dead_with(self, sighting: Sighting) -> str | None:
-        """
-        The token with which a request of this account would be refused: as it just was, or as the source knows.
-
-        None where it will leave with a good one, as far as one can tell.
-        """
-        if sighting.token is None or not self._owns(sighting):
-            return None
-        successor = self.source.successor_of(sighting.token)  # with which it will leave
-        for refused, _ in reversed(list(self._call.refusals.values())):
-            if sighting.token in (refused.token, refused.carried) and self._owns(refused):
-                return refused.token if successor is None or successor.value == refused.token else None
-        return sighting.token if successor is None and self.source.is_dead(sighting.token) else None
-
     def may_renew(self) -> bool:
         """Whether a token may be refreshed while the function still runs, on behalf of the library behind it."""
         return (
@@ -205,11 +176,11 @@ class TokenExpired:
 
     def saw_refusal(self) -> bool:
         """Whether a request of this account was refused and not made again with success, whatever the function did."""
-        return self._watching and self._unanswered() is not None
+        return self._watching and self.refusals.standing() is not None
 
     def rejected(self) -> str | None:
         """The token that KIS refused: as seen on the wire, as handed out inside the call, or as it was bound before."""
-        seen = self._refusal()
+        seen = self.refusals.last()
         if seen is not None:
             return seen.token
         return self.handed if self.handed is not None and type(self.location) is NoLocation else self.used
@@ -222,7 +193,7 @@ class TokenExpired:
             return True  # one that went out, and was not itself refused for its token, must not go out again
         if self.replaced_with is not None and self.replaced_with == self.rejected():
             return True  # the library has asked for another token, and was refused with that as well
-        return self._is_of_another_account() or not self._can_be_rebound()
+        return self.refusals.are_of_another_account() or not self._can_be_rebound()
 
     def wait(self, state: RetryCallState, value: object, error: BaseException | None) -> float:
         """Seconds between refresh and repeat."""
@@ -231,17 +202,17 @@ class TokenExpired:
     def emit_failed(self, msg_cd: str | None) -> None:
         """Tell which token was refused."""
         rejected = self.rejected()
-        seen = self._unanswered() if msg_cd is None else None
+        seen = self.refusals.standing() if msg_cd is None else None
         code = code_of(seen.response) if seen is not None else msg_cd
         self._call.emit("token_expired", token=fingerprint(rejected) if rejected else None, msg_cd=code)
 
     def gave_up(self) -> None:
         """Tell, once for a function, what has to be written so that it can be helped."""
-        if type(self.location) is NoLocation and self._refusal() is None and self._call.attempt > 1:
+        if type(self.location) is NoLocation and self.refusals.last() is None and self._call.attempt > 1:
             self._history.useless = self.used  # it was fetched for the function, which seems not to have used it
         if self._history.warned or self._call.orders:
             return
-        if self._is_of_another_account():
+        if self.refusals.are_of_another_account():
             advice = "the refused request was not of this token source: give each account a function of its own"
         elif not self._can_be_rebound():
             advice = "nobody sees where it keeps its token: pass bind=, or send with requests, httpx or aiohttp"
@@ -299,7 +270,7 @@ class TokenExpired:
 
     def _begin_next(self, replacement: Replacement, rejected: str | None, began: float) -> bool:
         token, origin = replacement.token, replacement.origin
-        seen = self._refusal()
+        seen = self.refusals.last()
         if origin != "issued" and not self.source.is_new(token.value, self._attempt_began):
             self._adopted = min(self._adopted + 1, _MOST_ADOPTED)  # it may be dead too, which costs nothing then
         if rejected is not None and rejected != token.value:
@@ -339,40 +310,11 @@ class TokenExpired:
         self.used = token.value
         return True
 
-    # What was seen of it.
-
-    def _unanswered(self) -> Sighting | None:
-        """The last request of this account that was refused in this attempt, and not made again with success."""
-        if not self._call.refusals:
-            return None
-        seen = [refused for refused, _ in list(self._call.refusals.values()) if self._owns(refused)]
-        return seen[-1] if seen else None
-
-    def _refusal(self) -> Sighting | None:
-        """The refusal that was seen on the wire, if it is of this account."""
-        unanswered = self._unanswered()
-        if unanswered is not None:
-            return unanswered
-        seen = self._call.failed
-        return seen if seen is not None and self._is_refusal(seen) and self._owns(seen) else None
-
-    def _is_refusal(self, seen: Sighting) -> bool:
-        return seen.response is not None and is_token_expired_response(seen.response, self._call.policy.expired_codes)
-
-    def _owns(self, sighting: Sighting) -> bool:
-        """Whether a request is of the source's account, as far as one can tell."""
-        identity = identity_of(self.source)
-        return identity is None or is_of(sighting, *identity)
-
-    def _is_of_another_account(self) -> bool:
-        seen = self._call.failed
-        return seen is not None and self._is_refusal(seen) and not self._owns(seen)
-
     def _can_be_rebound(self) -> bool:
         """Whether the next attempt would go out with another token than this one."""
         if type(self.location) is not NoLocation or self.handed is not None:
             return True
-        seen = self._refusal()
+        seen = self.refusals.last()
         if seen is not None:
             return seen.token is not None
         if not isinstance(self.source, TrackingSource):
