@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import requests
+
+from ..sessions import behind
 
 __all__ = ["cause_of", "host_of", "is_final"]
 
@@ -33,9 +34,9 @@ def host_of(url: str) -> str:
 
 def cause_of(error: BaseException) -> str:
     """DNS, refused, time-out, TLS, dropped; else the type of `error`."""
-    behind = list(_behind(error))
+    made_of = list(behind(error))
     for kind, words in _CAUSES:
-        if any(isinstance(found, kind) for found in behind):
+        if any(isinstance(found, kind) for found in made_of):
             return words
     return type(error).__name__
 
@@ -44,16 +45,4 @@ def is_final(error: BaseException) -> bool:
     """Whether asking again cannot help: an address that is none, a certificate that is not accepted, a bug."""
     if not isinstance(error, requests.RequestException) or isinstance(error, ValueError):
         return True
-    return any(isinstance(found, ssl.SSLCertVerificationError) for found in _behind(error))
-
-
-def _behind(error: BaseException) -> Iterator[BaseException]:
-    """`error`, and everything that it was made of or raised from."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, BaseException) and id(found) not in seen:
-            seen.add(id(found))
-            yield found
-            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
+    return any(isinstance(found, ssl.SSLCertVerificationError) for found in behind(error))

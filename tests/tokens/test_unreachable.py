@@ -18,6 +18,7 @@ from kis_retry.tokens.unreachable import cause_of, host_of, is_final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kis_retry.testing import KisGateway
 
@@ -110,6 +111,17 @@ def test_a_ca_bundle_that_is_not_there_is_final_and_no_bare_error(gateway: KisGa
         session.verify = "/no/such/bundle.pem"
         error = failure("https://127.0.0.1:1", session=session)
     assert "REQUESTS_CA_BUNDLE" in str(error)
+    assert not error.retryable
+
+
+def test_a_ca_bundle_without_a_certificate_is_final(gateway: KisGateway, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("no certificate", "ascii")
+    with requests.Session() as session:
+        session.trust_env = False
+        session.verify = str(bundle)
+        error = failure(gateway.url.replace("http:", "https:"), session=session)
+    assert "holds none (REQUESTS_CA_BUNDLE" in str(error)
     assert not error.retryable
 
 
