@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -76,8 +75,7 @@ class RefreshEvent:
 Hook = Callable[[RefreshEvent], object]
 
 _FIELDS = tuple(spec.name for spec in fields(RefreshEvent))
-_hooks: tuple[Hook, ...] = ()  # replaced as a whole, so that `emit` reads it without a lock
-_changing = threading.Lock()  # guards the replacement of _hooks
+_hooks: dict[object, Hook] = {}  # by an object for each subscription; a lock could be held at a fork
 
 
 def on_event(hook: Hook) -> Callable[[], None]:
@@ -92,19 +90,11 @@ def on_event(hook: Hook) -> Callable[[], None]:
     """
     if not callable(hook):
         raise TypeError(f"on_event takes a function of one RefreshEvent, not {type(hook).__name__}")
-    global _hooks
-
-    def subscribed(event: RefreshEvent) -> object:  # an own object each time: one hook may be subscribed twice
-        return hook(event)
-
-    subscribed.__qualname__ = getattr(hook, "__qualname__", type(hook).__qualname__)
-    with _changing:
-        _hooks = (*_hooks, subscribed)
+    subscription = object()  # one hook may be subscribed twice
+    _hooks[subscription] = hook
 
     def unsubscribe() -> None:
-        global _hooks
-        with _changing:
-            _hooks = tuple(other for other in _hooks if other is not subscribed)
+        _hooks.pop(subscription, None)
 
     return unsubscribe
 
@@ -112,7 +102,7 @@ def on_event(hook: Hook) -> Callable[[], None]:
 def emit(event: RefreshEvent) -> None:
     """Log the event, then hand it to every hook."""
     _log(event)
-    for hook in _hooks:
+    for hook in list(_hooks.values()):
         try:
             hook(event)
         except Exception as error:  # somebody else's code; its text may hold anything, so only its type is logged

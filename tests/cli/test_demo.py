@@ -239,7 +239,7 @@ def test_the_demo_leaves_the_process_as_it_was(
 def test_the_demo_stops_listening_when_it_is_over(capsys: pytest.CaptureFixture[str]) -> None:
     from kis_retry import events
 
-    before = events._hooks
+    before = dict(events._hooks)
     assert main(["demo", "--symbols", "10"]) == 0
     capsys.readouterr()
     assert events._hooks == before
