@@ -86,7 +86,7 @@ class Sighting:
     @property
     def identity(self) -> tuple[object, ...]:
         """What the same request has in common when it is made again, with whatever token."""
-        return self.method, self.host, self.path, self.query, self.body
+        return self.method, self.host, self.app_key, self.path, self.query, self.body
 
 
 class Call:
@@ -206,6 +206,16 @@ class Call:
         self.refusals = {}
         self.failed = None
         self._recovered = self.seen = False
+
+    def refused(self) -> list[Sighting]:
+        """The requests of this attempt that were refused for their tokens, and not made again with success."""
+        return [sighting for sighting, _ in list(self.refusals.values())] if self.refusals else []
+
+    def finish(self) -> None:
+        """End the call, and let go of what it was about: a timer or a connection may keep its context for long."""
+        self.finished = True
+        self.args, self.kwargs, self.refusals = (), {}, {}
+        self.failed = None
 
     def mark_exhausted(self, cause: str) -> None:
         """Have nobody further out try again what the innermost call could not mend."""

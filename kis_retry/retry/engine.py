@@ -19,8 +19,9 @@ from .call import ProtectedCall
 from .decoration import Decoration, Options
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
+    from tenacity import Future, RetryCallState
 
+    from ..cause import Cause
     from .token_expired import TokenExpired
 
 __all__ = ["decorate", "decoration_of"]
@@ -50,23 +51,53 @@ def _refuse_what_cannot_be_repeated(function: Any) -> None:
     name = getattr(function, "__qualname__", repr(type(function).__name__))
     if inspect.isclass(function):
         raise TypeError(f"{name} is a class: use protect({name}) to decorate its methods")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if any(inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code) for code in _codes_of(function)):
         raise TypeError(f"{name} is a generator function: decorate the function that makes one call of it")
     if not callable(function):
         raise TypeError(f"a decorator of kis_retry takes a function, not {type(function).__name__}")
 
 
 def _is_coroutine_function(function: Any) -> bool:
-    call = getattr(function, "__call__", None)  # noqa: B004  # an object with an async __call__ is one too
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+    return any(inspect.iscoroutinefunction(code) for code in _codes_of(function))
 
 
-class _NotPreparedError(Exception):
-    """Carries tenacity's state out of its loop where the next attempt could not be prepared; never seen outside."""
+def _codes_of(function: Any) -> tuple[Any, Any]:
+    """`function`, and what it runs if it is an object that can be called."""
+    return function, getattr(function, "__call__", None)  # noqa: B004  # its code, not whether it can be called
 
-    def __init__(self, state: RetryCallState) -> None:
-        super().__init__()
-        self.state = state
+
+class _OutcomeStands(BaseException):  # no Exception, which a cause could take for a failure of the call
+    """Ends tenacity's loop where the next attempt must not begin, or could not be prepared; never seen outside."""
+
+
+class _Failures:
+    """What became of the attempts so far: of the first, which has been made, and of the last."""
+
+    def __init__(self, call: ProtectedCall, replay: Callable[[], Any]) -> None:
+        self._call = call
+        self._replay: Callable[[], Any] | None = replay
+        self._last: tuple[Cause, Future] | None = None
+
+    def take_first(self) -> Callable[[], Any] | None:
+        """What the first attempt came to, once."""
+        replay, self._replay = self._replay, None
+        return replay
+
+    def note(self, cause: Cause, state: RetryCallState) -> None:
+        """Keep what the last attempt came to, and why it failed."""
+        assert state.outcome is not None  # noqa: S101  # tenacity sets it before it asks anybody
+        self._last = cause, state.outcome
+
+    def begin_next(self) -> None:
+        """Begin another attempt, unless an order of the last one has gone out since it was judged."""
+        if self._call.orders:
+            raise _OutcomeStands
+        self._call.begin_attempt()
+
+    def stands(self) -> Any:
+        """Give the last outcome as the caller's."""
+        assert self._last is not None  # noqa: S101  # noted before anything can end the loop
+        return _stand(self._call, *self._last)
 
 
 def _shell(decoration: Decoration) -> Callable[..., Any]:
@@ -95,7 +126,7 @@ def _shell(decoration: Decoration) -> Callable[..., Any]:
                 replay = _returning(value)
             return _repeat(call, replay)
         finally:
-            call.finished = True
+            call.finish()
             decoration.end(call)
             CURRENT.set(call.parent)
 
@@ -126,28 +157,31 @@ async def _bind_first_async(token: TokenExpired) -> None:
 
 def _repeat(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
     """Hand tenacity the failed outcome as its first attempt; a good call never gets here."""
+    failures = _Failures(call, replay)
 
     def attempt() -> Any:
-        if call.attempt == 1:
-            return replay()
+        first = failures.take_first()
+        if first is not None:
+            return first()
         if call.limiter is not None:
             call.take_slot_for_attempt()
+        failures.begin_next()
         return call.function(*call.args, **call.kwargs)
 
     def prepare(state: RetryCallState) -> None:
         cause = matched(call.causes, state)
+        failures.note(cause, state)
         if not cause.prepare(*_prospect(call, state)):
-            raise _NotPreparedError(state)
-        call.begin_attempt()
+            raise _OutcomeStands
 
     value: Any
     try:
         value = call_retrying(call.causes, before_sleep=prepare, **_hooks(call))(attempt)
-    except _NotPreparedError as unprepared:
-        state = unprepared.state
+    except _OutcomeStands:
+        pass
     else:
         return _recovered(call, value)
-    return _give_up(call, state)
+    return failures.stands()
 
 
 def _async_shell(decoration: Decoration) -> Callable[..., Awaitable[Any]]:
@@ -176,7 +210,7 @@ def _async_shell(decoration: Decoration) -> Callable[..., Awaitable[Any]]:
                 replay = _returning(value)
             return await _repeat_async(call, replay)
         finally:
-            call.finished = True
+            call.finish()
             decoration.end(call)
             CURRENT.set(call.parent)
 
@@ -184,27 +218,31 @@ def _async_shell(decoration: Decoration) -> Callable[..., Awaitable[Any]]:
 
 
 async def _repeat_async(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
+    failures = _Failures(call, replay)
+
     async def attempt() -> Any:
-        if call.attempt == 1:
-            return replay()
+        first = failures.take_first()
+        if first is not None:
+            return first()
         if call.limiter is not None:
             await call.take_slot_for_attempt_async()
+        failures.begin_next()
         return await call.function(*call.args, **call.kwargs)
 
     async def prepare(state: RetryCallState) -> None:
         cause = matched(call.causes, state)
+        failures.note(cause, state)
         if not await cause.prepare_async(*_prospect(call, state)):
-            raise _NotPreparedError(state)
-        call.begin_attempt()
+            raise _OutcomeStands
 
     value: Any
     try:
         value = await async_call_retrying(call.causes, before_sleep=prepare, **_hooks(call))(attempt)
-    except _NotPreparedError as unprepared:
-        state = unprepared.state
+    except _OutcomeStands:
+        pass
     else:
         return _recovered(call, value)
-    return _give_up(call, state)
+    return failures.stands()
 
 
 def _hooks(call: ProtectedCall) -> dict[str, Any]:
@@ -228,12 +266,15 @@ def _recovered(call: ProtectedCall, value: Any) -> Any:
 
 def _give_up(call: ProtectedCall, state: RetryCallState) -> Any:
     """Tenacity's `retry_error_callback`: the last outcome is the function's own, and stands."""
-    cause = matched(call.causes, state)
-    value, error = outcome_of(state)
-    call.give_up(cause, value, error)
-    cause.gave_up()
     assert state.outcome is not None  # noqa: S101  # tenacity sets it before it asks whether to stop
-    return state.outcome.result()
+    return _stand(call, matched(call.causes, state), state.outcome)
+
+
+def _stand(call: ProtectedCall, cause: Cause, outcome: Future) -> Any:
+    error = outcome.exception()
+    call.give_up(cause, None if error is not None else outcome.result(), error)
+    cause.gave_up()
+    return outcome.result()
 
 
 def _returning(value: Any) -> Callable[[], Any]:

@@ -121,9 +121,20 @@ def test_what_cannot_be_repeated_is_refused_when_decorated() -> None:
     class Thing:
         pass
 
+    class Generating:
+        def __call__(self) -> Any:
+            yield 1
+
+    class GeneratingAsync:
+        async def __call__(self) -> Any:
+            yield 1
+
     for wrong, says in (
         (generator, "generator"),
         (async_generator, "generator"),
+        (functools.partial(generator), "generator"),
+        (Generating(), "generator"),
+        (GeneratingAsync(), "generator"),
         (Thing, "protect"),
         (3, "int"),
         (property(lambda self: 1), "property"),

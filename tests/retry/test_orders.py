@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from kis_retry import (
     RefreshEvent,
     ResponseError,
     TokenManager,
+    on_event,
     protect,
     refresh_on_expired_token,
     retry_on_transient_error,
@@ -113,6 +115,68 @@ async def test_an_order_of_a_task_that_the_call_started_counts(gateway: KisGatew
             return (await client.get(gateway.url + PRICE)).json()
 
     assert (await buy())["msg_cd"] == "EGW00123"
+    assert gateway.orders == [BODY]
+
+
+@pytest.fixture
+def late_order(gateway: KisGateway, manager: TokenManager) -> Iterator[Callable[[], threading.Thread]]:
+    """Start a thread of the call's own that orders when the token has been refreshed, and before the next attempt."""
+    refreshed, placed = threading.Event(), threading.Event()
+
+    def hook(event: RefreshEvent) -> None:
+        if event.name == "token_refreshed":
+            refreshed.set()
+            assert placed.wait(30)
+
+    def order() -> None:
+        assert refreshed.wait(30)
+        requests.post(gateway.url + ORDER, json=BODY, headers=manager.headers("TTTC0012U"), timeout=9)
+        placed.set()
+
+    def start() -> threading.Thread:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(order,))
+        thread.start()
+        return thread
+
+    unsubscribe = on_event(hook)
+    yield start
+    unsubscribe()
+
+
+def test_an_order_that_goes_out_during_the_refresh_stops_the_repeat(
+    gateway: KisGateway, manager: TokenManager, late_order: Any, events: list[RefreshEvent]
+) -> None:
+    threads = []
+
+    @refresh_on_expired_token(tokens=manager)
+    def trade() -> Any:
+        threads.append(late_order())
+        return Trader(gateway, manager).ask().json().get("output")
+
+    assert trade() is None
+    for thread in threads:
+        thread.join(30)
+    assert gateway.orders == [BODY]
+    assert [event.name for event in events] == ["token_expired", "token_refreshed", "call_given_up"]
+
+
+async def test_an_order_that_goes_out_during_the_refresh_stops_a_coroutine_too(
+    gateway: KisGateway, manager: TokenManager, late_order: Any
+) -> None:
+    threads = []
+
+    @refresh_on_expired_token(tokens=manager)
+    async def trade() -> Any:
+        threads.append(late_order())
+        async with httpx.AsyncClient(headers=manager.headers("FHKST01010100")) as client:
+            gateway.expire()
+            answer = await client.get(gateway.url + PRICE)
+            answer.raise_for_status()
+
+    with pytest.raises(httpx.HTTPStatusError):
+        await trade()
+    for thread in threads:
+        thread.join(30)
     assert gateway.orders == [BODY]
 
 
@@ -301,8 +365,6 @@ def test_all_causes_at_once_lose_nothing_that_could_be_had_and_send_no_order_twi
 def test_a_function_of_its_own_threads_is_seen_where_the_context_is_carried(
     gateway: KisGateway, manager: TokenManager
 ) -> None:
-    import contextvars
-
     trader = Trader(gateway, manager)
     results = SimpleNamespace()
 
