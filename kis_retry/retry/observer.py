@@ -7,7 +7,7 @@ For every library alike; `patches` has where each of them sends. Outside of a de
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ..answer import code_of
@@ -17,10 +17,14 @@ from ..kis import LIMIT_CODE
 from .call import ProtectedCall
 from .wire import is_api, is_token_request, put_token, sighting_of
 
-__all__ = ["answered", "failed", "pace", "pace_async", "sent", "unread"]
+__all__ = ["answered", "failed", "is_to_be_read", "pace", "pace_async", "sent", "unread"]
 
 # KIS's success, and its "no such data", which is an answer too (API pages; read without parsing the whole body).
 _ANSWERED = re.compile(rb'"rt_cd"\s*:\s*"?[07]"?\s*[,}]')
+
+
+# A type that is missing counts too; `text/event-stream` and JSON line by line go on and on.
+_TEXT = re.compile(r"\s*(application/([\w.-]+\+)?json|text/(?!event-stream)[\w.+-]*)?\s*(;|$)")
 
 
 def pace(call: ProtectedCall, method: object, url: object) -> None:
@@ -66,6 +70,19 @@ def answered(call: ProtectedCall, sighting: Sighting, response: Any, body: bytes
     call.observe_failed(sighting, not_acted_upon=expired or code == LIMIT_CODE, for_its_token=expired)
     away = code is None and is_transient_response(response)
     call.report("refused" if code == LIMIT_CODE else "failed" if away else "answered")
+
+
+def is_to_be_read(call: ProtectedCall, sighting: Sighting, headers: Mapping[str, str]) -> bool:
+    """
+    Whether the body of an answer that has not been read is KIS's, and may be: it stays to be read again.
+
+    Of KIS's API that is any text, whatever a proxy made of its type; of another host it is JSON of a known length,
+    which KIS's answer through a proxy that nobody knows is too. All else may be a stream without an end.
+    """
+    kind = str(headers.get("content-type", "")).lower()
+    if is_api(sighting, call):
+        return _TEXT.match(kind) is not None
+    return "/json" in kind and str(headers.get("content-length", "")).isdecimal() and not is_token_request(sighting)
 
 
 def unread(call: ProtectedCall, sighting: Sighting) -> None:

@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.hooks import dispatch_hook
 
 from ..context import Sighting
+from ..forking import after_fork
 from . import observer
 from .caches import without_failures
 from .call import call_under_way
@@ -30,7 +31,7 @@ from .wire import sighting_of
 
 __all__ = ["look_for_libraries", "unwatch", "watch"]
 
-_installing = threading.Lock()  # guards _watchers and _patched
+_installing = threading.RLock()  # guards _watchers and _patched; a signal handler may decorate, too
 _watchers = 0
 _patched: dict[tuple[Any, str], tuple[Any, Any]] = {}
 _looked_at: set[str] = set()
@@ -101,11 +102,12 @@ def _observed_requests(send: Any) -> Any:
         try:
             response = send(self, request, **options)
             streamed = bool(options.get("stream", self.stream))
-            body = b"" if streamed else response.content
+            unread = streamed and not observer.is_to_be_read(call, sighting, response.headers)
+            body = b"" if unread else response.content
         except Exception as error:
             observer.failed(call, sighting, error)
             raise
-        if streamed:
+        if unread:
             observer.unread(call, sighting)
         else:
             observer.answered(call, sighting, response, body)
@@ -147,7 +149,7 @@ def _observed_httpx(send: Any) -> Any:
         observer.sent(call, sighting, request.headers)
         try:
             response = send(self, request, **options)
-            body = response.read() if _is_json(response) else None
+            body = response.read() if observer.is_to_be_read(call, sighting, response.headers) else None
         except Exception as error:
             observer.failed(call, sighting, error)
             raise
@@ -172,7 +174,7 @@ def _observed_httpx_async(send: Any) -> Any:
         observer.sent(call, sighting, request.headers)
         try:
             response = await send(self, request, **options)
-            body = await response.aread() if _is_json(response) else None
+            body = await response.aread() if observer.is_to_be_read(call, sighting, response.headers) else None
         except Exception as error:
             observer.failed(call, sighting, error)
             raise
@@ -201,11 +203,6 @@ def _note_httpx(call: Any, sighting: Sighting, response: Any, body: bytes | None
         observer.answered(call, sighting, response, b"")
     else:
         observer.unread(call, sighting)
-
-
-def _is_json(response: Any) -> bool:
-    """KIS answers JSON; its bodies are read, anything else may be a stream that is somebody's to consume."""
-    return "json" in str(response.headers.get("content-type", "")).lower()
 
 
 def _patch_aiohttp(aiohttp: Any) -> bool:
@@ -257,9 +254,11 @@ def _answered_aiohttp(start: Any) -> Any:
         started = await start(self, *args, **options)
         sighting, call = _sightings.pop(self, None), call_under_way()
         if sighting is not None and call is not None:
-            if _is_json(self):
-                # Read here, since `raise_for_status` throws the body away; it stays to be read again.
-                observer.answered(call, sighting, self, await self.read())
+            if observer.is_to_be_read(call, sighting, self.headers):
+                # Read here, since `raise_for_status` throws the body away.
+                body = await self.read()
+                self.content = _unread_again(self.content, body)
+                observer.answered(call, sighting, self, body)
             elif self.status >= 400:
                 observer.answered(call, sighting, self, b"")
             else:
@@ -267,6 +266,28 @@ def _answered_aiohttp(start: Any) -> Any:
         return started
 
     return starting
+
+
+def _unread_again(content: Any, body: bytes) -> Any:
+    """The stream of a body that has been read, for who reads it as one."""
+    if not body:
+        return content
+    from asyncio import get_running_loop  # late: only programs on a loop get here
+
+    aiohttp, loop = sys.modules["aiohttp"], get_running_loop()
+    # Of no connection: the one that it came over may carry the next request by now.
+    again = aiohttp.StreamReader(aiohttp.base_protocol.BaseProtocol(loop), limit=len(body), loop=loop)
+    again.feed_data(body)
+    again.feed_eof()
+    return again
+
+
+def _remake_lock(_: object) -> None:
+    global _installing
+    _installing = threading.RLock()
+
+
+after_fork(sys.modules[__name__], _remake_lock)
 
 
 def _patch_requests_cache(requests_cache: Any) -> bool:
