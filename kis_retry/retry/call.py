@@ -129,17 +129,16 @@ class ProtectedCall(Call):
     def successor_for(self, sighting: Sighting) -> AccessToken | None:
         """The token with which a request is to leave instead of its own, if this call or one around it knows one."""
         for cause in self.token_causes():
-            if cause.refusals.hold_back(sighting):
+            if cause.holds_back(sighting):
                 return None
-            successor = cause.refusals.successor_for(sighting)
+            successor = cause.successor_for(sighting)
             if successor is not None:
                 return successor
         return None
 
     def handed_out(self, source: object, value: str) -> None:
         for cause in self.token_causes():
-            if cause.source is source:
-                cause.handed = value
+            cause.note_handed(source, value)
 
     def report(self, outcome: str) -> None:
         """Tell the pace what became of a request: "answered", "refused" or "failed"."""

@@ -13,8 +13,9 @@ from ..tokens.source import NonBlockingSource, TokenSource, as_source, is_source
 from . import patches
 from .binding import Binding, binding_of
 from .call import Pace, ProtectedCall
+from .history import TokenHistory
 from .limiter import process_pace
-from .token_expired import TokenExpired, TokenHistory
+from .token_expired import TokenExpired
 from .transient import Transient
 
 __all__ = ["Decoration", "Options", "is_limiter"]
@@ -104,9 +105,11 @@ class Decoration:
         return call
 
     def end(self, call: ProtectedCall) -> None:
-        """Learn from a call that is over whether its requests are seen on the wire."""
+        """Learn from a call that is over whether its requests are seen on the wire, and that it found its token."""
         if call.seen and not self._seen_on_wire:
             self._seen_on_wire = True
+        if not call.gave_up:
+            self._history.forget_useless()
 
     def _source_of(self, first: Any, policy: Any) -> NonBlockingSource | None:
         tokens = getattr(first, "tokens", None)

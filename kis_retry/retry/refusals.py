@@ -1,4 +1,8 @@
-"""What was seen on the wire of one call's token: which requests KIS refused for it, and what follows for the next."""
+"""
+What was seen on the wire of the token of one call: which one was refused, and whose it was.
+
+Beside the call's own source there may be others that hand out tokens inside it, for other accounts of the same user.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +12,62 @@ from ..context import Sighting
 from ..judgement import is_token_expired_response
 from ..token import AccessToken
 from ..tokens.source import NonBlockingSource
-from .wire import identity_of, is_of, was_refused_there
+from .accounts import identity_of, is_of, is_own, learn, learned_of, was_refused_there
+from .binding import NoLocation, TokenLocation
 
 if TYPE_CHECKING:
     from .call import ProtectedCall
 
-__all__ = ["Refusals"]
+__all__ = ["SeenRefusals"]
 
 
-class Refusals:
-    """The refusals of one attempt, as they concern the account of `source`."""
+class SeenRefusals:
+    """
+    The base of `TokenExpired`, which decides what to do about it.
 
-    __slots__ = ("_call", "_source")
+    Attributes:
+        source: where tokens come from.
+        location: where the function keeps its own.
+        used: the token that the call was made with, bare; None where nobody can tell.
+        handed: the last token that `source` handed out inside the call.
+    """
 
-    def __init__(self, call: ProtectedCall, source: NonBlockingSource) -> None:
+    __slots__ = ("_call", "_helped", "_lenders", "handed", "location", "source", "used")
+
+    def __init__(self, call: ProtectedCall, source: NonBlockingSource, location: TokenLocation) -> None:
         self._call = call
-        self._source = source
+        self._lenders: dict[str, NonBlockingSource] | None = None  # other sources, by what they handed out in the call
+        self._helped: tuple[NonBlockingSource, ...] = ()
+        self.source = source
+        self.location = location
+        self.used: str | None = None
+        self.handed: str | None = None
 
-    def standing(self) -> Sighting | None:
-        """The last request that was refused in this attempt, and not made again with success."""
-        if not self._call.refusals:
-            return None
-        seen = [refused for refused, _ in list(self._call.refusals.values()) if self._owns(refused)]
-        return seen[-1] if seen else None
+    def note_handed(self, source: object, value: str) -> None:
+        """Be told that a source handed out `value` inside the call: this one's, or that of another account."""
+        if source is self.source:
+            self.handed = value
+        elif isinstance(source, NonBlockingSource):
+            self._lenders = {**(self._lenders or {}), value: source}
 
-    def last(self) -> Sighting | None:
-        """The last request that was refused, be it that it was made again with success."""
-        standing = self.standing()
-        if standing is not None:
-            return standing
-        seen = self._call.failed
-        return seen if seen is not None and self._is_refusal(seen) and self._owns(seen) else None
-
-    def are_of_another_account(self) -> bool:
-        """Whether the last request that failed was refused, and is none of this account."""
-        seen = self._call.failed
-        return seen is not None and self._is_refusal(seen) and not self._owns(seen)
-
-    # For a request that is about to leave.
+    def is_at_home(self, host: str) -> bool:
+        """Whether `host` is the source's."""
+        identity = identity_of(self.source)
+        return identity is not None and identity[0] == host
 
     def successor_for(self, sighting: Sighting) -> AccessToken | None:
         """The token with which a request of this account is to leave instead of its own, which is known to be dead."""
-        if sighting.token is None or not self._owns(sighting):
+        token = sighting.token
+        if token is None or not self._owns(sighting):
             return None
-        successor = self._source.successor_of(sighting.token)
-        if successor is None or (identity_of(self._source) is None and not was_refused_there(sighting)):
-            return None
-        return successor
+        successor = self.source.successor_of(token)
+        if identity_of(self.source) is not None:
+            return successor
+        if is_own(self.source, token):
+            learn(self.source, sighting)
+        return successor if was_refused_there(sighting) else None
 
-    def hold_back(self, sighting: Sighting) -> bool:
+    def holds_back(self, sighting: Sighting) -> bool:
         """
         Whether a request has to leave as it is: an order that is not itself repeated, after a refusal in this attempt.
 
@@ -65,9 +76,9 @@ class Refusals:
         """
         if not sighting.is_order or sighting.identity in self._call.refusals:
             return False
-        return self.standing() is not None and self._owns(sighting)
+        return self.unanswered() is not None and self._owns(sighting)
 
-    def dead_token_of(self, sighting: Sighting) -> str | None:
+    def dead_with(self, sighting: Sighting) -> str | None:
         """
         The token with which a request of this account would be refused: as it just was, or as the source knows.
 
@@ -75,16 +86,76 @@ class Refusals:
         """
         if sighting.token is None or not self._owns(sighting):
             return None
-        successor = self._source.successor_of(sighting.token)  # with which it will leave
+        successor = self.source.successor_of(sighting.token)  # with which it will leave
         for refused, _ in reversed(list(self._call.refusals.values())):
             if sighting.token in (refused.token, refused.carried) and self._owns(refused):
                 return refused.token if successor is None or successor.value == refused.token else None
-        return sighting.token if successor is None and self._source.is_dead(sighting.token) else None
+        return sighting.token if successor is None and self.source.is_dead(sighting.token) else None
+
+    # What was seen of it.
+
+    def saw_refusal(self) -> bool:
+        """
+        Whether a request was refused for a token that can be replaced, and not made again with success.
+
+        Of this account, or of another one whose source handed the token out inside the call.
+        """
+        return self.unanswered() is not None or bool(self.lent_and_refused())
+
+    def unanswered(self) -> Sighting | None:
+        """The last request of this account that was refused in this attempt, and not made again with success."""
+        return next((seen for seen in reversed(self._call.refused()) if self._owns(seen)), None)
+
+    def refusal(self) -> Sighting | None:
+        """The refusal that was seen on the wire, if it is of this account."""
+        unanswered = self.unanswered()
+        if unanswered is not None:
+            return unanswered
+        seen = self._call.failed
+        return seen if seen is not None and self._is_refusal(seen) and self._owns(seen) else None
+
+    def is_unseen(self) -> bool:
+        """Whether no refusal was seen, so that nobody knows which token was refused."""
+        seen = self._call.failed
+        return not self._call.refused() and (seen is None or not self._is_refusal(seen))
+
+    def rejected(self) -> str | None:
+        """The token that KIS refused: as seen on the wire, as handed out inside the call, or as it was bound before."""
+        seen = self.refusal() or next(iter(reversed(self._call.refused())), None)
+        if seen is not None:
+            return seen.token
+        return self.handed if self.handed is not None and type(self.location) is NoLocation else self.used
+
+    def lent_and_refused(self) -> list[tuple[NonBlockingSource, str]]:
+        """The other sources whose tokens were refused inside this call, and which have not been asked for one yet."""
+        lenders = self._lenders or {}
+        refused = [(lenders.get(seen.token or ""), seen) for seen in self._call.refused()] if lenders else []
+        return [
+            (lender, seen.token)
+            for lender, seen in refused
+            if lender is not None and seen.token is not None and lender not in self._helped and not self._owns(seen)
+        ]
+
+    def helped(self, lender: NonBlockingSource) -> None:
+        """Be told that another source has been asked for another token: not twice for one call."""
+        self._helped = (*self._helped, lender)
+
+    def is_of_another_account(self) -> bool:
+        """Whether what was refused is nothing that this source, or another one inside the call, can replace."""
+        return not self.is_unseen() and self.refusal() is None and not self.lent_and_refused()
 
     def _is_refusal(self, seen: Sighting) -> bool:
         return seen.response is not None and is_token_expired_response(seen.response, self._call.policy.expired_codes)
 
     def _owns(self, sighting: Sighting) -> bool:
         """Whether a request is of the source's account, as far as one can tell."""
-        identity = identity_of(self._source)
-        return identity is None or is_of(sighting, *identity)
+        identity = identity_of(self.source)
+        if identity is not None:
+            return is_of(sighting, *identity)
+        if is_own(self.source, sighting.token):
+            return True
+        learned = learned_of(self.source, sighting)
+        if learned is not None:
+            return learned
+        # Where this call keeps its token is known or not: what was sent is that one, or may be.
+        return isinstance(self.location, NoLocation) or sighting.token in (None, self.used)

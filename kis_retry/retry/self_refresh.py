@@ -19,7 +19,8 @@ from ..signals import is_from_signal_handler
 from ..token import AccessToken
 from ..tokens.issuer import SEOUL
 from ..tokens.source import Replacement
-from .wire import identity_of, is_of, is_token_request
+from .accounts import identity_of, is_of
+from .wire import is_token_request
 
 if TYPE_CHECKING:
     from .call import ProtectedCall
@@ -50,7 +51,7 @@ class _Wanted(NamedTuple):
         """Let it go on without: KIS's own answer is the better one, and what a refresh failed for is told."""
         if is_from_signal_handler(error):
             raise error
-        if self.cause.saw_refusal():  # else KIS will refuse first, and what comes of that is told
+        if self.cause.was_refused():  # else KIS will refuse first, and what comes of that is told
             self.cause.emit_refresh_failed(error, began)
             self.cause.replaced_with = self.rejected
 
@@ -106,9 +107,9 @@ async def answer_to_async(call: ProtectedCall, sighting: Sighting, body: Any) ->
 
 def _wanted_for_request(call: ProtectedCall, sighting: Sighting) -> _Wanted | None:
     for cause in call.token_causes():
-        if cause.refusals.hold_back(sighting):
+        if cause.holds_back(sighting):
             return None
-        dead = cause.refusals.dead_token_of(sighting)
+        dead = cause.dead_with(sighting)
         if dead is not None:
             return _Wanted(cause, dead) if cause.may_renew() else None
     return None
@@ -119,7 +120,7 @@ def _wanted_by_token_request(call: ProtectedCall, sighting: Sighting, body: Any)
         return None
     asked = _keys(body)
     owners = [cause for cause in call.token_causes() if _is_asked_by(cause, sighting, asked)]
-    refused = [cause for cause in owners if cause.saw_refusal()]
+    refused = [cause for cause in owners if cause.was_refused()]
     for cause in refused or owners[:1]:
         if cause.may_renew():
             return _Wanted(cause, cause.rejected() if refused else None)

@@ -16,56 +16,32 @@ from ..retrying import stop_after_retries
 from ..signals import is_from_signal_handler
 from ..token import AccessToken, bare, fingerprint
 from ..tokens.source import NEVER, NonBlockingSource, Replacement, TrackingSource
+from .accounts import identity_of, note_refused
 from .binding import CallbackLocation, NoLocation, TokenLocation
-from .refusals import Refusals
-from .wire import identity_of, note_refused
+from .refusals import SeenRefusals
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from .call import ProtectedCall
+    from .history import TokenHistory
 
-__all__ = ["TokenExpired", "TokenHistory"]
+__all__ = ["TokenExpired"]
 
 _MOST_ADOPTED = 3  # dead tokens of others that one call may adopt before its own repeat counts
 
 
-class TokenHistory:
-    """What is learned about a decorated function's token over its calls. Unguarded: each field is one assignment."""
-
-    def __init__(self) -> None:
-        self.useless: str | None = None  # the token that was fetched for it, and that it seems not to have used
-        self.warned = False
-
-
-class TokenExpired:
+class TokenExpired(SeenRefusals):
     """
     One call's token.
 
     Attributes:
-        source: where tokens come from.
-        refusals: what was seen of them on the wire.
-        location: where the function keeps its own.
-        used: the token that the call was made with, bare; None where nobody can tell.
-        handed: the last token that `source` handed out inside the call.
         replaced_with: with which token the library behind it, having asked for another one, went on in this attempt.
     """
 
     name = "token_expired"
 
-    __slots__ = (
-        "_adopted",
-        "_attempt_began",
-        "_call",
-        "_history",
-        "_watching",
-        "handed",
-        "location",
-        "refusals",
-        "replaced_with",
-        "source",
-        "used",
-    )
+    __slots__ = ("_adopted", "_attempt_began", "_history", "_watching", "replaced_with")
 
     def __init__(
         self,
@@ -75,16 +51,11 @@ class TokenExpired:
         history: TokenHistory,
         watching: bool,
     ) -> None:
-        self._call = call
+        SeenRefusals.__init__(self, call, source, location)  # super() costs every good call more
         self._history = history
         self._watching = watching
         self._adopted = 0
         self._attempt_began = call.began
-        self.source = source
-        self.refusals = Refusals(call, source)
-        self.location = location
-        self.used: str | None = None
-        self.handed: str | None = None
         self.replaced_with: str | None = None
 
     # Before the first attempt.
@@ -127,12 +98,7 @@ class TokenExpired:
         self.used = current.value if current is not None else None
         return current is None
 
-    # On the wire.
-
-    def is_at_home(self, host: str) -> bool:
-        """Whether `host` is the source's."""
-        identity = identity_of(self.source)
-        return identity is not None and identity[0] == host
+    # While the function still runs.
 
     def may_renew(self) -> bool:
         """Whether a token may be refreshed while the function still runs, on behalf of the library behind it."""
@@ -166,24 +132,17 @@ class TokenExpired:
             return False
         if self.name in self._call.exhausted:
             return False
-        return is_token_expired_response(value, self._call.policy.expired_codes) or self.saw_refusal()
+        return is_token_expired_response(value, self._call.policy.expired_codes) or self.was_refused()
 
     def matches_error(self, error: Exception) -> bool:
         """Whether KIS refused the call that raised `error`."""
         if self.name in self._call.exhausted:
             return False
-        return is_token_expired_error(error, self._call.policy.expired_codes) or self.saw_refusal()
+        return is_token_expired_error(error, self._call.policy.expired_codes) or self.was_refused()
 
-    def saw_refusal(self) -> bool:
-        """Whether a request of this account was refused and not made again with success, whatever the function did."""
-        return self._watching and self.refusals.standing() is not None
-
-    def rejected(self) -> str | None:
-        """The token that KIS refused: as seen on the wire, as handed out inside the call, or as it was bound before."""
-        seen = self.refusals.last()
-        if seen is not None:
-            return seen.token
-        return self.handed if self.handed is not None and type(self.location) is NoLocation else self.used
+    def was_refused(self) -> bool:
+        """Whether it was seen that KIS refused a token that can be replaced, whatever the function made of it."""
+        return self._watching and self.saw_refusal()
 
     def stop(self, state: RetryCallState, value: object, error: BaseException | None) -> bool:
         """Whether the token must not, or cannot, be refreshed for this call once more."""
@@ -193,7 +152,7 @@ class TokenExpired:
             return True  # one that went out, and was not itself refused for its token, must not go out again
         if self.replaced_with is not None and self.replaced_with == self.rejected():
             return True  # the library has asked for another token, and was refused with that as well
-        return self.refusals.are_of_another_account() or not self._can_be_rebound()
+        return self.is_of_another_account() or not self._can_be_rebound()
 
     def wait(self, state: RetryCallState, value: object, error: BaseException | None) -> float:
         """Seconds between refresh and repeat."""
@@ -202,20 +161,21 @@ class TokenExpired:
     def emit_failed(self, msg_cd: str | None) -> None:
         """Tell which token was refused."""
         rejected = self.rejected()
-        seen = self.refusals.standing() if msg_cd is None else None
+        seen = self.unanswered() if msg_cd is None else None
         code = code_of(seen.response) if seen is not None else msg_cd
         self._call.emit("token_expired", token=fingerprint(rejected) if rejected else None, msg_cd=code)
 
     def gave_up(self) -> None:
         """Tell, once for a function, what has to be written so that it can be helped."""
-        if type(self.location) is NoLocation and self.refusals.last() is None and self._call.attempt > 1:
-            self._history.useless = self.used  # it was fetched for the function, which seems not to have used it
+        rejected = self.rejected()
+        if self._call.attempt > 1 and rejected is not None and self.is_unseen():
+            self._history.note_useless(rejected, self._attempt_began)
         if self._history.warned or self._call.orders:
             return
-        if self.refusals.are_of_another_account():
+        if self.is_of_another_account():
             advice = "the refused request was not of this token source: give each account a function of its own"
         elif not self._can_be_rebound():
-            advice = "nobody sees where it keeps its token: pass bind=, or send with requests, httpx or aiohttp"
+            advice = f"{self._why_not_rebound()}, or send with requests, httpx or aiohttp"
         else:
             return
         self._history.warned = True
@@ -225,25 +185,34 @@ class TokenExpired:
 
     def prepare(self, upcoming: float, msg_cd: str | None, error: BaseException | None) -> bool:
         """Refresh the token and rebind it."""
-        began, rejected = time.monotonic(), self.rejected()
-        try:
-            token = self._replacement(rejected)
-            found = Replacement(token, "memory") if token is not None else self.source.replace(rejected)
-        except Exception as failure:  # of any source: KIS's own answer is the better one
-            return self._refresh_failed(failure, began)
-        return self._begin_next(found, rejected, began)
+        for source, rejected in self._to_replace():
+            began = time.monotonic()
+            try:
+                found = self._at_hand(source, rejected) or source.replace(rejected)
+            except Exception as failure:  # of any source: KIS's own answer is the better one
+                return self._refresh_failed(failure, began)
+            if not self._begin_next(source, found, rejected, began):
+                return False
+        return True
 
     async def prepare_async(self, upcoming: float, msg_cd: str | None, error: BaseException | None) -> bool:
         """`prepare`, the source asked on a thread of this package's own."""
         from . import worker  # late: asyncio is a third of the import, and only coroutine functions need it
 
-        began, rejected = time.monotonic(), self.rejected()
-        try:
-            token = self._replacement(rejected)
-            found = Replacement(token, "memory") if token is not None else await worker.replace(self.source, rejected)
-        except Exception as failure:  # as above
-            return self._refresh_failed(failure, began)
-        return self._begin_next(found, rejected, began)
+        for source, rejected in self._to_replace():
+            began = time.monotonic()
+            try:
+                found = self._at_hand(source, rejected) or await worker.replace(source, rejected)
+            except Exception as failure:  # as above
+                return self._refresh_failed(failure, began)
+            if not self._begin_next(source, found, rejected, began):
+                return False
+        return True
+
+    def _to_replace(self) -> list[tuple[NonBlockingSource, str | None]]:
+        """Which tokens to replace: that of this call, and those of others that were refused beside it or instead."""
+        lent: list[tuple[NonBlockingSource, str | None]] = [*self.lent_and_refused()]
+        return [*lent, (self.source, self.rejected())] if self.refusal() is not None or not lent else lent
 
     def emit_refresh_failed(self, error: Exception, began: float, where: str = "") -> None:
         """Tell that the refresh failed, or the binding (`where`), and by which type of error."""
@@ -260,17 +229,26 @@ class TokenExpired:
         self.emit_refresh_failed(error, began)
         return False
 
-    def _replacement(self, rejected: str | None) -> AccessToken | None:
+    def _at_hand(self, source: NonBlockingSource, rejected: str | None) -> Replacement | None:
         """A token that needs no issue: the place, or the source, holds another one than the refused already."""
-        found = self.location.read(self._call.args, self._call.kwargs)
-        value = bare(found) if found is not None else None
-        if value and rejected is not None and value != rejected and not self.source.is_dead(value):
-            return AccessToken(value, NEVER)
-        return self.source.current_unless(rejected)
+        token = source.current_unless(rejected)
+        if source is self.source:
+            found = self.location.read(self._call.args, self._call.kwargs)
+            value = bare(found) if found is not None else None
+            renewed = value not in (rejected, self.used)  # one that was there before the attempt is not what was sent
+            if value and rejected is not None and renewed and not source.is_dead(value):
+                token = AccessToken(value, NEVER)
+        return Replacement(token, "memory") if token is not None else None
 
-    def _begin_next(self, replacement: Replacement, rejected: str | None, began: float) -> bool:
+    def _begin_next(
+        self, source: NonBlockingSource, replacement: Replacement, rejected: str | None, began: float
+    ) -> bool:
         token, origin = replacement.token, replacement.origin
-        seen = self.refusals.last()
+        if source is not self.source:
+            self.helped(source)
+            self._emit_replaced(replacement, rejected, began, self._call.attempt + 1)
+            return True
+        seen = self.refusal()
         if origin != "issued" and not self.source.is_new(token.value, self._attempt_began):
             self._adopted = min(self._adopted + 1, _MOST_ADOPTED)  # it may be dead too, which costs nothing then
         if rejected is not None and rejected != token.value:
@@ -312,11 +290,22 @@ class TokenExpired:
 
     def _can_be_rebound(self) -> bool:
         """Whether the next attempt would go out with another token than this one."""
+        seen = self.refusal()
+        if seen is None and self.lent_and_refused():
+            return True
+        if self.is_unseen() and self._history.is_hopeless():
+            return False
         if type(self.location) is not NoLocation or self.handed is not None:
             return True
-        seen = self.refusals.last()
         if seen is not None:
             return seen.token is not None
         if not isinstance(self.source, TrackingSource):
             return False
-        return self.used is None or self.used != self._history.useless  # it may ask a source of the user's unseen
+        return not self._history.was_useless(self.used)  # it may ask a source of the user's unseen
+
+    def _why_not_rebound(self) -> str:
+        if type(self.location) is NoLocation:
+            return "nobody sees where it keeps its token: pass bind="
+        if type(self.location) is CallbackLocation:
+            return "what bind= does with a token does not reach its requests: have it put the token where they take it"
+        return "its argument is not what it sends: pass bind="

@@ -115,7 +115,7 @@ class ReissueRequest:
         if self._call is None:
             self.refreshes, self.is_idle = forced and bool(held), False
             return
-        self.refreshes = forced or self._call.saw_refusal()
+        self.refreshes = forced or self._call.was_refused()
         self.rejected = self._call.rejected() or self.rejected
         self.is_idle = bool(held) and not source.issued(held)
 

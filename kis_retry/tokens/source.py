@@ -199,6 +199,11 @@ class TrackingSource(NonBlockingSource):
         """What wrappers of one source have in common."""
         return self._history
 
+    @property
+    def credentials(self) -> object:
+        """Whatever the source has under that name: whose tokens they are, if it is of the right kind."""
+        return getattr(self._source, "credentials", None)
+
     def token(self) -> AccessToken:
         return self._history.remember(self._source.token())
 

@@ -10,6 +10,8 @@ import asyncio
 import gc
 import json
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +23,11 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import MemoryTokenStore, RefreshEvent, TokenManager, refresh_on_expired_token
+from kis_retry import AccessToken, MemoryTokenStore, RefreshEvent, TokenManager, refresh_on_expired_token
 from kis_retry.testing import KisGateway
 from libraries_page import Row, rows
 
-# Clients live as long as the functions that people write around them, which here is until the garbage collector comes.
+# Clients live as long as the functions that people write around them, which here is until `collected` has run.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -437,22 +439,24 @@ async def test_httpx_in_a_loop_loses_no_call(gateway: KisGateway, manager: Token
 # What cannot be helped says so.
 
 
+def _ask_unseen(url: str, token: str) -> Any:
+    """With neither of the libraries that are observed."""
+    request = urllib.request.Request(url + PRICE, headers={"authorization": token})
+    try:
+        with urllib.request.urlopen(request, timeout=9) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        return json.load(error)
+
+
 def test_a_function_that_nobody_sees_is_told_of_once_and_asks_for_no_token(
     gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
 ) -> None:
-    import urllib.error
-    import urllib.request
-
     token = manager.authorization
 
     @refresh_on_expired_token(tokens=manager)
     def fetch() -> Any:
-        request = urllib.request.Request(gateway.url + PRICE, headers={"authorization": token})
-        try:
-            with urllib.request.urlopen(request, timeout=9) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            return json.load(error)
+        return _ask_unseen(gateway.url, token)
 
     assert fetch()["rt_cd"] == "0"
     gateway.expire()
@@ -463,6 +467,63 @@ def test_a_function_that_nobody_sees_is_told_of_once_and_asks_for_no_token(
     (warning,) = [record.getMessage() for record in caplog.records if "token_not_rebound" in record.getMessage()]
     assert "fetch" in warning
     assert "bind=" in warning
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "a bind= that puts it nowhere": (lambda token: None, "bind= does"),
+    "a bind= that raises": (lambda token: token.nothing, ""),
+    "an argument that is not used": (None, "argument"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_function_that_does_not_use_its_token_asks_for_two_at_most(
+    gateway: KisGateway, manager: TokenManager, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before: another one every minute, and each time a minute's stall."""
+    bind, advice = PLACES[place]
+    token = manager.authorization
+
+    @refresh_on_expired_token(tokens=manager, bind=bind)
+    def fetch(headers: dict[str, str]) -> Any:
+        return _ask_unseen(gateway.url, token)
+
+    headers = {"authorization": token}
+    assert fetch(headers)["rt_cd"] == "0"
+    gateway.reset_counts()
+    asked = []
+    for _ in range(6):
+        gateway.expire()  # KIS issues another one at once
+        assert fetch(headers)["msg_cd"] == "EGW00123"
+        asked.append(gateway.counts.token_requests)
+    assert asked[1:] == [asked[1]] * 5
+    assert asked[1] <= 2
+    warnings = [record.getMessage() for record in caplog.records if "token_not_rebound" in record.getMessage()]
+    assert len(warnings) == (1 if advice else 0), "that bind= raises is told by its own event"
+    assert all(advice in warning for warning in warnings)
+
+
+def test_one_call_that_finds_its_token_again_ends_the_doubt(gateway: KisGateway, manager: TokenManager) -> None:
+    keeps = {"token": manager.authorization}
+    reaches = False
+
+    def bind(token: AccessToken) -> None:
+        if reaches:
+            keeps["token"] = token.bearer
+
+    @refresh_on_expired_token(tokens=manager, bind=bind)
+    def fetch() -> Any:
+        return _ask_unseen(gateway.url, keeps["token"])
+
+    for _ in range(3):
+        gateway.expire()
+        assert fetch()["msg_cd"] == "EGW00123"
+    keeps["token"], reaches = manager.refresh(None).bearer, True
+    gateway.expire()
+    keeps["token"] = manager.refresh(manager.token()).bearer
+    assert fetch()["rt_cd"] == "0"
+    gateway.expire()
+    assert fetch()["rt_cd"] == "0"
 
 
 @pytest.mark.parametrize("other", ["another app key", "another host"])
