@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
+from ..forking import after_fork
 from ..token import AccessToken, bare
 
 __all__ = ["Arguments", "Binding", "CallbackLocation", "NoLocation", "TokenLocation", "binding_of", "in_form_of"]
@@ -65,8 +66,10 @@ class CallbackLocation(NoLocation):
     def __init__(self, bind: Callable[..., object]) -> None:
         self._bind = bind
         self._takes_self = _takes_two(bind)
-        self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
         self._bound: dict[int, tuple[Any, str]] = {}  # by the object's id, which the first entry tells to be its own
+        self._remake_lock()
+        # In a forked child the thread that was in `bind` does not exist, and would never release it.
+        after_fork(self, CallbackLocation._remake_lock)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         return self._bound_to(args[0] if self._takes_self and args else None)
@@ -81,6 +84,9 @@ class CallbackLocation(NoLocation):
                     self._bind(token)
                 self._note(owner, token)
         return args, kwargs
+
+    def _remake_lock(self) -> None:
+        self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
 
     def _bound_to(self, owner: Any) -> str | None:
         """The token that was bound last, for one object."""

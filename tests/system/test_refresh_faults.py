@@ -627,6 +627,9 @@ def test_a_cool_down_keeps_no_call_alive_and_no_failure_grows(timed: KisGateway,
     gc.collect()
     assert [reference() for reference in alive] == [None] * 200
     assert len(depths) <= 2, "the first, and those in the cool-down"
+    kept = manager._refresher._cooldown.failure
+    assert kept is not None
+    assert kept.__traceback__ is None, "nor does the one from which theirs are made"
     assert timed.counts.token_requests == 1
 
 
