@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager, forking
+from children import in_child
+from kis_retry import KisClient, MemoryTokenStore, RetryPolicy, TokenManager, forking
 from kis_retry.forking import after_fork
 
 if TYPE_CHECKING:
@@ -31,21 +32,10 @@ class Target:
         raise LookupError
 
 
-def in_a_child(check: Any) -> bool:
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = 0 if check() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 def test_a_hook_is_called_once_in_the_child_and_not_in_the_parent() -> None:
     target = Target()
     after_fork(target, Target.tell)
-    assert in_a_child(lambda: target.told == 1)
+    assert in_child(lambda: target.told == 1)
     assert target.told == 0
 
 
@@ -58,7 +48,7 @@ def test_a_hook_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFix
         warned = [record for record in caplog.records if "fork_hook_failed" in record.getMessage()]
         return [target.told for target in targets] == [1, 0] * 10 and len(warned) == 10
 
-    assert in_a_child(told)
+    assert in_child(told)
 
 
 def test_a_hook_keeps_nothing_alive() -> None:
@@ -91,5 +81,28 @@ def test_one_manager_with_a_session_of_another_kind_leaves_the_others_whole(gate
         return all(manager._refresher._issuer._session is None for manager in (first, last))
 
     assert not remade()
-    assert in_a_child(remade)
+    assert in_child(remade)
     assert odd is not None
+
+
+def test_one_client_with_a_session_that_fails_leaves_the_others_whole(
+    gateway: KisGateway, manager: TokenManager
+) -> None:
+    class Failing:
+        @property
+        def adapters(self) -> Any:
+            raise LookupError
+
+    session: Any = Failing()
+    clients = [KisClient(tokens=manager, session=session if number % 2 else None) for number in range(20)]
+    sound = clients[::2]
+    for client in sound:
+        client.fetch_domestic_price("005930")
+
+    def remade() -> bool:
+        return all(client._session._session is None for client in sound)
+
+    assert not remade()
+    assert in_child(remade)
+    for client in sound:
+        client.close()

@@ -8,8 +8,6 @@ those of the KIS API pages.
 from __future__ import annotations
 
 import itertools
-import os
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -18,6 +16,7 @@ import requests
 
 from ..credentials import Credentials
 from ..errors import PageError, ResponseError
+from ..forking import after_fork
 from ..judgement import is_token_expired_response
 from ..policy import RetryPolicy
 from ..retry.call import Pace
@@ -50,11 +49,7 @@ from .session import ClientSession, valid_timeout
 
 __all__ = ["KisClient"]
 
-_clients: weakref.WeakSet[KisClient] = weakref.WeakSet()
-
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
 _Page = tuple[Payload, str | None]
 
 
@@ -122,7 +117,7 @@ class KisClient:
         self._session = ClientSession(self.credentials.base_url, self._timeout, session)
         self._exchanges = SearchOrder()
         self._product_types = SearchOrder()
-        _clients.add(self)
+        after_fork(self, KisClient._after_fork)
 
     @classmethod
     def from_env(cls) -> KisClient:
@@ -444,12 +439,3 @@ def _store_of(tokens: TokenSource) -> TokenStore | None:
     """Where a source shares its token; None where nobody can tell."""
     store = getattr(tokens, "store", None)
     return store if isinstance(store, TokenStore) else None
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()  # noqa: SLF001  # the class's own hook
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)

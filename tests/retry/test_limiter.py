@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from children import Child
 from kis_retry import (
     ConfigurationError,
     Credentials,
@@ -27,6 +28,7 @@ from kis_retry import (
 from kis_retry.retry.limiter import process_pace
 from kis_retry.retry.outage import LEAST_FAILURES
 from kis_retry.retry.rate import RATE_TAKES, checked_rate, parse_rate
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,6 +190,9 @@ def test_a_child_that_was_forked_while_others_waited_has_a_pace_of_its_own(store
         while not stop.is_set():
             limiter.acquire()
 
+    def served() -> bool:
+        return all(limiter.acquire(PATIENCE) for _ in range(2)) and asyncio.run(limiter.acquire_async(PATIENCE))
+
     threads = [threading.Thread(target=keep_busy) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -195,12 +200,8 @@ def test_a_child_that_was_forked_while_others_waited_has_a_pace_of_its_own(store
         children = []
         for _ in range(5):
             time.sleep(0.02)
-            pid = os.fork()
-            if pid == 0:
-                good = all(limiter.acquire(10) for _ in range(2)) and asyncio.run(limiter.acquire_async(10))
-                os._exit(0 if good else 1)
-            children.append(pid)
-        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 5
+            children.append(Child(served))
+        assert [child.ended_well() for child in children] == [True] * 5
     finally:
         stop.set()
         for thread in threads:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import pickle
 import string
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from children import Child
 from kis_retry.credentials import Credentials
 from kis_retry.forking import _run_hooks as remake_all_locks
 from kis_retry.stores.base import TokenStore, key_of
@@ -165,12 +165,12 @@ def test_a_lock_held_by_another_thread_at_the_fork_does_not_block_the_child(copi
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(30)
-    child = _fork_asking(store)
+    child = Child(lambda: is_free(store))
     with store.lock(KEY, timeout=0, lease=1) as mine:
         parent = mine
     done.set()
     holder.join(30)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child did not get the lock"
+    assert child.ended_well(), "the child did not get the lock"
     assert parent is False, "the fork released the parent's lock"
 
 
@@ -182,17 +182,9 @@ def test_a_child_has_locks_of_its_own() -> None:
             assert held is True
 
 
-def _fork_asking(store: MemoryTokenStore) -> int:
-    """Fork; the child's exit status is 0 if it gets the lock."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            with store.lock(KEY, timeout=0, lease=1) as held:
-                status = 0 if held else 2
-        finally:
-            os._exit(status)
-    return child
+def is_free(store: MemoryTokenStore) -> bool:
+    with store.lock(KEY, timeout=0, lease=1) as held:
+        return held
 
 
 def test_the_contract_and_the_memory_store_load_no_engine() -> None:

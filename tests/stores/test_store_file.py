@@ -22,6 +22,7 @@ import filelock
 import platformdirs
 import pytest
 
+from children import in_child
 from kis_retry.errors import ConfigurationError
 from kis_retry.stores.file import FileTokenStore
 from kis_retry.stores.folder import _inherited as inherited
@@ -87,18 +88,6 @@ def mode(path: Path) -> int:
 
 def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in {f"{KEY}.json", f"{KEY}.lock"})
-
-
-def in_child(ask: Callable[[], bool]) -> bool:
-    """What `ask` says in a forked child."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = 0 if ask() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # --- rights

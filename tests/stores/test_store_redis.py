@@ -20,6 +20,7 @@ from redis.backoff import ConstantBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from children import in_child
 from kis_retry.credentials import Credentials
 from kis_retry.errors import ConfigurationError
 from kis_retry.stores.base import key_of
@@ -90,18 +91,6 @@ def holder(server: Server) -> Iterator[Callable[[float], subprocess.Popen[str]]]
 def free(store: RedisTokenStore) -> bool:
     with store.lock(KEY, timeout=0, lease=5) as held:
         return held
-
-
-def in_child(ask: Callable[[], bool]) -> bool:
-    """What `ask` says in a forked child."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = 0 if ask() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # --- entries
@@ -341,14 +330,10 @@ def test_a_fork_in_the_middle_of_another_threads_operation_does_not_block_the_ch
     thread = threading.Thread(target=operate)
     thread.start()
     assert busy.wait(30)
-    child = os.fork()
-    if child == 0:
-        threading.Timer(20, os._exit, [3]).start()
-        os._exit(0 if store.load(KEY) == TOKEN else 1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    well = in_child(lambda: store.load(KEY) == TOKEN)
     done.set()
     thread.join(30)
-    assert status == 0
+    assert well
 
 
 def test_a_store_that_finds_itself_in_a_child_connects_anew(

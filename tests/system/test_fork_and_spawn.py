@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import operator
-import os
 import pickle
-import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +14,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
+from children import Child
 from kis_retry import (
     Credentials,
     FileTokenStore,
@@ -27,6 +26,7 @@ from kis_retry import (
     TokenStore,
 )
 from kis_retry.testing import KisGateway
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,43 +34,6 @@ if TYPE_CHECKING:
 
 # From 3.12 on a fork is warned of where other threads are alive; that they are is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-PATIENCE = 20  # seconds
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
-
-
-class Child:
-    """A forked process; `ask` says in it whether all is well."""
-
-    def __init__(self, ask: Callable[[], bool]) -> None:
-        self.pid = os.fork()
-        if self.pid == 0:
-            status = 2
-            try:
-                status = 0 if ask() else 1
-            finally:
-                os._exit(status)
-
-    def ended_well(self) -> bool:
-        """Not so if it hangs: then it is killed."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status) == 0
-            time.sleep(0.002)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        return False
-
-    def lives(self) -> bool:
-        return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
 
 
 def no_session(tokens: TokenManager) -> bool:

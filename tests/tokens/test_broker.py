@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from children import in_child
 from kis_retry import RetryPolicy, refresh_on_expired_token
 from kis_retry.tokens.broker import BrokerSource, broker_source
 
@@ -235,11 +236,7 @@ def test_a_child_forked_during_a_reissue_asks_for_itself() -> None:
     asking = threading.Thread(target=broker.fetch, daemon=True)
     asking.start()
     until(lambda: broker.asked)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(10)  # kills it where it hangs
-        os._exit(0 if broker.fetch() == GOOD else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert in_child(lambda: broker.fetch() == GOOD)
     let_through.set()
     asking.join(PATIENCE)
 

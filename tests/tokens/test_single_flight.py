@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from children import in_child
 from kis_retry import TokenIssueError
 from kis_retry.tokens import single_flight
 from kis_retry.tokens.single_flight import AskedWithinError, Flight, SingleFlight, StillUnderWayError, fresh
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Callable, Iterator
-
-PATIENCE = 20.0
 
 
 def nothing() -> None:
@@ -65,13 +65,6 @@ def together(number: int, work: Callable[[], Any]) -> tuple[list[threading.Threa
     for thread in threads:
         thread.start()
     return threads, got
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 def waiting(flights: SingleFlight[Any]) -> int:
@@ -207,7 +200,6 @@ class TestSignals:
     def _restored(self) -> Any:
         before = signal.getsignal(signal.SIGALRM)
         yield
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
     def test_an_exception_of_a_signal_handler_reaches_the_caller_and_nobody_else(self) -> None:
@@ -219,9 +211,8 @@ class TestSignals:
 
         signal.signal(signal.SIGALRM, handler)
         others, got = together(3, lambda: flights.run("a", gate, look=nothing, seconds=PATIENCE))
-        assert gate.entered.wait(PATIENCE)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(TimeoutError, match="the user's own"):
+        until(lambda: waiting(flights) == 3)
+        with pytest.raises(TimeoutError, match="the user's own"), alarm_once(lambda: waiting(flights) == 4):
             flights.run("a", gate, look=nothing, seconds=PATIENCE)
         gate.let_through.set()
         for thread in others:
@@ -239,8 +230,8 @@ class TestSignals:
             got.append(flights.run("a", gate, look=nothing, seconds=PATIENCE)[0])
 
         signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        assert flights.run("a", gate, look=nothing, seconds=PATIENCE)[0] == "answer"
+        with alarm_once(gate.entered.is_set):
+            assert flights.run("a", gate, look=nothing, seconds=PATIENCE)[0] == "answer"
         assert got == ["answer"]
         assert gate.asked == 1
 
@@ -279,6 +270,23 @@ class TestSignals:
         assert place > 10
 
 
+@contextmanager
+def alarm_once(condition: Callable[[], object]) -> Iterator[None]:
+    """Send SIGALRM to this thread once `condition` holds."""
+    me = threading.get_ident()
+
+    def send() -> None:
+        until(condition)
+        signal.pthread_kill(me, signal.SIGALRM)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join(PATIENCE)
+
+
 class Interrupt(BaseException):
     """As KeyboardInterrupt."""
 
@@ -292,7 +300,7 @@ def interrupted_at(place: int) -> Iterator[list[str]]:
     def trace(frame: Any, event: str, _: object) -> Any:
         nonlocal left
         frame.f_trace_opcodes = True
-        ours = frame.f_code.co_filename.endswith("single_flight.py")
+        ours = frame.f_code.co_filename == single_flight.__file__
         if event == "opcode" and ours and frame.f_lasti in after_calls(frame.f_code):
             left -= 1
             if left == 0:
@@ -324,14 +332,8 @@ def test_a_child_does_not_wait_for_its_parents_thread(flights: SingleFlight[Any]
     gate = Gate()
     threads, _ = together(1, lambda: flights.run("a", gate, look=nothing, seconds=PATIENCE))
     assert gate.entered.wait(PATIENCE)
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = 0 if flights.run("a", lambda: "of the child", look=nothing, seconds=5)[0] == "of the child" else 1
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    seconds = PATIENCE / 2
+    assert in_child(lambda: flights.run("a", lambda: "the child's", look=nothing, seconds=seconds)[0] == "the child's")
     gate.let_through.set()
     threads[0].join(PATIENCE)
 
