@@ -387,10 +387,10 @@ class InFiles(World):
 
 
 QUICK = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=40, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 TestInMemory = InMemory.TestCase
 TestInMemory.settings = QUICK
 TestInFiles = InFiles.TestCase
-TestInFiles.settings = settings(QUICK, max_examples=20)
+TestInFiles.settings = settings(QUICK, max_examples=10)
