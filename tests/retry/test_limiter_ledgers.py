@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kis_retry import TokenStore
 
 KEY = "0" * 32
-SLACK = 0.02  # seconds that a server's clock may seem off, and a busy machine slow
+SLACK = 0.1  # seconds that a server's clock may seem off, by half of a round trip on a busy machine
 
 
 @pytest.fixture(params=["memory", "file", "redis"])
@@ -54,37 +54,39 @@ def ledgers(stores: Callable[[], TokenStore]) -> Iterator[Ledger]:
 
 
 def test_slots_are_an_interval_apart_whoever_takes_them(ledgers: Iterator[Ledger]) -> None:
-    slots = [next(ledgers).take(Tally(), 10, None).at for _ in range(20)]
-    assert all(abs(later - earlier - interval_of(10)) < SLACK for earlier, later in itertools.pairwise(slots))
+    slots = [next(ledgers).take(Tally(), 1, None).at for _ in range(20)]
+    assert all(abs(later - earlier - interval_of(1)) < SLACK for earlier, later in itertools.pairwise(slots))
 
 
 def test_an_outage_is_known_to_all_and_so_is_its_end(ledgers: Iterator[Ledger]) -> None:
     for _ in range(LEAST_FAILURES):
         next(ledgers).take(Tally(failures=1), 1_000, None)
-    assert not next(ledgers).take(Tally(), 1_000, None).slot
+    for ledger in (next(ledgers), next(ledgers)):  # some of what they take may be the outage's probes
+        assert not all(ledger.take(Tally(), 1_000, None).slot for _ in range(20))
     assert next(ledgers).take(Tally(answered=1, through_ago=0.0), 1_000, None).slot
     assert next(ledgers).take(Tally(), 1_000, None).slot
 
 
 def test_most_calls_refused_lower_the_pace_of_all(ledgers: Iterator[Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kis_retry.retry.adaptive._WINDOW", 1.0)
+    began = time.monotonic()
     next(ledgers).take(Tally(answered=1), 18, None)
     time.sleep(1.05)
     grant = next(ledgers).take(Tally(answered=4, refused=25), 18, None)
     assert grant.changed == 18
-    assert grant.rate == pytest.approx(0.8 * 5 / 1.05, rel=0.1)
+    assert 0.8 * 5 / (time.monotonic() - began + SLACK) <= grant.rate <= 0.8 * 5 / 1.05
     told = next(ledgers).take(Tally(), 18, None)
     assert (told.changed, told.epoch) == (None, 1)
     assert told.rate == pytest.approx(grant.rate)
     after = next(ledgers).take(Tally(), 18, None)
-    assert after.at - told.at == pytest.approx(interval_of(grant.rate), abs=SLACK)
+    assert after.at - told.at >= interval_of(grant.rate) - SLACK
 
 
 def test_a_slot_beyond_the_limit_is_denied_and_not_taken(ledgers: Iterator[Ledger]) -> None:
-    taken = next(ledgers).take(Tally(), 2, None)
-    denied = next(ledgers).take(Tally(), 2, 0.1)
+    taken = next(ledgers).take(Tally(), 0.2, None)
+    denied = next(ledgers).take(Tally(), 0.2, 0.1)
     assert not denied.slot
-    assert next(ledgers).take(Tally(), 2, None).at - taken.at == pytest.approx(interval_of(2), abs=SLACK)
+    assert next(ledgers).take(Tally(), 0.2, None).at - taken.at == pytest.approx(interval_of(0.2), abs=SLACK)
 
 
 # -- files
@@ -257,9 +259,9 @@ def test_a_redis_that_does_not_answer_costs_its_time_out_once(new_valkey_server:
     ledger.take(Tally(), 18, None)
     server.pause(30)
     began = time.monotonic()
-    for _ in range(5):
+    for _ in range(100):
         assert ledger.take(Tally(), 18, None).slot
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10, "it is asked again a second later at the soonest"
     server.resume()
     ledger._again_at = 0.0  # type: ignore[attr-defined]  # a SharedLedger
     assert ledger.take(Tally(), 18, None).slot
