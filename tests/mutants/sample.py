@@ -4,28 +4,29 @@ How many small defects do the tests notice? Puts defects into a copy of the pack
     tox -e mutants -- [--sample 100] [--seed N] [--at-least 0.95] [--tests tests/retry] [kis_retry/retry/binding.py …]
 
 The defects are Cosmic Ray's, of all modules unless some are named; a sample of them is drawn, since each costs a run of
-the tests: first those of the module's own folder and name, then all, up to the first that fails. One that makes them
-hang counts as noticed. A survivor is shown as a diff: either a test is missing, or the two texts mean the same.
+the tests: first those of the module's own name, then all those that run the line, up to the first that fails, which is
+named. One that makes them hang counts as noticed. A survivor is shown as a diff: either a test is missing, or the two
+texts mean the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import random
+import re
 import shlex
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from cosmic_ray.commands import init
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome
+from reach import MEASURING, Reach, Span, prepare, spans_of_annotations
 
 COPIED = (
     *(".ci", ".github", "CHANGELOG.md", "README.md", "README.ko.md"),
@@ -36,13 +37,6 @@ PATIENCE = 3
 """How many times as long as on the sound package the tests may take before a defect counts as one that hangs."""
 
 
-class Outcome(NamedTuple):
-    """What became of one defect; `diff` shows it."""
-
-    noticed: bool
-    diff: str
-
-
 def main(project: Path, folder: Path, words: list[str]) -> int:
     """Run the sample, and give the exit status: 1 where fewer were noticed than `--at-least`."""
     arguments = arguments_of(words)
@@ -50,17 +44,18 @@ def main(project: Path, folder: Path, words: list[str]) -> int:
     os.chdir(folder)
     os.environ["PYTHONPATH"] = str(folder)  # the processes that tests start take the copy, too
     began = time.monotonic()
-    outcome, output = run_tests(command([], arguments.tests), timeout=1800)
+    prepare()
+    outcome, output = run_tests(command([*MEASURING, *(arguments.tests or ["tests"])]), timeout=3600)
     if outcome is not TestOutcome.SURVIVED:
         print(output[-5000:], "\nthe tests fail without any defect: nothing to learn", sep="")
         return 1
     patience = 20 + PATIENCE * (time.monotonic() - began)
     chosen = sample(mutations_of(arguments.modules), arguments.sample, arguments.seed)
-    print(f"{len(chosen)} defects, drawn with --seed {arguments.seed}")
-    outcomes = [notice(mutation, arguments.tests, patience) for mutation in chosen]
-    noticed = sum(outcome.noticed for outcome in outcomes)
-    print(f"noticed {noticed} of {len(outcomes)} ({noticed / len(outcomes):.1%})")
-    return int(noticed < arguments.at_least * len(outcomes))
+    print(f"{len(chosen)} defects, drawn with --seed {arguments.seed}", flush=True)
+    trial = Trial(Reach(), arguments.tests, patience)
+    noticed = sum(trial.notices(mutation) for mutation in chosen)
+    print(f"noticed {noticed} of {len(chosen)} ({noticed / len(chosen):.1%})")
+    return int(noticed < arguments.at_least * len(chosen))
 
 
 def arguments_of(words: list[str]) -> argparse.Namespace:
@@ -91,27 +86,12 @@ def mutations_of(modules: list[Path]) -> list[MutationSpec]:
     database = WorkDB(":memory:", WorkDB.Mode.create)
     init(paths, database, {})
     found = [mutation for item in database.work_items for mutation in item.mutations]
-    unused = {path: lines_and_columns_of_annotations(path) for path in paths}
-    return [mutation for mutation in found if not is_inside(mutation, unused[mutation.module_path])]
+    unused = {path: spans_of_annotations(path) for path in paths}
+    return [one for one in found if not any(note.holds(span_of(one)) for note in unused[one.module_path])]
 
 
-Span = tuple[tuple[int, int], tuple[int, int]]
-
-
-def lines_and_columns_of_annotations(path: Path) -> list[Span]:
-    notes: list[ast.expr | None] = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.arg | ast.AnnAssign):
-            notes.append(node.annotation)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            notes.append(node.returns)
-    return [
-        ((note.lineno, note.col_offset), (note.end_lineno or 0, note.end_col_offset or 0)) for note in notes if note
-    ]
-
-
-def is_inside(mutation: MutationSpec, spans: list[Span]) -> bool:
-    return any(begin <= mutation.start_pos and mutation.end_pos <= end for begin, end in spans)
+def span_of(mutation: MutationSpec) -> Span:
+    return Span(mutation.start_pos, mutation.end_pos)
 
 
 def sample(mutations: list[MutationSpec], size: int, seed: int) -> list[MutationSpec]:
@@ -120,29 +100,50 @@ def sample(mutations: list[MutationSpec], size: int, seed: int) -> list[Mutation
     return random.Random(seed).sample(in_order, min(size, len(in_order)))
 
 
-def notice(mutation: MutationSpec, tests: list[str], patience: float) -> Outcome:
-    """Put one defect in, run the tests, take it out again, and say what became of it."""
-    result = mutate_and_test([mutation], command(own_tests(mutation.module_path), tests), patience)
-    assert result.test_outcome in {TestOutcome.KILLED, TestOutcome.SURVIVED}, result.output
-    noticed = result.test_outcome is TestOutcome.KILLED
-    place = f"{mutation.module_path}:{mutation.start_pos[0]} {mutation.operator_name.removeprefix('core/')}"
-    print("noticed " if noticed else "SURVIVED", place, flush=True)
-    if not noticed:
-        print(result.diff, flush=True)
-    return Outcome(noticed, result.diff or "")
+class Trial:
+    """Puts one defect after another in, and runs the tests that can notice it."""
+
+    def __init__(self, reach: Reach, only: list[str], patience: float) -> None:
+        self._reach = reach
+        self._all = only or ["tests"]
+        self._patience = patience
+
+    def notices(self, mutation: MutationSpec) -> bool:
+        """Put one defect in, run the tests, take it out again, and say what became of it."""
+        place = f"{mutation.module_path}:{mutation.start_pos[0]} {mutation.operator_name.removeprefix('core/')}"
+        diff = "no test runs the line"
+        for tests in self._rounds(mutation):
+            Path("chosen.txt").write_text("\n".join(tests), "utf-8")
+            result = mutate_and_test([mutation], command(["@chosen.txt"]), self._patience)
+            assert result.test_outcome in {TestOutcome.KILLED, TestOutcome.SURVIVED}, result.output
+            if result.test_outcome is TestOutcome.KILLED:
+                print("noticed ", place, "by", first_failure(result.output or ""), flush=True)
+                return True
+            diff = result.diff or ""
+        print("SURVIVED", place, diff, sep="\n", flush=True)
+        return False
+
+    def _rounds(self, mutation: MutationSpec) -> list[list[str]]:
+        """What to run, one after another, until something fails: the nearest first."""
+        reaching = self._reach.tests_of(mutation.module_path, span_of(mutation))
+        rounds = own_tests(mutation.module_path), self._all if reaching is None else reaching
+        return [tests for tests in rounds if tests]
 
 
 def own_tests(module: Path) -> list[str]:
-    """The tests to run first: those of its name, then those of its folder."""
-    folder = Path("tests", *module.parent.parts[1:])
-    named = sorted(folder.glob(f"test_{module.stem}*.py"))
-    return [str(path) for path in [*named, *([folder] if folder != Path("tests") else [])] if path.exists()]
+    """The tests to run first: those of its name, in its folder."""
+    return [str(path) for path in sorted(Path("tests", *module.parent.parts[1:]).glob(f"test_{module.stem}*.py"))]
 
 
-def command(first: list[str], only: list[str]) -> str:
+def first_failure(output: str) -> str:
+    found = re.search(r"^(?:FAILED|ERROR) (.*)$", output, re.MULTILINE)
+    return found[1] if found else output.strip()[-200:]
+
+
+def command(words: list[str]) -> str:
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", "-m", "not one_python"]
     left_out = [word for name in LEFT_OUT for word in ("--ignore", name)]
-    return shlex.join([sys.executable, "-m", "pytest", *options, *left_out, *(only or [*first, "tests"])])
+    return shlex.join([sys.executable, "-m", "pytest", *options, *left_out, *words])
 
 
 if __name__ == "__main__":
