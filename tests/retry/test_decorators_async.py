@@ -21,6 +21,7 @@ from kis_retry import (
     refresh_on_expired_token,
 )
 from kis_retry.testing import KisGateway
+from patience import until_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -123,7 +124,7 @@ async def test_a_thousand_tasks_at_an_expiry_cause_one_issue_on_one_thread(
 
 
 async def test_the_event_loop_goes_on_while_a_token_is_issued(manager: TokenManager, gateway: KisGateway) -> None:
-    gateway.hang("tokens", 1, seconds=0.3)
+    gateway.hang("tokens", 1)
     ask = kis(manager)
 
     @refresh_on_expired_token(tokens=manager)
@@ -131,11 +132,9 @@ async def test_the_event_loop_goes_on_while_a_token_is_issued(manager: TokenMana
         return await ask(headers)
 
     first = asyncio.create_task(call({}))
-    beats = 0
-    while not first.done():
-        await asyncio.sleep(0.01)
-        beats += 1
-    assert beats > 5
+    await until_async(lambda: gateway.counts.token_requests == 1)
+    assert not first.done()
+    gateway.heal()
     assert (await first) == GOOD
 
 
@@ -151,11 +150,13 @@ async def test_a_cancelled_task_does_not_cancel_the_refresh_that_others_wait_for
     await call()
     DEAD.add(manager.token().value)
     gateway.expire()
-    gateway.hang("tokens", 1, seconds=0.2)
+    gateway.hang("tokens", 1)
     gateway.reset_counts()
     tasks = [asyncio.create_task(call()) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await until_async(lambda: gateway.counts.token_requests == 1)
     tasks[0].cancel()  # the one that asked
+    await asyncio.sleep(0)
+    gateway.heal()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(outcomes[0], asyncio.CancelledError)
     assert outcomes[1:] == [GOOD] * 4
@@ -274,7 +275,7 @@ async def test_tasks_go_on_with_a_good_token_while_one_renews_it_early(gateway: 
         manager = TokenManager(short.credentials, store=MemoryTokenStore(), policy=policy)
         token = manager.token()
         manager._refresher.cached.stale_at = 0.0  # type: ignore[union-attr]  # it is held
-        short.hang("tokens", 1, seconds=0.3)
+        short.hang("tokens", 1)
         others: list[str] = []
 
         @refresh_on_expired_token(tokens=manager)
@@ -283,9 +284,9 @@ async def test_tasks_go_on_with_a_good_token_while_one_renews_it_early(gateway: 
             return GOOD
 
         renewing = asyncio.create_task(call({"authorization": token.bearer}))
-        await asyncio.sleep(0.05)
-        assert not renewing.done()
+        await until_async(lambda: short.counts.token_requests == 2)
         await asyncio.gather(*(call({"authorization": token.bearer}) for _ in range(10)))
         assert not renewing.done()
         assert others == [token.bearer] * 10
+        short.heal()
         await renewing

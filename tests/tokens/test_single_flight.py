@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from alarms import alarm_once
 from children import in_child
 from kis_retry import TokenIssueError
 from kis_retry.tokens import single_flight
@@ -268,23 +269,6 @@ class TestSignals:
         else:
             pytest.fail("it never came to an end")
         assert place > 10
-
-
-@contextmanager
-def alarm_once(condition: Callable[[], object]) -> Iterator[None]:
-    """Send SIGALRM to this thread once `condition` holds."""
-    me = threading.get_ident()
-
-    def send() -> None:
-        until(condition)
-        signal.pthread_kill(me, signal.SIGALRM)
-
-    sending = threading.Thread(target=send)
-    sending.start()
-    try:
-        yield
-    finally:
-        sending.join(PATIENCE)
 
 
 class Interrupt(BaseException):

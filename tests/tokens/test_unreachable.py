@@ -78,14 +78,14 @@ def test_an_answer_that_trickles_is_given_up_when_the_time_is_over(part: str, se
         connection.recv(65536)
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
         connection.sendall(head if part == "head" else head + b"\r\n")
-        for _ in range(60):
+        for _ in range(600):  # until nobody listens any more
             connection.sendall(b"x")
             time.sleep(0.05)
 
     url = server(trickle)
     began = time.monotonic()
     error = failure(url, timeout=0.3)
-    assert time.monotonic() - began < 1.5, "it trickled for three seconds"
+    assert time.monotonic() - began < 15, "it trickles for thirty seconds"
     assert str(error).endswith(": no complete answer in time")
     assert error.retryable
 
