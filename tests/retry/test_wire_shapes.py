@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
@@ -48,6 +48,9 @@ def collected() -> Iterator[None]:
 Fetch = Callable[[int], Any]
 Shape = Callable[[KisGateway, TokenManager, Path], Fetch]
 
+Client = TypeVar("Client", httpx.Client, requests.Session)
+
+OPENED: list[httpx.Client | requests.Session] = []
 SHAPES: dict[str, Shape] = {}
 SWALLOWED: dict[str, Shape] = {}
 
@@ -60,6 +63,19 @@ def shape(make: Shape) -> Shape:
 def swallowing(make: Shape) -> Shape:
     SWALLOWED[make.__name__] = make
     return make
+
+
+def kept(client: Client) -> Client:
+    """A client that lives as long as the function that is written around it, which here is as long as its test."""
+    OPENED.append(client)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def close_clients() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 @pytest.fixture(params=[500, 200])
@@ -106,7 +122,7 @@ class Keeper:
         self.url = gateway.url
         self.headers = headers_of(tokens)
         self.token = self._token = tokens.token().value
-        self.session = requests.Session()
+        self.session = kept(requests.Session())
         self.session.headers.update(self.headers)
 
     def ask(self, symbol: int, **headers: str) -> Any:
@@ -156,7 +172,7 @@ def session_headers(gateway: KisGateway, tokens: TokenManager, folder: Path) -> 
 
 @shape
 def an_httpx_client(gateway: KisGateway, tokens: TokenManager, folder: Path) -> Fetch:
-    client = httpx.Client(headers=headers_of(tokens))
+    client = kept(httpx.Client(headers=headers_of(tokens)))
 
     @refresh_on_expired_token(tokens=tokens)
     def fetch(symbol: int) -> Any:
@@ -190,7 +206,7 @@ def an_auth_of_httpx(gateway: KisGateway, tokens: TokenManager, folder: Path) ->
             request.headers["authorization"] = token
             yield request
 
-    client = httpx.Client(auth=Auth())
+    client = kept(httpx.Client(auth=Auth()))
 
     @refresh_on_expired_token(tokens=tokens)
     def fetch(symbol: int) -> Any:

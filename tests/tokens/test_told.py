@@ -12,7 +12,6 @@ from kis_retry import (
     MemoryTokenStore,
     RefreshEvent,
     RetryPolicy,
-    TokenIssueError,
     TokenManager,
     refresh_on_expired_token,
 )
