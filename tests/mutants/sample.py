@@ -12,6 +12,7 @@ texts mean the same.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import re
@@ -22,7 +23,8 @@ import time
 from pathlib import Path
 
 from cosmic_ray.commands import init
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome
@@ -97,7 +99,18 @@ def span_of(mutation: MutationSpec) -> Span:
 def sample(mutations: list[MutationSpec], size: int, seed: int) -> list[MutationSpec]:
     """Draw the same ones for the same seed and source: in the order of the source, whatever the order they came in."""
     in_order = sorted(mutations, key=lambda one: (str(one.module_path), one.start_pos, one.operator_name))
-    return random.Random(seed).sample(in_order, min(size, len(in_order)))
+    random.Random(seed).shuffle(in_order)
+    return list(itertools.islice(filter(is_python, in_order), size))
+
+
+def is_python(mutation: MutationSpec) -> bool:
+    """Whether what comes of it can be compiled: some defects are put into signatures, and anybody would notice."""
+    operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    try:
+        compile(mutate_code(mutation.module_path.read_text("utf-8"), operator, mutation.occurrence), "", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 class Trial:
