@@ -35,7 +35,7 @@ pytestmark = [
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 THREADS = 16
-CALLS = 300
+CALLS = 100
 
 
 @pytest.fixture(scope="module", autouse=True)
