@@ -34,7 +34,8 @@ async def run(gateway: KisGateway) -> int:
 
     headers = await tokens.headers_async("FHKST01010100")
     gateway.expire_at(TASKS // 2)
-    async with httpx.AsyncClient(base_url=gateway.url, limits=httpx.Limits(max_connections=20)) as client:
+    limits, timeout = httpx.Limits(max_connections=20), httpx.Timeout(10, pool=None)  # in the queue as long as it takes
+    async with httpx.AsyncClient(base_url=gateway.url, limits=limits, timeout=timeout) as client:
         answers = await asyncio.gather(*(fetch(client, f"{number:06d}", headers) for number in range(TASKS)))
     return sum(answer["rt_cd"] == "0" for answer in answers)
 

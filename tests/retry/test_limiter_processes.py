@@ -50,7 +50,7 @@ class Worker:
         stdin.flush()
 
     def end(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it was killed
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it was killed, or has been told before
             self.tell()
         self.process.wait(PATIENCE)
         self._reader.join()
