@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import signal
 import socket
@@ -163,15 +164,22 @@ def _binary() -> str:
     return str(found)
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that is still to be made for each test: `tmp_path` costs most of them more than all they do."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) / "home" for number in itertools.count())  # what is above is the test's, too
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
     """No setting of this machine reaches a test, and no test reaches the user's cache folder or a `.env` above it."""
     for name in list(os.environ):
         if name.startswith(("KIS_", "KOREA_INVESTMENT_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("KIS_RATE_LIMIT", "0")  # tests of the pace set their own
-    home = tmp_path / "home"
-    home.mkdir()
+    home = next(homes)
+    home.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.chdir(home)

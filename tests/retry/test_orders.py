@@ -354,9 +354,9 @@ def test_all_causes_at_once_lose_nothing_that_could_be_had_and_send_no_order_twi
         gateway.drop("calls", share=0.03)
         gateway.drop("calls", share=0.03, reached=True)
         gateway.fail(503, share=0.03)
-        gateway.expire_at(200, 500)
+        gateway.expire_at(60, 180)
         wanted: list[str] = []
-        for number in range(300):
+        for number in range(100):
             assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
             order = {**BODY, "ID": str(number)}
             with contextlib.suppress(requests.RequestException, ResponseError):  # dropped, or without a verdict
