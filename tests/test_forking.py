@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from children import in_child
 from kis_retry import KisClient, MemoryTokenStore, RetryPolicy, TokenManager, forking
@@ -45,7 +46,7 @@ def test_a_hook_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFix
         after_fork(target, Target.fail if number % 2 else Target.tell)
 
     def told() -> bool:
-        warned = [record for record in caplog.records if "fork_hook_failed" in record.getMessage()]
+        warned = [record for record in caplog.records if "fork_hook_failed target=Target" in record.getMessage()]
         return [target.told for target in targets] == [1, 0] * 10 and len(warned) == 10
 
     assert in_child(told)
@@ -106,3 +107,28 @@ def test_one_client_with_a_session_that_fails_leaves_the_others_whole(
     assert in_child(remade)
     for client in sound:
         client.close()
+
+
+@pytest.mark.parametrize("kind", [KisClient, TokenManager])
+def test_a_given_session_has_none_of_its_parents_connections(kind: type, gateway: KisGateway) -> None:
+    with requests.Session() as session:
+        given, own = (session, None) if kind is TokenManager else (None, session)
+        tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(), session=given)
+        with KisClient(tokens=tokens, session=own) as client:
+            client.fetch_domestic_price("005930")
+            pools = session.adapters["http://"].poolmanager.pools  # type: ignore[attr-defined]  # it is an HTTPAdapter
+            assert len(pools) == 1
+            assert in_child(lambda: not session.adapters["http://"].poolmanager.pools)  # type: ignore[attr-defined]  # as above
+            assert len(pools) == 1
+
+
+def test_a_session_that_has_no_adapters_is_no_failure(gateway: KisGateway, caplog: pytest.LogCaptureFixture) -> None:
+    stand_in: Any = object()
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), session=stand_in)
+    client = KisClient(tokens=tokens, session=stand_in)
+
+    def warned() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "error=AttributeError" in record.getMessage()]
+
+    assert in_child(lambda: not warned())
+    assert client.tokens is tokens
