@@ -86,6 +86,7 @@ def test_a_source_tree_has_no_version_and_says_so(
     assert "not installed" in capsys.readouterr().out
 
 
+@pytest.mark.one_python
 def test_the_module_exits_with_the_status_of_the_command() -> None:
     refused = run("token")
     assert refused.returncode == 2
@@ -154,6 +155,7 @@ def test_a_bug_of_this_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPat
         main(["config"])
 
 
+@pytest.mark.one_python
 def test_a_reader_that_goes_away_causes_no_traceback() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "kis_retry", "config"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -164,6 +166,7 @@ def test_a_reader_that_goes_away_causes_no_traceback() -> None:
     assert (process.returncode, said) == (1, "")
 
 
+@pytest.mark.one_python
 def test_a_terminal_that_cannot_write_korean_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     monkeypatch.setenv("KIS_RETRY_WAIT", "만료")

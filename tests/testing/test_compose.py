@@ -18,6 +18,8 @@ from kis_retry.cli.arguments import parser
 from kis_retry.cli.gateway import GATEWAY_SETTINGS
 from kis_retry.testing import KisGateway
 
+pytestmark = pytest.mark.one_python
+
 FOLDER = Path(__file__).parents[2] / "examples" / "compose"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text("utf-8")
 SERVICES: dict[str, Any] = import_module("yaml").safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]
