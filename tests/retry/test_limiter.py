@@ -135,9 +135,9 @@ def test_another_key_host_or_store_has_another_pace(tmp_path: Path) -> None:
 
 def test_a_limiter_made_for_each_call_keeps_the_pace() -> None:
     memory = MemoryTokenStore()
-    assert RateLimiter(KEY, rate=1, store=memory).acquire(0)
+    assert RateLimiter(KEY, rate=0.1, store=memory).acquire(0)
     gc.collect()
-    assert not RateLimiter(KEY, rate=1, store=memory).acquire(0)
+    assert not RateLimiter(KEY, rate=0.1, store=memory).acquire(0)
 
 
 def test_a_pace_in_memory_ends_with_its_store() -> None:
@@ -153,7 +153,7 @@ def test_a_store_that_cannot_be_a_key_is_taken_all_the_same() -> None:
     class Unhashable(dict[str, Any]):
         load = save = delete = lock = dict.get
 
-    limiter = RateLimiter(KEY, rate=1, store=Unhashable())  # type: ignore[arg-type]  # a store only by its methods
+    limiter = RateLimiter(KEY, rate=0.1, store=Unhashable())  # type: ignore[arg-type]  # a store only by its methods
     assert limiter.acquire(0)
     assert not limiter.acquire(0)
 
@@ -171,10 +171,10 @@ def test_nothing_shows_the_key_or_the_secret() -> None:
 
 
 def test_a_pickled_limiter_shares_where_its_store_does(tmp_path: Path) -> None:
-    limiter = RateLimiter(KEY, rate=2, store=FileTokenStore(tmp_path / "store"))
+    limiter = RateLimiter(KEY, rate=0.1, store=FileTokenStore(tmp_path / "store"))
     assert limiter.acquire(0)
     copy = pickle.loads(pickle.dumps(limiter))
-    assert copy.rate == 2
+    assert copy.rate == 0.1
     assert not copy.acquire(0)
 
 

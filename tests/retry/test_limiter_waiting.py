@@ -27,7 +27,9 @@ PATIENCE = 20.0
 
 
 @pytest.fixture(params=["memory", "file", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> TokenStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenStore:
+    """A place that nothing is known of: not by itself, and not by this process, which remembers its own last slot."""
+    monkeypatch.setattr("kis_retry.retry.queues._of_places", {})
     if request.param == "redis":
         from kis_retry import RedisTokenStore
 

@@ -241,12 +241,12 @@ def test_a_server_that_is_gone_is_an_exception_and_one_that_is_back_is_used(
 
 def test_a_deaf_server_is_an_exception_after_the_timeout(new_valkey_server: Callable[[], Server]) -> None:
     server = new_valkey_server()
-    store = RedisTokenStore(f"{server.url}?socket_timeout=0.05")
-    store.save(KEY, TOKEN)
+    patient = RedisTokenStore(server.url)
+    patient.save(KEY, TOKEN)
     server.pause(60)
-    _refuses(store, redis.TimeoutError)
+    _refuses(RedisTokenStore(f"{server.url}?socket_timeout=0.05"), redis.TimeoutError)
     server.resume()
-    assert store.load(KEY) == TOKEN
+    assert patient.load(KEY) == TOKEN
 
 
 def _refuses(store: RedisTokenStore, error: type[Exception]) -> None:
