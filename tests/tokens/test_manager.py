@@ -145,7 +145,7 @@ def test_a_redirect_does_not_carry_the_secret_to_another_host() -> None:
         elsewhere = {"Location": "https://elsewhere.example/oauth2/tokenP"}
         mock.post(f"{credentials.base_url}/oauth2/tokenP", status=307, headers=elsewhere, json={})
         with pytest.raises(TokenIssueError, match="307"):
-            TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy()).token()
+            TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0)).token()
         assert [call.request.url for call in mock.calls] == [f"{credentials.base_url}/oauth2/tokenP"]
 
 
