@@ -8,12 +8,12 @@ import pytest
 import requests
 
 from kis_retry import RetryPolicy, refresh_on_expired_token, retry_on_transient_error
+from kis_retry.testing import KisGateway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kis_retry import RefreshEvent, TokenManager
-    from kis_retry.testing import KisGateway
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 
@@ -47,6 +47,13 @@ async def call_async(decorate: Callable[[Any], Any], innermost: Callable[[], Any
         return await middle()
 
     return await outer()
+
+
+@pytest.fixture
+def gateway() -> Iterator[KisGateway]:
+    """Without a minute to wait for: who asks too often gets too many tokens, and soon."""
+    with KisGateway(issue_interval=0) as running:
+        yield running
 
 
 @pytest.fixture
