@@ -72,7 +72,7 @@ def test_threads_share_the_rate_evenly_and_all_of_it(store: TokenStore) -> None:
 
 
 def test_threads_are_served_in_the_order_in_which_they_came() -> None:
-    limiter = RateLimiter(KEY, rate=50, store=MemoryTokenStore())
+    limiter = RateLimiter(KEY, rate=4, store=MemoryTokenStore())
     limiter.acquire()
     served: list[int] = []
 
@@ -83,13 +83,13 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
         limiter.acquire()
         served.append(number)
 
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(10)]
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
     for number, thread in enumerate(threads):
         thread.start()
         until(partial(lambda number: waiting() > number, number))
     for thread in threads:
         thread.join(PATIENCE)
-    assert served == list(range(10))
+    assert served == list(range(4))
 
 
 def until(condition: Callable[[], object]) -> None:
