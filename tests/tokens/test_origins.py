@@ -70,3 +70,18 @@ def test_a_refresh_is_told_with_the_attempt_that_it_is_for(events: list[RefreshE
     assert fetch(headers) == GOOD
     told = [(event.name, event.attempt) for event in events]
     assert told == [("token_expired", 1), ("token_refreshed", 2), ("call_recovered", 2)]
+
+
+def test_an_expiry_that_nobody_knows_is_not_told(events: list[RefreshEvent]) -> None:
+    class Broker:
+        access_token = "Bearer old"
+
+        def issue_access_token(self) -> None:
+            self.access_token = "Bearer new"
+
+        @refresh_on_expired_token
+        def fetch(self) -> dict[str, str]:
+            return dict(GOOD if self.access_token == "Bearer new" else EXPIRED)
+
+    assert Broker().fetch() == GOOD
+    assert [event.expires_at for event in events if event.name == "token_refreshed"] == [None]
