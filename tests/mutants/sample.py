@@ -28,7 +28,7 @@ from cosmic_ray.plugins import get_operator
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome
-from reach import MEASURING, Reach, Span, prepare, spans_of_annotations
+from reach import MEASURING, Reach, Span, prepare, spans_for_types
 
 COPIED = (
     *(".ci", ".github", "CHANGELOG.md", "README.md", "README.ko.md"),
@@ -83,12 +83,12 @@ def copy(project: Path, folder: Path) -> None:
 
 
 def mutations_of(modules: list[Path]) -> list[MutationSpec]:
-    """Every defect that Cosmic Ray knows for `modules`, except in annotations, which nobody runs."""
+    """Every defect that Cosmic Ray knows for `modules`, except in what is there for type checkers alone."""
     paths = modules or sorted(Path("kis_retry").rglob("*.py"))
     database = WorkDB(":memory:", WorkDB.Mode.create)
     init(paths, database, {})
     found = [mutation for item in database.work_items for mutation in item.mutations]
-    unused = {path: spans_of_annotations(path) for path in paths}
+    unused = {path: spans_for_types(path) for path in paths}
     return [one for one in found if not any(note.holds(span_of(one)) for note in unused[one.module_path])]
 
 
