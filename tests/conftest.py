@@ -23,6 +23,13 @@ from kis_retry.testing import KisGateway
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+with contextlib.suppress(ImportError):  # the tests of other people's libraries do without it
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes says something about the machine, and nothing about the rule.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
+
 
 class ValkeyServer:
     """
