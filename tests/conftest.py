@@ -138,8 +138,8 @@ class Peer:
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(20)
-            assert not thread.is_alive()
         self._listener.close()
+        assert not any(thread.is_alive() for thread in self._threads)
 
     def _accept(self) -> None:
         while True:

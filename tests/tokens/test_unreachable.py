@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
+import threading
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -73,18 +74,21 @@ def test_a_connection_that_is_dropped(server: Any) -> None:
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_an_answer_that_trickles_is_given_up_when_the_time_is_over(part: str, server: Any) -> None:
     """A byte now and then keeps every time-out of the socket from running out."""
+    over = threading.Event()
 
     def trickle(connection: socket.socket) -> None:
         connection.recv(65536)
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
         connection.sendall(head if part == "head" else head + b"\r\n")
-        for _ in range(600):  # until nobody listens any more
+        for _ in range(600):
             connection.sendall(b"x")
-            time.sleep(0.05)
+            if over.wait(0.05):
+                break
 
     url = server(trickle)
     began = time.monotonic()
     error = failure(url, timeout=0.3)
+    over.set()
     assert time.monotonic() - began < 15, "it trickles for thirty seconds"
     assert str(error).endswith(": no complete answer in time")
     assert error.retryable
