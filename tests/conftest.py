@@ -18,6 +18,8 @@ import pytest
 
 from kis_retry import KisClient, MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager, on_event
 from kis_retry.context import CURRENT
+from kis_retry.retry.ledger import MemoryLedger
+from kis_retry.retry.queues import process_queue
 from kis_retry.testing import KisGateway
 
 if TYPE_CHECKING:
@@ -198,6 +200,13 @@ def no_call_under_way() -> Iterator[None]:
     before = CURRENT.set(None)
     yield
     CURRENT.reset(before)
+
+
+@pytest.fixture(autouse=True)
+def no_outage_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed in one test is no outage of the process in the next."""
+    monkeypatch.setattr(process_queue, "_ledger", MemoryLedger())
+    process_queue._begin()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import logging
@@ -51,6 +52,8 @@ def as_user(uid: int, work: Callable[[], object]) -> None:
 
 def start_as_user(uid: int, work: Callable[[], object]) -> Callable[[], None]:
     """The same, begun only; what comes back waits for its end."""
+    for encoding in ("ascii", "latin-1", "idna"):  # may be the superuser's, to be loaded by nobody else
+        codecs.lookup(encoding)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
