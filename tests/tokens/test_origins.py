@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from answers import EXPIRED, GOOD
@@ -11,7 +12,7 @@ from kis_retry.tokens.source import TrackingSource
 from sources import FAR, NumberedTokens
 
 if TYPE_CHECKING:
-    from kis_retry import RefreshEvent
+    from kis_retry import RefreshEvent, TokenManager
 
 
 def copied(text: str) -> str:
@@ -40,6 +41,14 @@ def test_a_token_that_was_there_already_is_from_memory() -> None:
     current = source.token().value
     assert source.replace("somebody-elses") == (source.token(), "memory")
     assert source.replace(current).origin == "issued"
+
+
+def test_a_manager_knows_what_kis_issued_to_it_and_when(manager: TokenManager) -> None:
+    before = time.monotonic()
+    value = copied(manager.token().value)
+    assert manager.is_new(value, before)
+    assert not manager.is_new(value, time.monotonic() + 60)
+    assert not manager.is_new("another", before)
 
 
 def test_a_library_is_asked_for_a_new_token_by_force() -> None:
