@@ -103,7 +103,7 @@ class Call:
         refusals: by identity, the requests of this attempt that were refused for their token, each with the number
             of its answer; without those that were made again and went well.
         orders: requests that may have been acted upon, in all attempts. A list, since threads append to it.
-        seen: whether any request was seen on the wire, in this attempt.
+        last_sent: the last request that was seen on the wire, in this attempt.
         finished: it has returned or raised; what it started may still run.
     """
 
@@ -116,11 +116,11 @@ class Call:
         "failed",
         "finished",
         "kwargs",
+        "last_sent",
         "name",
         "orders",
         "parent",
         "refusals",
-        "seen",
     )
 
     def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ class Call:
         self.failed: Sighting | None = None
         self.refusals: dict[tuple[object, ...], tuple[Sighting, int]] = {}
         self.orders: list[Sighting] = []
-        self.seen = False
+        self.last_sent: Sighting | None = None
         self.finished = False
         self._failed_at = 0
         self._recovered = False
@@ -154,7 +154,7 @@ class Call:
     def observe_sent(self, sighting: Sighting) -> None:
         """Note a request that is about to go out."""
         for call in self.chain():
-            call.seen = True
+            call.last_sent = sighting
             if sighting.is_order:
                 call.orders.append(sighting)
 
@@ -204,8 +204,8 @@ class Call:
                 if call is not self and call.refusals.get(identity) is refusal:
                     call.refusals.pop(identity, None)
         self.refusals = {}
-        self.failed = None
-        self._recovered = self.seen = False
+        self.failed = self.last_sent = None
+        self._recovered = False
 
     def refused(self) -> list[Sighting]:
         """The requests of this attempt that were refused for their tokens, and not made again with success."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import tenacity
 
 from kis_retry import KisClient, MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager, on_event
 from kis_retry.context import CURRENT
@@ -207,6 +208,13 @@ def no_outage_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed in one test is no outage of the process in the next."""
     monkeypatch.setattr(process_queue, "_ledger", MemoryLedger())
     process_queue._begin()
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that failed for a moment is made again at once."""
+    for name in ("RATE_WAIT", "TRANSIENT_WAIT"):
+        monkeypatch.setattr(f"kis_retry.retry.transient.{name}", tenacity.wait_none())
 
 
 @pytest.fixture

@@ -57,12 +57,14 @@ class ProtectedCall(Call):
         limiter: the pace of its requests, or None.
         takes_slot_itself: nobody has seen a request of the function yet, so each attempt takes a slot.
         began: when, on the monotonic clock.
+        begin_by: until when the next attempt must have begun, on the same clock; None: any time.
         gave_up: its last outcome stands, though a cause was met.
     """
 
     __slots__ = (
         "_has_slot",
         "began",
+        "begin_by",
         "causes",
         "function",
         "gave_up",
@@ -89,6 +91,7 @@ class ProtectedCall(Call):
         self.takes_slot_itself = False
         self._has_slot = False
         self.began = time.monotonic()
+        self.begin_by: float | None = None
         self.gave_up = False
 
     # What became of an attempt.
@@ -163,36 +166,72 @@ class ProtectedCall(Call):
     def take_slot(self) -> None:
         """Wait until a request may leave."""
         call = self._paced()
-        if call is not None and call.limiter is not None and not call.uses_slot():
-            call.limiter.acquire(call.seconds_for_slot)
+        if call is not None and not call.uses_slot():
+            call.wait_for_slot()
 
     async def take_slot_async(self) -> None:
         """`take_slot`, without stopping the event loop."""
         call = self._paced()
-        if call is not None and call.limiter is not None and not call.uses_slot():
-            await call.limiter.acquire_async(call.seconds_for_slot)
+        if call is not None and not call.uses_slot():
+            await call.wait_for_slot_async()
 
     def take_slot_for_attempt(self) -> None:
         """Wait until an attempt may begin whose requests nobody sees; the first that is seen uses the same slot."""
-        if self.limiter is not None and self.takes_slot_itself:
-            self.limiter.acquire(self.seconds_for_slot)
+        if self.takes_slot_itself:
+            if not self.uses_slot():
+                self.wait_for_slot()
             self._has_slot = True
 
     async def take_slot_for_attempt_async(self) -> None:
         """`take_slot_for_attempt`, without stopping the event loop."""
-        if self.limiter is not None and self.takes_slot_itself:
-            await self.limiter.acquire_async(self.seconds_for_slot)
+        if self.takes_slot_itself:
+            if not self.uses_slot():
+                await self.wait_for_slot_async()
             self._has_slot = True
 
+    def take_slot_for_repeat(self) -> bool:
+        """Wait for the slot of the next attempt, whose first request uses it; False where there is none in time."""
+        self._has_slot = self.limiter is not None and self.limiter.acquire(self._seconds_left())
+        return self.limiter is None or self._has_slot
+
+    async def take_slot_for_repeat_async(self) -> bool:
+        """`take_slot_for_repeat`, without stopping the event loop."""
+        self._has_slot = self.limiter is not None and await self.limiter.acquire_async(self._seconds_left())
+        return self.limiter is None or self._has_slot
+
+    def wait_for_slot(self) -> None:
+        """Wait as long as it takes; in an outage no longer than the deadline, for the caller is to have an outcome."""
+        limiter = self.limiter
+        while limiter is not None and not limiter.acquire(self._seconds_for_slot) and not _is_away(limiter):
+            pass
+
+    async def wait_for_slot_async(self) -> None:
+        """`wait_for_slot`, without stopping the event loop."""
+        limiter = self.limiter
+        while limiter is not None and not await limiter.acquire_async(self._seconds_for_slot) and not _is_away(limiter):
+            pass
+
     def uses_slot(self) -> bool:
-        """Whether the attempt has a slot that no request has used yet; it is used now."""
-        had, self._has_slot = self._has_slot, False
-        return had
+        """Whether this attempt, or one around it, has a slot that no request has used yet; it is used now."""
+        for call in self.chain():
+            around = cast("ProtectedCall", call)
+            if around.limiter is self.limiter and around._has_slot:  # noqa: SLF001  # of the same class
+                around._has_slot = False  # noqa: SLF001
+                return True
+        return False
 
     @property
-    def seconds_for_slot(self) -> float:
-        """How long a request may wait for its slot."""
+    def pace_around(self) -> Pace | None:
+        """The pace of the call that this one is part of."""
+        call = self._paced()
+        return call.limiter if call is not None else None
+
+    @property
+    def _seconds_for_slot(self) -> float:
         return max(self.policy.transient_deadline, 1.0)
+
+    def _seconds_left(self) -> float | None:
+        return None if self.begin_by is None else max(self.begin_by - time.monotonic(), 0.0)
 
     def _paced(self) -> ProtectedCall | None:
         for call in self.chain():
@@ -215,6 +254,11 @@ class ProtectedCall(Call):
         self.gave_up = True
         self.mark_exhausted(cause.name)
         self.emit("call_given_up", msg_cd=self.code_of(value, error), elapsed=time.monotonic() - self.began)
+
+
+def _is_away(limiter: Pace) -> bool:
+    """Whether it knows of an outage; one that cannot say has had its time."""
+    return bool(getattr(limiter, "is_away", True))
 
 
 def call_under_way() -> ProtectedCall | None:

@@ -100,13 +100,13 @@ class Decoration:
         if options.repeats:
             call.causes = (*call.causes, Transient(call, options.idempotent, options.watch_transport))
             limiter = options.limiter or getattr(first, "limiter", None)
-            call.limiter = limiter if is_limiter(limiter) else process_pace()
+            call.limiter = limiter if is_limiter(limiter) else call.pace_around or process_pace()
             call.takes_slot_itself = not self._seen_on_wire
         return call
 
     def end(self, call: ProtectedCall) -> None:
         """Learn from a call that is over whether its requests are seen on the wire, and that it found its token."""
-        if call.seen and not self._seen_on_wire:
+        if call.last_sent is not None and not self._seen_on_wire:
             self._seen_on_wire = True
         if not call.gave_up:
             self._history.forget_useless()

@@ -163,14 +163,15 @@ def _repeat(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
         first = failures.take_first()
         if first is not None:
             return first()
-        if call.limiter is not None:
-            call.take_slot_for_attempt()
+        if not call.take_slot_for_repeat():
+            raise _OutcomeStands
         failures.begin_next()
         return call.function(*call.args, **call.kwargs)
 
     def prepare(state: RetryCallState) -> None:
         cause = matched(call.causes, state)
         failures.note(cause, state)
+        call.begin_by = None
         if not cause.prepare(*_prospect(call, state)):
             raise _OutcomeStands
 
@@ -224,14 +225,15 @@ async def _repeat_async(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
         first = failures.take_first()
         if first is not None:
             return first()
-        if call.limiter is not None:
-            await call.take_slot_for_attempt_async()
+        if not await call.take_slot_for_repeat_async():
+            raise _OutcomeStands
         failures.begin_next()
         return await call.function(*call.args, **call.kwargs)
 
     async def prepare(state: RetryCallState) -> None:
         cause = matched(call.causes, state)
         failures.note(cause, state)
+        call.begin_by = None
         if not await cause.prepare_async(*_prospect(call, state)):
             raise _OutcomeStands
 

@@ -69,6 +69,11 @@ class RateLimiter:
         """
         return self._queue().in_force
 
+    @property
+    def is_away(self) -> bool:
+        """Whether KIS is away: nothing gets through, as far as this process knows."""
+        return self._queue().is_away
+
     def acquire(self, timeout: float | None = None) -> bool:
         """
         Wait for a slot: one request may go out now.

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .adaptive import SETTLING
-from .outage import Tally
+from .outage import LEAST_FAILURES, Tally
 
 if TYPE_CHECKING:
     from .pace import Grant
@@ -21,6 +21,8 @@ class Reports:
     def __init__(self) -> None:
         self.trouble = False
         """Calls failed, and none has got through since, as far as the ledger and these reports know."""
+        self.away = False
+        """So many that it is an outage."""
         self._lock = threading.Lock()  # guards the rest; held for a few additions
         self._tally = Tally()
         self._failed_at = 0.0
@@ -67,4 +69,5 @@ class Reports:
                 self._tally.epoch = grant.epoch
                 self._tally.answered = self._tally.refused = 0
                 self._settled_at = time.monotonic() + SETTLING
+            self.away = grant.failures >= LEAST_FAILURES
             self.trouble = grant.failures > 0 or self._tally.failures > 0

@@ -74,6 +74,11 @@ class SlotQueue:
         self._ledger.after_fork()
         self._begin()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether this is an outage, as far as this process knows."""
+        return self.reports.away
+
     # Waiting.
 
     def acquire(self, timeout: float | None = None) -> bool:

@@ -14,6 +14,7 @@ from ..context import SAFE_METHODS, Sighting
 from ..judgement import is_transient_error, is_transient_response
 from ..kis import LIMIT_CODE
 from ..retrying import RATE_WAIT, TRANSIENT_WAIT, stop_after_deadline
+from ..signals import is_from_signal_handler
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -28,12 +29,13 @@ class Transient:
 
     name = "transient"
 
-    __slots__ = ("_call", "_idempotent", "_watching")
+    __slots__ = ("_begin_by", "_call", "_idempotent", "_watching")
 
     def __init__(self, call: ProtectedCall, idempotent: bool | None, watching: bool) -> None:
         self._call = call
         self._idempotent = idempotent
         self._watching = watching
+        self._begin_by = 0.0
 
     def matches_value(self, value: object) -> bool:
         """Whether the attempt that returned `value` met such a failure."""
@@ -43,7 +45,8 @@ class Transient:
 
     def matches_error(self, error: Exception) -> bool:
         """Whether the attempt that raised `error` met such a failure."""
-        return self._is_on() and (is_transient_error(error) or self._saw_failure())
+        met = self._is_on() and (is_transient_error(error) or self._saw_failure())
+        return met and not is_from_signal_handler(error)  # else a time limit of the user's own would be repeated
 
     def stop(self, state: RetryCallState, value: object, error: BaseException | None) -> bool:
         """Whether the deadline is over, or a repeat could do harm."""
@@ -51,10 +54,12 @@ class Transient:
 
     def wait(self, state: RetryCallState, value: object, error: BaseException | None) -> float:
         """Seconds until the next attempt; after EGW00201 the limiter's next slot is the wait, where there is one."""
+        deadline = self._call.policy.transient_deadline
+        self._begin_by = state.start_time + deadline
         limited = self._call.code_of(value, error) == LIMIT_CODE
         if limited and self._call.is_paced():
             return 0.0
-        left = self._call.policy.transient_deadline - (state.seconds_since_start or 0.0)
+        left = deadline - (state.seconds_since_start or 0.0)
         return max(0.0, min((RATE_WAIT if limited else TRANSIENT_WAIT)(state), left))
 
     def emit_failed(self, msg_cd: str | None) -> None:
@@ -64,7 +69,8 @@ class Transient:
         """Nothing has to be told but that the call was given up."""
 
     def prepare(self, upcoming: float, msg_cd: str | None, error: BaseException | None) -> bool:
-        """Tell why the call is made again, and after how long."""
+        """Tell why the call is made again, and after how long; it is not where no slot comes before the deadline."""
+        self._call.begin_by = self._begin_by
         self._call.emit("call_retried", msg_cd=msg_cd, error=self._name_of(msg_cd, error), elapsed=upcoming)
         return True
 
@@ -88,7 +94,12 @@ class Transient:
         if self._call.code_of(value, error) == LIMIT_CODE:
             return True  # refused before it acted, whatever it was
         method = _method_of(error if error is not None else value)
-        return method in SAFE_METHODS if method is not None else self._idempotent is True
+        return method in SAFE_METHODS if method is not None else self._idempotent or self._gave_up_on_a_read()
+
+    def _gave_up_on_a_read(self) -> bool:
+        """Whether the function stopped waiting for an answer, as `asyncio.wait_for` has it, or for a streamed body."""
+        sent = self._call.last_sent if self._watching else None
+        return sent is not None and sent.response is None and sent.error is None and not sent.is_order
 
     def _name_of(self, msg_cd: str | None, error: BaseException | None) -> str | None:
         """The type of what went wrong, where KIS gave no code: of the exception, or of the one that was swallowed."""
@@ -96,7 +107,9 @@ class Transient:
             return None
         seen = self._call.failed
         found = error if error is not None else seen.error if seen is not None else None
-        return type(found).__name__ if found is not None else None
+        if found is None:
+            return "HTTPError"  # what `raise_for_status` would have made of it
+        return type(found).__name__
 
 
 def _is_transient(seen: Sighting) -> bool:
