@@ -31,7 +31,6 @@ from kis_retry.retry.rate import RATE_TAKES, checked_rate, parse_rate
 from patience import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 KEY = Credentials("a-key", "a-secret")
@@ -39,11 +38,9 @@ PAPER = Credentials("a-key", "a-secret", paper=True)
 
 
 @pytest.fixture(autouse=True)
-def no_outage_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nor a rate of the environment's: these tests are about the pace."""
+def no_rate_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about the pace."""
     monkeypatch.delenv("KIS_RATE_LIMIT")
-    yield
-    process_pace().after_fork()
 
 
 # -- which rate

@@ -18,7 +18,6 @@ import requests
 from kis_retry import (
     KisClient,
     RefreshEvent,
-    ResponseError,
     TokenManager,
     on_event,
     protect,
@@ -229,92 +228,8 @@ async def test_an_order_of_aiohttp_that_was_refused_is_placed_exactly_once(
         assert gateway.orders == [BODY] * 2
 
 
-# What passes by itself: the table of KIS's failures, row by row.
-
-CODES = [
-    *("EGW00201", "EGW00215", "EGW00316", "EGW00300", "EGW00001", "EGW00002", "EGW00202", "EGW00203"),
-    *("OPSQ1002", "OPSQ0003", "OPSQ0010", "OPSQ0011"),
-]
-FINAL = ["EGW00301", "EGW00302", "EGW00206", "EGW00207", "EGW00303", "KIOK0560"]
-
-
-def _with_requests(method: str, url: str, headers: dict[str, str]) -> Any:
-    return requests.request(method, url, json=BODY, headers=headers, timeout=9).json()
-
-
-def _with_httpx(method: str, url: str, headers: dict[str, str]) -> Any:
-    return httpx.request(method, url, json=BODY, headers=headers, verify=False).json()
-
-
-async def _with_aiohttp(method: str, url: str, headers: dict[str, str]) -> Any:
-    async with aiohttp.ClientSession() as session, session.request(method, url, json=BODY, headers=headers) as response:
-        return await response.json()
-
-
-ROWS = [
-    *((code, _with_requests) for code in (*CODES, *FINAL)),
-    *((code, ask) for code in ("EGW00201", "EGW00316", "EGW00301") for ask in (_with_httpx, _with_aiohttp)),
-]
-
-
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    slept: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr("tenacity.asyncio._portable_async_sleep", sleep)
-    return slept
-
-
-@pytest.mark.parametrize("order", [False, True], ids=["read", "order"])
-@pytest.mark.parametrize("status", [500, 200])
-@pytest.mark.parametrize(("code", "ask"), ROWS)
-def test_a_refusal_is_repeated_as_the_table_allows(
-    manager: TokenManager, gateway: KisGateway, no_waiting: Any, code: str, status: int, order: bool, ask: Any
-) -> None:
-    headers = manager.headers("TTTC0012U" if order else "FHKST01010100")
-    url, method = gateway.url + (ORDER if order else PRICE), "POST" if order else "GET"
-    gateway.refuse_calls(code, 3, status=status)
-    answer = retry_on_transient_error(ask)(method, url, headers)
-    answer = asyncio.run(answer) if ask is _with_aiohttp else answer
-    repeated = code in CODES and (not order or code == "EGW00201")
-    assert (answer["rt_cd"] == "0") is repeated
-    assert gateway.counts.calls == (4 if repeated else 1)
-    assert len(gateway.orders) == (1 if order and repeated else 0)
-
-
-FAULTS: dict[str, Callable[[KisGateway, bool], None]] = {
-    "HTTP 503": lambda gateway, reached: gateway.fail(503, 1, reached=reached),
-    "HTTP 429": lambda gateway, reached: gateway.fail(429, 1, reached=reached),
-    "dropped": lambda gateway, reached: gateway.drop("calls", 1, reached=reached),
-    "a page": lambda gateway, reached: gateway.garble("calls", 1, reached=reached),
-}
-
-
-@pytest.mark.parametrize("ask", [_with_requests, _with_httpx])
-@pytest.mark.parametrize("reached", [False, True])
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("order", [False, True], ids=["read", "order"])
-def test_what_nobody_answered_is_repeated_for_a_read_and_never_for_an_order(
-    manager: TokenManager, gateway: KisGateway, no_waiting: Any, fault: str, order: bool, reached: bool, ask: Any
-) -> None:
-    headers = manager.headers("FHKST01010100")
-    FAULTS[fault](gateway, reached)
-    url, method = gateway.url + (ORDER if order else PRICE), "POST" if order else "GET"
-    try:
-        answer = retry_on_transient_error(ask)(method, url, headers)
-    except (requests.RequestException, httpx.HTTPError, ValueError):
-        answer = None
-    assert (answer is not None and answer["rt_cd"] == "0") is not order
-    assert gateway.counts.calls == (1 if order else 2)
-    assert len(gateway.orders) == (1 if order and reached else 0)
-
-
 def test_nothing_is_repeated_after_an_order_that_may_have_been_acted_upon(
-    manager: TokenManager, gateway: KisGateway, no_waiting: Any, events: list[RefreshEvent]
+    manager: TokenManager, gateway: KisGateway, no_backoff: None, events: list[RefreshEvent]
 ) -> None:
     headers = manager.headers("X")
 
@@ -330,7 +245,7 @@ def test_nothing_is_repeated_after_an_order_that_may_have_been_acted_upon(
 
 
 def test_the_client_posts_an_order_once_whatever_the_gateway_does(
-    gateway: KisGateway, client: KisClient, no_waiting: Any
+    gateway: KisGateway, client: KisClient, no_backoff: None
 ) -> None:
     client.access_token  # noqa: B018  # the first token
     gateway.refuse_calls("EGW00201", 2)
@@ -341,30 +256,6 @@ def test_the_client_posts_an_order_once_whatever_the_gateway_does(
     with pytest.raises(requests.ConnectionError):
         client.post(ORDER, "TTTC0012U", BODY)
     assert gateway.orders == [BODY] * 3
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_all_causes_at_once_lose_nothing_that_could_be_had_and_send_no_order_twice(
-    manager: TokenManager, no_waiting: Any, seed: int
-) -> None:
-    with KisGateway(seed=seed) as gateway:
-        client = KisClient(tokens=TokenManager(gateway.credentials, store=manager.store))
-        client.access_token  # noqa: B018  # the first token
-        gateway.refuse_calls("EGW00201", share=0.22)
-        gateway.drop("calls", share=0.03)
-        gateway.drop("calls", share=0.03, reached=True)
-        gateway.fail(503, share=0.03)
-        gateway.expire_at(60, 180)
-        wanted: list[str] = []
-        for number in range(100):
-            assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-            order = {**BODY, "ID": str(number)}
-            with contextlib.suppress(requests.RequestException, ResponseError):  # dropped, or without a verdict
-                if client.post(ORDER, "TTTC0012U", order)["rt_cd"] == "0":
-                    wanted.append(str(number))
-        placed = [order["ID"] for order in gateway.orders]
-        assert len(placed) == len(set(placed)), "no order twice"
-        assert set(wanted) <= set(placed)
 
 
 def test_a_function_of_its_own_threads_is_seen_where_the_context_is_carried(
