@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tenacity
 
+from clocks import FakeClock
 from kis_retry import KisClient, MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager, on_event
 from kis_retry.context import CURRENT
 from kis_retry.retry.ledger import MemoryLedger
@@ -201,6 +202,15 @@ def no_call_under_way() -> Iterator[None]:
     before = CURRENT.set(None)
     yield
     CURRENT.reset(before)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Time for tenacity and the call: nothing waits in earnest."""
+    made = FakeClock()
+    for place in ("tenacity.time", "tenacity.nap.time", "kis_retry.retry.call.time"):
+        monkeypatch.setattr(place, made)
+    return made
 
 
 @pytest.fixture(autouse=True)
