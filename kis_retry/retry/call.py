@@ -57,6 +57,7 @@ class ProtectedCall(Call):
         limiter: the pace of its requests, or None.
         takes_slot_itself: nobody has seen a request of the function yet, so each attempt takes a slot.
         began: when, on the monotonic clock.
+        deadline: seconds for which it is made again after failures that pass by themselves.
         begin_by: until when the next attempt must have begun, on the same clock; None: any time.
         gave_up: its last outcome stands, though a cause was met.
     """
@@ -66,6 +67,7 @@ class ProtectedCall(Call):
         "began",
         "begin_by",
         "causes",
+        "deadline",
         "function",
         "gave_up",
         "limiter",
@@ -91,6 +93,7 @@ class ProtectedCall(Call):
         self.takes_slot_itself = False
         self._has_slot = False
         self.began = time.monotonic()
+        self.deadline = 0.0
         self.begin_by: float | None = None
         self.gave_up = False
 
@@ -228,7 +231,7 @@ class ProtectedCall(Call):
 
     @property
     def _seconds_for_slot(self) -> float:
-        return max(self.policy.transient_deadline, 1.0)
+        return max(self.deadline, 1.0)
 
     def _seconds_left(self) -> float | None:
         return None if self.begin_by is None else max(self.begin_by - time.monotonic(), 0.0)

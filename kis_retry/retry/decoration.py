@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..context import is_bypassed
@@ -14,7 +14,7 @@ from . import patches
 from .binding import Binding, binding_of
 from .call import Pace, ProtectedCall
 from .history import TokenHistory
-from .limiter import process_pace
+from .queues import process_queue
 from .token_expired import TokenExpired
 from .transient import Transient
 
@@ -31,6 +31,7 @@ class Options:
         repeats: it is made again after failures that pass by themselves.
         named_by_caller: its events carry the name of the decorated function that calls it.
         name: that its events carry instead of its own.
+        transient: the arguments of `retry_on_transient_error` where that is a decorator of its own.
     """
 
     refreshes: bool = False
@@ -43,6 +44,14 @@ class Options:
     idempotent: bool | None = None
     named_by_caller: bool = False
     name: str | None = None
+    transient: Options | None = None
+
+    def joined_with(self, other: Options) -> Options | None:
+        """Those of one decorator that does what the two do that these are of; None where there is none."""
+        for refreshing, repeating in ((self, other), (other, self)):
+            if (refreshing.refreshes, refreshing.repeats, repeating.refreshes) == (True, False, False):
+                return replace(refreshing, repeats=True, transient=repeating)
+        return None
 
     def __post_init__(self) -> None:
         if self.tokens is not None and not is_source(self.tokens):
@@ -60,7 +69,14 @@ class Options:
 
 
 class Decoration:
-    """One decorated function."""
+    """
+    One decorated function.
+
+    Attributes:
+        wrapper: what stands in its place.
+    """
+
+    wrapper: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
         self.function = function
@@ -86,22 +102,28 @@ class Decoration:
         if source is None and options.refreshes:
             source = self._source_of(first, policy)
         policy = self._policy_of(policy, source)
-        if not policy.enabled:
+        repeating = options.transient
+        patience = policy
+        if repeating is not None:
+            patience = self._policy_of(repeating.policy or getattr(first, "policy", None), None)
+        refreshes, repeats = options.refreshes and policy.enabled, options.repeats and patience.enabled
+        if not refreshes and not repeats:
             return None
         call = ProtectedCall(self.function, self.name, policy, args, kwargs)
         if options.named_by_caller and call.parent is not None:
             call.name = call.parent.name
-        if options.refreshes:
+        if refreshes:
             location = self.binding.location(args, kwargs)
             source = self._or_raise(source, first)
             token_expired = TokenExpired(call, source, location, self._history, options.watch_transport)
             call.token_expired = token_expired
             call.causes = (token_expired,)
-        if options.repeats:
-            call.causes = (*call.causes, Transient(call, options.idempotent, options.watch_transport))
-            limiter = options.limiter or getattr(first, "limiter", None)
-            call.limiter = limiter if is_limiter(limiter) else call.pace_around or process_pace()
-            call.takes_slot_itself = not self._seen_on_wire
+        if repeats:
+            repeating = repeating or options
+            call.deadline = patience.transient_deadline
+            call.causes = (*call.causes, Transient(call, repeating.idempotent, repeating.watch_transport))
+            call.limiter = repeating.limiter or _limiter_of(first) or _limiter_around(call)
+            call.takes_slot_itself = not self._seen_on_wire and _has_slots(call.limiter)
         return call
 
     def end(self, call: ProtectedCall) -> None:
@@ -156,6 +178,21 @@ def _held_broker(wrapper: Any) -> str | None:
         if within and not isinstance(value, type):
             return f"{name}.{within[0]}"
     return None
+
+
+def _limiter_of(first: object) -> Pace | None:
+    limiter: Pace | None = getattr(first, "limiter", None)
+    return limiter if limiter is not None and is_limiter(limiter) else None
+
+
+def _limiter_around(call: ProtectedCall) -> Pace:
+    """That of the call which this one is part of, else what is known of outages in this process."""
+    return (call.pace_around if call.parent is not None else None) or process_queue
+
+
+def _has_slots(limiter: Pace | None) -> bool:
+    """The pace of the process has none, unless nothing gets through."""
+    return limiter is not process_queue or process_queue.reports.trouble
 
 
 def is_limiter(value: object) -> bool:

@@ -34,9 +34,13 @@ def decorate(function: Any, options: Options) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(decorate(function.__func__, options))
     _refuse_what_cannot_be_repeated(function)
-    decoration = Decoration(function, options)
+    inner = decoration_of(function)
+    # What other decorators put on top of it carries the attribute too, and is to be called.
+    joined = inner.options.joined_with(options) if inner is not None and inner.wrapper is function else None
+    decoration = Decoration(function if inner is None or joined is None else inner.function, joined or options)
     shell = _async_shell if _is_coroutine_function(function) else _shell
     wrapper = functools.wraps(function)(shell(decoration))
+    decoration.wrapper = wrapper
     setattr(wrapper, _DECORATION, decoration)
     return wrapper
 

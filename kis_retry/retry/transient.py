@@ -50,11 +50,11 @@ class Transient:
 
     def stop(self, state: RetryCallState, value: object, error: BaseException | None) -> bool:
         """Whether the deadline is over, or a repeat could do harm."""
-        return stop_after_deadline(self._call.policy.transient_deadline)(state) or not self._may_repeat(value, error)
+        return stop_after_deadline(self._call.deadline)(state) or not self._may_repeat(value, error)
 
     def wait(self, state: RetryCallState, value: object, error: BaseException | None) -> float:
         """Seconds until the next attempt; after EGW00201 the limiter's next slot is the wait, where there is one."""
-        deadline = self._call.policy.transient_deadline
+        deadline = self._call.deadline
         self._begin_by = state.start_time + deadline
         limited = self._call.code_of(value, error) == LIMIT_CODE
         if limited and self._call.is_paced():
@@ -79,7 +79,7 @@ class Transient:
         return self.prepare(upcoming, msg_cd, error)
 
     def _is_on(self) -> bool:
-        return self._call.policy.transient_deadline > 0 and self.name not in self._call.exhausted
+        return self._call.deadline > 0 and self.name not in self._call.exhausted
 
     def _saw_failure(self) -> bool:
         seen = self._call.last_failed if self._watching else None

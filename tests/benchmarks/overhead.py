@@ -13,7 +13,15 @@ import stamina
 import tenacity
 from measuring import Line, Rounds, seconds_each, side_by_side
 
-from kis_retry import AccessToken, Credentials, MemoryTokenStore, RetryPolicy, TokenManager, refresh_on_expired_token
+from kis_retry import (
+    AccessToken,
+    Credentials,
+    MemoryTokenStore,
+    RetryPolicy,
+    TokenManager,
+    refresh_on_expired_token,
+    retry_on_transient_error,
+)
 from kis_retry.stores.base import key_of
 
 __all__ = ["RIVALS", "answer", "lines", "manager"]
@@ -77,6 +85,11 @@ def lines(*, quick: bool) -> Iterator[Line]:
     yield from _compared("watch_transport=True", _calls(answer, watching, ("005930", headers)), rounds)
     yield from _compared("a coroutine function", _awaits(answer_async, ours, ("005930", headers)), rounds)
 
+    def both(function: Any) -> Any:
+        return ours(retry_on_transient_error(function))
+
+    yield from _compared("both decorators", _calls(answer, both, ("005930", headers)), rounds, at_most=0.4)
+
 
 class _Owner:
     def __init__(self, tokens: TokenManager) -> None:
@@ -112,12 +125,14 @@ def _awaits(function: Any, ours: Decorator, args: tuple[Any, ...]) -> dict[str, 
     return {name: timed(contender) for name, contender in _contenders(function, ours).items()}
 
 
-def _compared(form: str, contenders: dict[str, Callable[[], float]], rounds: int) -> Iterator[Line]:
+def _compared(
+    form: str, contenders: dict[str, Callable[[], float]], rounds: int, *, at_most: float = 0.25
+) -> Iterator[Line]:
     measured: Rounds = side_by_side(contenders, rounds)
     for name in contenders:
         if name != "bare":
             added = measured.over(name, "bare") / MICROSECOND
             yield Line(f"{form}: added by {'the decorator' if name == 'ours' else name}", added, "µs")
-    yield Line(f"{form}: of what tenacity adds", measured.ratio("ours", "tenacity", over="bare"), "×", at_most=0.25)
+    yield Line(f"{form}: of what tenacity adds", measured.ratio("ours", "tenacity", over="bare"), "×", at_most=at_most)
     for rival in ("stamina", "backoff"):
         yield Line(f"{form}: of what {rival} adds", measured.ratio("ours", rival, over="bare"), "×", at_most=1)
