@@ -63,6 +63,8 @@ class PrometheusHook:
     - `kis_retry_wait_seconds_total`, a counter by `event`: seconds waited, or about to be, before a call was made again
       (`call_retried`) and before a token was asked for again (`token_issue_waiting`). Waiting for a slot of the pace is
       no event, and not in it.
+    - `kis_retry_slot_wait_seconds`, a gauge that only grows, with `limiter`: seconds that threads and tasks of this
+      process have waited for slots, all together.
     - `kis_retry_token_expires_timestamp_seconds`, a gauge: when the newest token dies, in seconds since the epoch. It
       is there from the first refresh on, since the first token of a process makes no event, and neither does one that
       another process has renewed ahead of the expiry: of those that share a token, the latest value is the right one.
@@ -75,8 +77,8 @@ class PrometheusHook:
 
     Args:
         registry: where the metrics are registered; without one, the default registry of `prometheus_client`.
-        limiter: the `RateLimiter` whose rate is shown. With `prometheus_client`'s multiprocess mode its changes in
-            this process are.
+        limiter: the `RateLimiter` whose rate and waits are shown. With `prometheus_client`'s multiprocess mode its
+            changes in this process are.
 
     Raises:
         ConfigurationError: prometheus_client is not installed; the message names the extra.
@@ -114,6 +116,8 @@ class PrometheusHook:
             rate = self._rate()
             rate.set(limiter.rate)
             rate.set_function(lambda: limiter.rate)
+            waited = self._gauge("kis_retry_slot_wait_seconds", "Seconds waited for slots of the pace, all together.")
+            waited.set_function(lambda: limiter.seconds_waited)
 
     def __call__(self, event: RefreshEvent) -> None:
         """Count one event."""

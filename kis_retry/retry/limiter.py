@@ -74,6 +74,11 @@ class RateLimiter:
         """Whether KIS is away: nothing gets through, as far as this process knows."""
         return self._queue().is_away
 
+    @property
+    def seconds_waited(self) -> float:
+        """Seconds that threads and tasks of this process have waited for slots so far, all together."""
+        return self._queue().seconds_waited
+
     def acquire(self, timeout: float | None = None) -> bool:
         """
         Wait for a slot: one request may go out now.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .adaptive import SETTLING
@@ -23,6 +25,8 @@ class Reports:
         """Calls failed, and none has got through since, as far as the ledger and these reports know."""
         self.away = False
         """So many that it is an outage."""
+        self.seconds_waited = 0.0
+        """How long callers have waited for slots, all together."""
         self._lock = threading.Lock()  # guards the rest; held for a few additions
         self._tally = Tally()
         self._failed_at = 0.0
@@ -47,6 +51,17 @@ class Reports:
         """Note that a call goes out so long after its slot."""
         with self._lock:
             self._tally.late = max(self._tally.late, seconds)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time in which a caller waits for its slot, however that ends."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            waited = time.monotonic() - began
+            with self._lock:
+                self.seconds_waited += waited
 
     def got_through(self) -> bool:
         """Whether a call got through that the ledger has not been told of."""

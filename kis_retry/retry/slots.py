@@ -79,6 +79,11 @@ class SlotQueue:
         """Whether this is an outage, as far as this process knows."""
         return self.reports.away
 
+    @property
+    def seconds_waited(self) -> float:
+        """How long threads and tasks have waited for slots, all together."""
+        return self.reports.seconds_waited
+
     # Waiting.
 
     def acquire(self, timeout: float | None = None) -> bool:
@@ -90,7 +95,8 @@ class SlotQueue:
         waiter = _Waiter(woken.release, timeout)
         try:
             if not self._enter(waiter, ask_here=True):
-                _wait(woken, waiter.deadline)
+                with self.reports.waiting():
+                    _wait(woken, waiter.deadline)
         except _NoThreadError:
             while self._serve_next():
                 pass
@@ -108,7 +114,8 @@ class SlotQueue:
         waiter = _Waiter(lambda: loop.call_soon_threadsafe(_settle, woken), timeout)
         try:
             if not self._enter(waiter, ask_here=not self._ledger.blocks):
-                await asyncio.wait([woken], timeout=None if timeout is None else max(timeout, _ROUND_TRIP))
+                with self.reports.waiting():
+                    await asyncio.wait([woken], timeout=None if timeout is None else max(timeout, _ROUND_TRIP))
         except BaseException as error:  # cancelled
             self._abandon(waiter, alone=isinstance(error, _NoThreadError))
             raise

@@ -16,7 +16,7 @@ from measuring import Line, seconds_each, side_by_side
 
 from kis_retry import KisClient, MemoryTokenStore, RetryPolicy, TokenManager, protect
 
-__all__ = ["lines"]
+__all__ = ["library", "lines"]
 
 MILLISECOND = 1e-3
 PATH = "/uapi/domestic-stock/v1/quotations/inquire-price"
@@ -54,7 +54,7 @@ def _calls(gateway: Gateway, tokens: TokenManager, rounds: int) -> Iterator[Line
 
 def _batches(gateway: Gateway, tokens: TokenManager, rounds: int) -> Iterator[Line]:
     each = SYMBOLS // rounds
-    plain, protected = _library(gateway, tokens), protect(_library(gateway, tokens), tokens=tokens)
+    plain, protected = library(gateway, tokens), protect(library(gateway, tokens), tokens=tokens)
     with KisClient(gateway.credentials, tokens=tokens) as client:
         fetchers = {
             "KisClient": client.fetch_domestic_price,
@@ -105,7 +105,7 @@ class _Given(TokenStorage):  # type: ignore[misc]  # the library has no types
         return True
 
 
-def _library(gateway: Gateway, tokens: TokenManager) -> Any:
+def library(gateway: Gateway, tokens: TokenManager) -> Any:
     who = gateway.credentials
     broker = KoreaInvestment(who.app_key, who.app_secret, who.account, token_storage=_Given(tokens.token().value))
     broker.base_url = gateway.url

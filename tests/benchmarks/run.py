@@ -23,6 +23,8 @@ ROOMS = {
     "memory": "Memory",
     "recovery": "At an expiry",
     "pacing": "The shared pace",
+    "losing": "What a batch loses, and what its orders come to",
+    "maintenance": "A night of maintenance",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -321,6 +322,23 @@ def test_the_rate_of_a_limiter_is_there_from_the_start_and_always_the_one_in_for
     assert said_of(registry, said) == 12
     monkeypatch.setattr(RateLimiter, "rate", 4.5)  # as another process has lowered it: no event here
     assert said_of(registry, said) == 4.5
+
+
+def test_the_seconds_waited_for_slots_add_up(registry: prometheus_client.CollectorRegistry) -> None:
+    limiter = RateLimiter(Credentials("key", "secret"), rate=20, store=MemoryTokenStore())
+    PrometheusHook(registry, limiter=limiter)
+    said = "kis_retry_slot_wait_seconds"
+    assert limiter.acquire()
+    assert said_of(registry, said) == 0
+    threads = [threading.Thread(target=limiter.acquire) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said_of(registry, said) == limiter.seconds_waited >= 0.2  # 0.05, 0.1 and 0.15, but for what each came later
+    assert not limiter.acquire(0.01)
+    asyncio.run(limiter.acquire_async())
+    assert said_of(registry, said) > 0.2
 
 
 def test_prometheus_says_no_expiry_before_it_knows_one(registry: prometheus_client.CollectorRegistry) -> None:
