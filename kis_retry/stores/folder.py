@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,6 +50,8 @@ class FileDocuments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # Not at the first lock: a child that is forked while a thread imports a module never gets to import it.
+        import_module("filelock")
 
     def read(self, key: str, kind: str) -> bytes | None:
         """

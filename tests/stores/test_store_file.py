@@ -558,3 +558,8 @@ def _raising(error: OSError, *, once: bool = False) -> Callable[..., None]:
             raise error
 
     return fail
+
+
+def test_what_a_lock_needs_is_loaded_before_a_thread_or_a_fork_can_come_in_between(tmp_path: Path) -> None:
+    code = "import sys, kis_retry; kis_retry.FileTokenStore(sys.argv[1]); sys.exit('filelock' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
