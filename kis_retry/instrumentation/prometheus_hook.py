@@ -11,7 +11,10 @@ from ..events import RefreshEvent
 from ..kis import CODES, LIMIT_CODE, ONCE_A_MINUTE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prometheus_client import CollectorRegistry
+    from prometheus_client.core import CounterMetricFamily
 
     from ..retry.limiter import RateLimiter
 
@@ -63,8 +66,8 @@ class PrometheusHook:
     - `kis_retry_wait_seconds_total`, a counter by `event`: seconds waited, or about to be, before a call was made again
       (`call_retried`) and before a token was asked for again (`token_issue_waiting`). Waiting for a slot of the pace is
       no event, and not in it.
-    - `kis_retry_slot_wait_seconds`, a gauge that only grows, with `limiter`: seconds that threads and tasks of this
-      process have waited for slots, all together.
+    - `kis_retry_slot_wait_seconds_total`, a counter, with `limiter`: seconds that threads and tasks of this process
+      have waited for slots, all together.
     - `kis_retry_token_expires_timestamp_seconds`, a gauge: when the newest token dies, in seconds since the epoch. It
       is there from the first refresh on, since the first token of a process makes no event, and neither does one that
       another process has renewed ahead of the expiry: of those that share a token, the latest value is the right one.
@@ -116,8 +119,7 @@ class PrometheusHook:
             rate = self._rate()
             rate.set(limiter.rate)
             rate.set_function(lambda: limiter.rate)
-            waited = self._gauge("kis_retry_slot_wait_seconds", "Seconds waited for slots of the pace, all together.")
-            waited.set_function(lambda: limiter.seconds_waited)
+            self._registry.register(_SlotWaits(limiter))
 
     def __call__(self, event: RefreshEvent) -> None:
         """Count one event."""
@@ -156,6 +158,20 @@ class PrometheusHook:
                     name, text, registry=self._registry, multiprocess_mode="mostrecent"
                 )
             return self._gauges[name]
+
+
+class _SlotWaits:
+    """The one counter that is kept elsewhere, and read when Prometheus asks."""
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Give the counter."""
+        from prometheus_client.core import CounterMetricFamily
+
+        text = "Seconds waited for slots of the pace, all together."
+        yield CounterMetricFamily("kis_retry_slot_wait_seconds", text, value=self._limiter.seconds_waited)
 
 
 def _prometheus_client() -> Any:

@@ -71,12 +71,12 @@ class RateLimiter:
 
     @property
     def is_away(self) -> bool:
-        """Whether KIS is away: nothing gets through, as far as this process knows."""
+        """Whether KIS is away and nothing gets through, as far as this process knows."""
         return self._queue().is_away
 
     @property
     def seconds_waited(self) -> float:
-        """Seconds that threads and tasks of this process have waited for slots so far, all together."""
+        """How many seconds the threads and tasks of this process have waited for slots, all together."""
         return self._queue().seconds_waited
 
     def acquire(self, timeout: float | None = None) -> bool:

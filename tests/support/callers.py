@@ -95,7 +95,11 @@ def _functions(
         return requests.get(gateway.url + PRICE, params=SYMBOL, headers=headers, timeout=timeout).json()
 
     def post(body: dict[str, str], headers: dict[str, str]) -> Any:
-        return httpx.post(gateway.url + ORDER, json=body, headers=headers, timeout=timeout).raise_for_status().json()
+        return (
+            httpx.post(gateway.url + ORDER, json=body, headers=headers, timeout=timeout, verify=False)
+            .raise_for_status()
+            .json()
+        )
 
     def both(function: Any) -> Any:
         refreshing, retrying = refresh_on_expired_token(tokens=tokens), retry_on_transient_error(policy=policy)
@@ -121,7 +125,7 @@ def _coroutines(gateway: KisGateway, tokens: TokenManager, policy: RetryPolicy, 
     headers = tokens.headers("X")
 
     async def get(headers: dict[str, str]) -> Any:
-        async with httpx.AsyncClient(timeout=timeout) as session:
+        async with httpx.AsyncClient(timeout=timeout, verify=False) as session:
             return (await session.get(gateway.url + PRICE, params=SYMBOL, headers=headers)).json()
 
     async def post(body: dict[str, str], headers: dict[str, str]) -> Any:
