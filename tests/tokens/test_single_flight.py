@@ -294,6 +294,7 @@ def interrupted_at(place: int) -> Iterator[list[str]]:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # 3.12 tells of instructions if a frame asked for them before `settrace`
     sys.settrace(trace)
     try:
         yield interrupted
