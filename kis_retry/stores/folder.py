@@ -18,6 +18,7 @@ from .private_files import (
     overwrite_private,
     prepare_lock_file,
     read_trusted,
+    remove_foreign,
     write_private,
 )
 
@@ -101,7 +102,13 @@ class FileDocuments:
         Raises:
             OSError: the lock file cannot be made or opened.
         """
-        lock = self._where_allowed(lambda folder: _acquire(_path(folder, key, kind, "lock"), timeout))
+
+        def acquire(folder: Path) -> BaseFileLock | None:
+            # Before the lock, or who locks here could write elsewhere, while others lock there.
+            remove_foreign(_path(folder, key, kind, "json"))
+            return _acquire(_path(folder, key, kind, "lock"), timeout)
+
+        lock = self._where_allowed(acquire)
         holder = os.getpid()
         try:
             yield lock is not None

@@ -25,6 +25,7 @@ __all__ = [
     "overwrite_private",
     "prepare_lock_file",
     "read_trusted",
+    "remove_foreign",
     "write_private",
 ]
 
@@ -142,6 +143,19 @@ def prepare_lock_file(path: Path) -> None:
             _close_to_others(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_foreign(path: Path) -> None:
+    """
+    Remove a file at `path` that is not believed, since another owner put it there.
+
+    Raises:
+        ForeignFileError: the folder forbids it.
+    """
+    with suppress(FileNotFoundError, IsADirectoryError):
+        if not is_trusted(path.lstat()):
+            with _telling_foreign(path):
+                path.unlink()
 
 
 def make_private_folder(folder: Path) -> None:

@@ -206,6 +206,19 @@ def test_a_file_hard_linked_at_the_lock_keeps_its_content_and_mode(folder: Path)
     assert (precious.read_text(), precious.stat().st_mode & 0o777) == ("content", 0o644)
 
 
+def test_a_lock_is_taken_where_the_token_will_be_written(folder: Path) -> None:
+    folder.chmod(0o1777)
+    as_user(STRANGER, lambda: FileTokenStore(folder).save(KEY, PLANTED))
+
+    def work() -> None:
+        with FileTokenStore(folder).lock(KEY, timeout=1, lease=1) as held:
+            assert held
+
+    as_user(VICTIM, work)
+    assert (folder / f"kis_retry-{VICTIM}" / f"{KEY}.lock").exists()
+    assert json.loads((folder / f"{KEY}.json").read_bytes())
+
+
 def test_processes_of_one_user_get_one_token_from_kis_beside_a_planted_entry(folder: Path) -> None:
     folder.chmod(0o1777)
     with KisGateway(issue_interval=0, same_token_for=0) as gateway:
