@@ -214,8 +214,11 @@ class Call:
     def finish(self) -> None:
         """End the call, and let go of what it was about: a timer or a connection may keep its context for long."""
         self.finished = True
-        self.args, self.kwargs, self.refusals = (), {}, {}
-        self.failed = None
+        self.args, self.failed = (), None
+        if self.kwargs:
+            self.kwargs = {}
+        if self.refusals:
+            self.refusals = {}
 
     def mark_exhausted(self, cause: str) -> None:
         """Have nobody further out try again what the innermost call could not mend."""

@@ -114,7 +114,8 @@ class Decoration:
             call.name = call.parent.name
         if refreshes:
             location = self.binding.location(args, kwargs)
-            source = self._or_raise(source, first)
+            if source is None:
+                raise self._no_source(first)
             token_expired = TokenExpired(call, source, location, self._history, options.watch_transport)
             call.token_expired = token_expired
             call.causes = (token_expired,)
@@ -130,7 +131,7 @@ class Decoration:
         """Learn from a call that is over whether its requests are seen on the wire, and that it found its token."""
         if call.last_sent is not None and not self._seen_on_wire:
             self._seen_on_wire = True
-        if not call.gave_up:
+        if self._history.strikes and not call.gave_up:
             self._history.forget_useless()
 
     def _source_of(self, first: Any, policy: Any) -> NonBlockingSource | None:
@@ -150,19 +151,17 @@ class Decoration:
             self._environment = RetryPolicy.from_env()
         return self._environment
 
-    def _or_raise(self, source: NonBlockingSource | None, first: Any) -> NonBlockingSource:
-        if source is None:
-            held = _held_broker(first)
-            raise TypeError(
-                f"{self.name} is decorated with refresh_on_expired_token, but nothing says where a token comes from: "
-                "pass tokens=TokenManager.from_env() (or another TokenSource) to the decorator, or "
-                + (
-                    f"protect the broker that it wraps, its attribute `{held}`"
-                    if held
-                    else "give the first argument an attribute `tokens`, or `access_token` and `issue_access_token`"
-                )
+    def _no_source(self, first: Any) -> TypeError:
+        held = _held_broker(first)
+        return TypeError(
+            f"{self.name} is decorated with refresh_on_expired_token, but nothing says where a token comes from: "
+            "pass tokens=TokenManager.from_env() (or another TokenSource) to the decorator, or "
+            + (
+                f"protect the broker that it wraps, its attribute `{held}`"
+                if held
+                else "give the first argument an attribute `tokens`, or `access_token` and `issue_access_token`"
             )
-        return source
+        )
 
 
 def _is_broker(value: Any) -> bool:

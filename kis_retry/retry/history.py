@@ -17,24 +17,24 @@ class TokenHistory:
 
     Attributes:
         warned: the user has been told what to write.
+        strikes: attempts in a row that seem not to have used the token that they were given.
     """
 
     def __init__(self) -> None:
         self.warned = False
         self._useless: str | None = None
-        self._strikes = 0
+        self.strikes = 0
         self._struck_at = 0.0  # on the monotonic clock
 
     def note_useless(self, token: str, began: float) -> None:
         """Be told that an attempt of that beginning was refused with `token` in place, and nobody saw what it sent."""
         if began >= self._struck_at:
-            self._strikes += 1
+            self.strikes += 1
         self._useless, self._struck_at = token, time.monotonic()
 
     def forget_useless(self) -> None:
         """Be told that a call was not refused."""
-        if self._strikes:
-            self._strikes, self._useless = 0, None
+        self.strikes, self._useless = 0, None
 
     def was_useless(self, token: str | None) -> bool:
         """Whether the function seems not to have used that token."""
@@ -42,4 +42,4 @@ class TokenHistory:
 
     def is_hopeless(self) -> bool:
         """Whether no token seems to reach the function, so that another one need not be asked for."""
-        return self._strikes >= _MOST_STRIKES
+        return self.strikes >= _MOST_STRIKES

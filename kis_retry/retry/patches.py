@@ -35,6 +35,7 @@ _installing = threading.RLock()  # guards _watchers and _patched; a signal handl
 _watchers = 0
 _patched: dict[tuple[Any, str], tuple[Any, Any]] = {}
 _looked_at: set[str] = set()
+_modules_seen = 0  # how many modules there were when they were last looked through
 
 _sightings: weakref.WeakKeyDictionary[Any, Sighting] = weakref.WeakKeyDictionary()  # of aiohttp's responses
 
@@ -50,11 +51,12 @@ def watch() -> None:
 
 def unwatch() -> None:
     """With the last one, the libraries are as they were."""
-    global _watchers
+    global _modules_seen, _watchers
     with _installing:
         _watchers -= 1
         if _watchers == 0:
             _looked_at.clear()
+            _modules_seen = 0
             for (owner, name), (original, ours) in list(_patched.items()):
                 if vars(owner).get(name) is ours:  # else somebody wrapped it since: ours stays inside, and is inert
                     setattr(owner, name, original)
@@ -62,12 +64,18 @@ def unwatch() -> None:
 
 
 def look_for_libraries() -> None:
-    """Observe what the program has imported since."""
+    """Observe what the program has imported since; where there is nothing new, it is one comparison."""
+    global _modules_seen
+    modules = len(sys.modules)
+    if modules == _modules_seen:
+        return
     for name, patch in _LATE.items():
         if name not in _looked_at and name in sys.modules:
             with _installing:
-                if _watchers and patch(sys.modules[name]):
-                    _looked_at.add(name)
+                if not _watchers or not patch(sys.modules[name]):
+                    return  # it is still being imported: look again
+                _looked_at.add(name)
+    _modules_seen = modules
 
 
 def _session_class() -> type:

@@ -75,8 +75,11 @@ class TokenExpired(SeenRefusals):
             return source.renewal_due() or (found is not None and source.successor_of(found) is not None)
         if found is None:
             return True
-        self.used = bare(found)
         current = source.peek()
+        if current is not None and found == current.bearer:  # nearly always; taking it apart costs a good call more
+            self.used = current.value
+            return False
+        self.used = bare(found)
         if current is not None and self.used == current.value:
             return False
         return source.issued(self.used) or source.successor_of(self.used) is not None
