@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .adaptive import SETTLING, Adaptation, Window
@@ -133,7 +133,9 @@ class PaceState:
 
     def encode(self) -> bytes:
         """As JSON, of one length, so that it can be written over an earlier one."""
-        text = json.dumps({"version": _VERSION, **asdict(self)})
+        entry = {name: getattr(self, name) for name in self.__slots__}  # `asdict` would cost a slot a tenth of its time
+        entry.update((name, {key: getattr(entry[name], key) for key in _NAMES[name]}) for name in _PARTS)
+        text = json.dumps({"version": _VERSION, **entry})
         return text.ljust(1_023).encode("ascii") + b"\n"
 
     @classmethod
@@ -161,6 +163,7 @@ def _plausible(state: PaceState) -> bool:
 
 
 _PARTS: dict[str, Any] = {"outage": Outage, "window": Window, "adaptation": Adaptation}
+_NAMES = {name: tuple(each.name for each in fields(kind)) for name, kind in _PARTS.items()}
 
 
 def restored(kind: Any, entry: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -122,9 +123,8 @@ class FileDocuments:
     def _where_allowed(self, action: Callable[[Path], T]) -> T:
         """Do `action` in the folder; where a file of another owner forbids it there, in this user's own inside it."""
         folder = self._current()
-        make_private_folder(folder)
         try:
-            return action(folder)
+            return _where_made(folder, action)
         except ForeignFileError:
             own = self._own()
             if folder == own:
@@ -140,9 +140,25 @@ class FileDocuments:
         return own if own != self.folder and is_own_folder(own) else self.folder
 
     def _own(self) -> Path:
-        return self.folder / f"kis_retry-{os.geteuid()}" if hasattr(os, "geteuid") else self.folder
+        return _own_of(self.folder, os.geteuid()) if hasattr(os, "geteuid") else self.folder
 
 
+def _where_made(folder: Path, action: Callable[[Path], T]) -> T:
+    """Do `action` in a folder, which is nearly always there: making it first would cost each time."""
+    try:
+        return action(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        make_private_folder(folder)
+        return action(folder)
+
+
+# Kept, since making a path takes as long as asking the disk for it.
+@lru_cache(maxsize=64)
+def _own_of(folder: Path, user: int) -> Path:
+    return folder / f"kis_retry-{user}"
+
+
+@lru_cache(maxsize=256)
 def _path(folder: Path, key: str, kind: str, suffix: str) -> Path:
     name = _name(key) if kind == TOKEN else f"{_name(key)}.{kind}"
     return folder / f"{name}.{suffix}"
