@@ -32,7 +32,7 @@ from reach import MEASURING, Reach, Span, prepare, spans_for_types
 
 COPIED = (
     *(".ci", ".github", "CHANGELOG.md", "README.md", "README.ko.md"),
-    *("docs", "examples", "kis_retry", "pyproject.toml", "tests"),
+    *("docs", "examples", "kis_retry", "pyproject.toml", "tests", "tox.ini"),
 )
 LEFT_OUT = ("tests/real", "tests/benchmarks", "tests/mutants", "tests/typing", "tests/test_installed.py")
 PATIENCE = 3
