@@ -7,7 +7,6 @@ due. So a process that dies costs the others one slot, and no task occupies a th
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from .pace import interval_of
 from .reports import Reports
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from .ledger import Ledger
@@ -109,6 +109,8 @@ class SlotQueue:
         """Wait for a slot as a task; only a ledger in memory is asked on the loop's own thread."""
         if not self.rate and not self.reports.trouble:
             return True
+        import asyncio  # late: a third of the import, and only coroutine functions need it
+
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         waiter = _Waiter(lambda: loop.call_soon_threadsafe(_settle, woken), timeout)

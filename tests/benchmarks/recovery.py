@@ -17,7 +17,16 @@ import requests
 from gateway import Gateway, running
 from measuring import Line, side_by_side
 
-from kis_retry import Credentials, FileTokenStore, KisClient, RefreshEvent, RetryPolicy, TokenManager, on_event
+from kis_retry import (
+    Credentials,
+    FileTokenStore,
+    KisClient,
+    RateLimiter,
+    RefreshEvent,
+    RetryPolicy,
+    TokenManager,
+    on_event,
+)
 
 __all__ = ["lines"]
 
@@ -38,7 +47,9 @@ def lines(*, quick: bool) -> Iterator[Line]:
 
 
 def client_of(credentials: Credentials, folder: str) -> KisClient:
-    return KisClient(tokens=TokenManager(credentials, store=FileTokenStore(folder), policy=RetryPolicy()))
+    store = FileTokenStore(folder)
+    tokens = TokenManager(credentials, store=store, policy=RetryPolicy())
+    return KisClient(tokens=tokens, limiter=RateLimiter(credentials, rate=0, store=store))
 
 
 def _time_to_answer(gateway: Gateway, rounds: int) -> Iterator[Line]:
