@@ -102,7 +102,7 @@ class Tally:
 
 @pytest.fixture
 def measure(capsys: pytest.CaptureFixture[str]) -> Callable[..., Tally]:
-    """Run pairs of a call and its right answer in 16 threads, and print a row of the table in the README."""
+    """Run pairs of a call and its right answer in 16 threads, and print a row of docs/en/alternatives.md."""
 
     library = " ".join(*REAL.items())
 
