@@ -202,7 +202,7 @@ def interrupted(number: signal.Signals, lines: Sequence[str], *words: str) -> tu
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_interrupted_demo_takes_its_gateway_with_it(number: signal.Signals, status: int) -> None:
     said = "kis-retry: interrupted\n" if number == signal.SIGINT else ""
-    assert interrupted(number, ["16,780 symbols, 11,780 US and then 5,000 domestic"]) == (status, said)
+    assert interrupted(number, ["16,780 symbols, 11,780 US and then 5,000", "call_retried"]) == (status, said)
 
 
 @pytest.mark.parametrize("cause", ["the token dies", "the API is away"])
