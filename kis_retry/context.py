@@ -8,9 +8,10 @@ that carries the context knows whom it works for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["CURRENT", "Call", "Sighting", "bypassed", "current_call", "is_bypassed"]
@@ -102,41 +103,27 @@ class Call:
         failed: the last request that did not go well, in this attempt.
         refusals: by identity, the requests of this attempt that were refused for their token, each with the number
             of its answer; without those that were made again and went well.
-        orders: requests that may have been acted upon, in all attempts. A list, since threads append to it.
+        orders: requests that may have been acted upon, in all attempts.
         last_sent: the last request that was seen on the wire, in this attempt.
         finished: it has returned or raised; what it started may still run.
     """
 
-    __slots__ = (
-        "_failed_at",
-        "_recovered",
-        "args",
-        "attempt",
-        "exhausted",
-        "failed",
-        "finished",
-        "kwargs",
-        "last_sent",
-        "name",
-        "orders",
-        "parent",
-        "refusals",
-    )
+    # Of the class: what a good call never sets costs it nothing.
+    attempt = 1
+    exhausted: frozenset[str] = frozenset()
+    failed: Sighting | None = None
+    refusals: Mapping[tuple[object, ...], tuple[Sighting, int]] = MappingProxyType({})
+    orders: Sequence[Sighting] = ()
+    last_sent: Sighting | None = None
+    finished = False
+    _failed_at = 0
+    _recovered = False
 
-    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, name: str, parent: Call | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.name = name
-        self.parent = current_call()
+        self.parent = parent
         self.args = args
         self.kwargs = kwargs
-        self.attempt = 1
-        self.exhausted: frozenset[str] = frozenset()
-        self.failed: Sighting | None = None
-        self.refusals: dict[tuple[object, ...], tuple[Sighting, int]] = {}
-        self.orders: list[Sighting] = []
-        self.last_sent: Sighting | None = None
-        self.finished = False
-        self._failed_at = 0
-        self._recovered = False
 
     def chain(self) -> Iterator[Call]:
         """Give this call and those around it, as far as they still run."""
@@ -156,7 +143,7 @@ class Call:
         for call in self.chain():
             call.last_sent = sighting
             if sighting.is_order:
-                call.orders.append(sighting)
+                call.own_orders().append(sighting)
 
     def observe_failed(self, sighting: Sighting, *, not_acted_upon: bool, for_its_token: bool = False) -> None:
         """
@@ -169,9 +156,9 @@ class Call:
         for call in self.chain():
             call.note_failed(sighting, number)
             if for_its_token:
-                call.refusals[sighting.identity] = refusal
+                call.own_refusals()[sighting.identity] = refusal
             if not_acted_upon and sighting in call.orders:
-                call.orders.remove(sighting)
+                call.own_orders().remove(sighting)
 
     def observe_answered(self, sighting: Sighting) -> None:
         """Note a request that went well."""
@@ -195,15 +182,15 @@ class Call:
             self._recovered = True
         refusal = self.refusals.get(sighting.identity)
         if refusal is not None and sighting.number > refusal[1]:
-            self.refusals.pop(sighting.identity, None)
+            self.own_refusals().pop(sighting.identity, None)
 
     def forget_outcome(self) -> None:
         """Begin another attempt: what was seen so far no longer counts, except for orders; nor for calls around it."""
         for call in self.chain():
             for identity, refusal in list(self.refusals.items()):
                 if call is not self and call.refusals.get(identity) is refusal:
-                    call.refusals.pop(identity, None)
-        self.refusals = {}
+                    call.own_refusals().pop(identity, None)
+        vars(self).pop("refusals", None)
         self.failed = self.last_sent = None
         self._recovered = False
 
@@ -214,11 +201,22 @@ class Call:
     def finish(self) -> None:
         """End the call, and let go of what it was about: a timer or a connection may keep its context for long."""
         self.finished = True
-        self.args, self.failed = (), None
+        self.args = ()
         if self.kwargs:
             self.kwargs = {}
-        if self.refusals:
-            self.refusals = {}
+        if self.failed is not None:
+            self.failed = None
+            vars(self).pop("refusals", None)
+
+    def own_orders(self) -> list[Sighting]:
+        """`orders`, to be changed: made when first needed, and once, whatever threads ask."""
+        orders: list[Sighting] = vars(self).setdefault("orders", [])
+        return orders
+
+    def own_refusals(self) -> dict[tuple[object, ...], tuple[Sighting, int]]:
+        """`refusals`, to be changed: as above."""
+        refusals: dict[tuple[object, ...], tuple[Sighting, int]] = vars(self).setdefault("refusals", {})
+        return refusals
 
     def mark_exhausted(self, cause: str) -> None:
         """Have nobody further out try again what the innermost call could not mend."""
@@ -232,7 +230,6 @@ class Call:
 CURRENT: ContextVar[Call | None] = ContextVar("kis_retry_call", default=None)
 
 _BYPASSED = Call.__new__(Call)  # in the place of a call: what runs now is neither observed nor made again
-_BYPASSED.finished = False
 
 
 def current_call() -> Call | None:

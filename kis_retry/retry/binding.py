@@ -30,12 +30,8 @@ _MOST_OWNERS = 4096  # objects whose methods one decoration remembers; the oldes
 class TokenLocation(Protocol):
     """One way of keeping a token; the same object serves every call of a function."""
 
-    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether this call keeps its token here (it may be empty still)."""
-        ...
-
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """What is there, as found; None where nothing is, or nobody can tell."""
+        """What is there, as found, which may be empty still; None where this call has no such place."""
         ...
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
@@ -46,11 +42,8 @@ class TokenLocation(Protocol):
 class NoLocation:
     """Nowhere: the function asks its source by itself at every call."""
 
-    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:  # one signature for all
-        return True
-
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:  # as above
-        return None
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:  # one signature for all
+        return ""
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:  # as above
         return args, kwargs
@@ -72,7 +65,7 @@ class CallbackLocation(NoLocation):
         after_fork(self, CallbackLocation._remake_lock)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        return self._bound_to(args[0] if self._takes_self and args else None)
+        return self._bound_to(args[0] if self._takes_self and args else None) or ""
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
         owner = args[0] if self._takes_self and args else None
@@ -133,18 +126,16 @@ class _Headers:
     def __init__(self, argument: _Argument) -> None:
         self._argument = argument
 
-    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        headers = self._argument.get(args, kwargs)
-        return type(headers) is dict or isinstance(headers, Mapping)
-
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         headers = self._argument.get(args, kwargs)
+        if type(headers) is not dict and not isinstance(headers, Mapping):
+            return None
         value = headers.get("authorization")
         if value is None:
             value = next((headers[key] for key in _authorization_keys(headers)), None)
         if isinstance(value, bytes):
             value = value.decode("latin-1")
-        return value if isinstance(value, str) and _holds_token(value) else None
+        return value if isinstance(value, str) else ""
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
         headers = self._argument.get(args, kwargs)
@@ -166,11 +157,8 @@ class _Value:
     def __init__(self, argument: _Argument) -> None:
         self._argument = argument
 
-    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return self.read(args, kwargs) is not None
-
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        return _as_text(self._argument.get(args, kwargs))
+        return _as_text(self._argument.get(args, kwargs)) or None
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
         return self._argument.put(args, kwargs, in_form_of(self._argument.get(args, kwargs), token))
@@ -182,12 +170,9 @@ class _Attribute:
     def __init__(self, first: _Argument) -> None:
         self._first = first
 
-    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        first = args[0] if args else self._first.get(args, kwargs)
-        return _keeps_token(first)
-
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        return _as_text(self._first.get(args, kwargs).access_token)
+        first = args[0] if args else self._first.get(args, kwargs)
+        return _kept_by(first)
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
         first = self._first.get(args, kwargs)
@@ -202,12 +187,13 @@ class Binding:
         self._locations = locations
         self._first = first
 
-    def location(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TokenLocation:
-        """The first place that this call has."""
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[TokenLocation, str]:
+        """The first place that this call has, and what is there."""
         for location in self._locations:
-            if location.holds(args, kwargs):
-                return location
-        return _NOWHERE
+            found = location.read(args, kwargs)
+            if found is not None:
+                return location, found
+        return _NOWHERE, ""
 
     def first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The first argument, or None."""
@@ -279,10 +265,10 @@ def _is_authorization(key: Any) -> bool:
     return isinstance(key, str) and key.lower() == "authorization"
 
 
-def _as_text(value: Any) -> str | None:
+def _as_text(value: Any) -> str:
     if isinstance(value, AccessToken):
         return value.bearer
-    return value if isinstance(value, str) and _holds_token(value) else None
+    return value if isinstance(value, str) and _holds_token(value) else ""
 
 
 def _holds_token(text: str) -> bool:
@@ -290,15 +276,13 @@ def _holds_token(text: str) -> bool:
     return bool(text) and (not text[-1].isspace() or bool(bare(text)))
 
 
-def _keeps_token(first: Any) -> bool:
-    """Whether `access_token` is something one can set; a property without a setter is a view on a source."""
+def _kept_by(first: Any) -> str | None:
+    """What `access_token` holds, if it can be set; a property without a setter is a view on a source."""
     view = _property_of(type(first))  # type: ignore[arg-type]  # a class can be hashed, though mypy asks its instances
     if view is not None:
-        return view.fset is not None
+        return _as_text(first.access_token) if view.fset is not None else None
     value = getattr(first, "access_token", _MISSING)
-    if value is _MISSING:
-        return False
-    return value is None or isinstance(value, (str, AccessToken))  # of a class it may be the property itself
+    return _as_text(value) if value is None or isinstance(value, (str, AccessToken)) else None
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,8 @@ of a call on the wire is in `context.Call`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..answer import code_of
@@ -16,9 +17,12 @@ from ..context import CURRENT, Call, Sighting, current_call
 from ..events import EventName, RefreshEvent, emit
 from ..policy import RetryPolicy
 from ..token import AccessToken
+from ..tokens.source import NonBlockingSource
 
 if TYPE_CHECKING:
     from ..cause import Cause
+    from .binding import TokenLocation
+    from .decoration import Decoration
     from .token_expired import TokenExpired
 
 __all__ = ["Pace", "ProtectedCall", "call_under_way"]
@@ -50,11 +54,15 @@ class ProtectedCall(Call):
     One call of a decorated function.
 
     Attributes:
-        function: what is called.
+        decoration: what is known of its function.
         policy: the bounds.
-        causes: the reasons to make it again, in the order in which they are asked.
-        token_expired: the one of them that is about its token, or None.
-        limiter: the pace of its requests, or None.
+        source: where its tokens come from; None where they are not refreshed.
+        location: where it keeps its token.
+        used: the token that it begins with, bare, as far as that is known before anything is looked into.
+        unbound: what is known of its token, where the source is to be asked for one before the first attempt.
+        handed: the last token that the source handed out inside it.
+        lenders: other sources, by what they handed out inside it: those of other accounts.
+        limiter: the pace of its requests; None where failures that pass by themselves are not repeated.
         takes_slot_itself: nobody has seen a request of the function yet, so each attempt takes a slot.
         began: when, on the monotonic clock.
         deadline: seconds for which it is made again after failures that pass by themselves.
@@ -62,49 +70,66 @@ class ProtectedCall(Call):
         gave_up: its last outcome stands, though a cause was met.
     """
 
-    __slots__ = (
-        "_has_slot",
-        "began",
-        "begin_by",
-        "causes",
-        "deadline",
-        "function",
-        "gave_up",
-        "limiter",
-        "policy",
-        "takes_slot_itself",
-        "token_expired",
-    )
+    # Of the class: what a good call never sets costs it nothing.
+    source: NonBlockingSource | None = None
+    location: TokenLocation | None = None
+    used: str | None = None
+    unbound: TokenExpired | None = None
+    handed: str | None = None
+    lenders: Mapping[str, NonBlockingSource] = MappingProxyType({})
+    limiter: Pace | None = None
+    takes_slot_itself = False
+    _has_slot = False
+    deadline = 0.0
+    begin_by: float | None = None
+    gave_up = False
 
     def __init__(
         self,
-        function: Callable[..., Any],
-        name: str,
-        policy: RetryPolicy,
+        decoration: Decoration,
+        parent: Call | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        policy: RetryPolicy,
     ) -> None:
-        Call.__init__(self, name, args, kwargs)  # super() costs every good call more
-        self.function = function
+        # Not by super(), which costs every good call more.
+        self.name = decoration.name
+        self.parent = parent
+        self.args = args
+        self.kwargs = kwargs
+        self.decoration = decoration
         self.policy = policy
-        self.causes: tuple[Cause, ...] = ()
-        self.token_expired: TokenExpired | None = None
-        self.limiter: Pace | None = None
-        self.takes_slot_itself = False
-        self._has_slot = False
         self.began = time.monotonic()
-        self.deadline = 0.0
-        self.begin_by: float | None = None
-        self.gave_up = False
+
+    # Why it may be made again: only looked into where it did not just go well.
+
+    @property
+    def token_expired(self) -> TokenExpired | None:
+        """The cause that is about its token; None where that is not refreshed."""
+        if self.source is None:
+            return None
+        kept = vars(self)
+        if "_token_expired" not in kept:
+            kept.setdefault("_token_expired", self.decoration.token_expired(self))  # once, whatever threads ask
+        found: TokenExpired = kept["_token_expired"]
+        return found
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """The reasons to make it again, in the order in which they are asked."""
+        kept = vars(self)
+        if "_causes" not in kept:
+            kept.setdefault("_causes", self.decoration.causes(self))  # as above
+        found: tuple[Cause, ...] = kept["_causes"]
+        return found
 
     # What became of an attempt.
 
     def failed_with_value(self, value: object) -> bool:
         """Whether the attempt that returned `value` failed for one of the causes."""
-        for cause in self.causes:  # noqa: SIM110  # half the cost of a generator, on every good call
-            if cause.matches_value(value):
-                return True
-        return False
+        if self.failed is None and type(value) is dict and value.get("rt_cd") == "0":
+            return False
+        return any(cause.matches_value(value) for cause in self.causes)
 
     def failed_with_error(self, error: Exception) -> bool:
         """Whether the attempt that raised `error` failed for one of the causes."""
@@ -143,8 +168,13 @@ class ProtectedCall(Call):
         return None
 
     def handed_out(self, source: object, value: str) -> None:
-        for cause in self.token_causes():
-            cause.note_handed(source, value)
+        call: Any = self
+        while call is not None:  # as `chain`, without a generator in every good call
+            if call.source is source:
+                call.handed = value
+            elif call.source is not None and isinstance(source, NonBlockingSource):
+                call.lenders = {**call.lenders, value: source}
+            call = call.parent
 
     def report(self, outcome: str) -> None:
         """Tell the pace what became of a request: "answered", "refused" or "failed"."""
@@ -180,17 +210,15 @@ class ProtectedCall(Call):
 
     def take_slot_for_attempt(self) -> None:
         """Wait until an attempt may begin whose requests nobody sees; the first that is seen uses the same slot."""
-        if self.takes_slot_itself:
-            if not self.uses_slot():
-                self.wait_for_slot()
-            self._has_slot = True
+        if not self.uses_slot():
+            self.wait_for_slot()
+        self._has_slot = True
 
     async def take_slot_for_attempt_async(self) -> None:
         """`take_slot_for_attempt`, without stopping the event loop."""
-        if self.takes_slot_itself:
-            if not self.uses_slot():
-                await self.wait_for_slot_async()
-            self._has_slot = True
+        if not self.uses_slot():
+            await self.wait_for_slot_async()
+        self._has_slot = True
 
     def take_slot_for_repeat(self) -> bool:
         """Wait for the slot of the next attempt, whose first request uses it; False where there is none in time."""
@@ -224,8 +252,8 @@ class ProtectedCall(Call):
         return False
 
     @property
-    def pace_around(self) -> Pace | None:
-        """The pace of the call that this one is part of."""
+    def pace(self) -> Pace | None:
+        """Its limiter, or that of a call around it."""
         call = self._paced()
         return call.limiter if call is not None else None
 

@@ -6,19 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..context import is_bypassed
+from ..cause import Cause
+from ..context import CURRENT, Call, current_call, is_bypassed
 from ..policy import RetryPolicy
 from ..tokens.broker import broker_source
 from ..tokens.source import NonBlockingSource, TokenSource, as_source, is_source
 from . import patches
-from .binding import Binding, binding_of
+from .binding import Binding, NoLocation, binding_of
 from .call import Pace, ProtectedCall
 from .history import TokenHistory
+from .limiter import RateLimiter
 from .queues import process_queue
 from .token_expired import TokenExpired
 from .transient import Transient
 
 __all__ = ["Decoration", "Options", "is_limiter"]
+
+_PLAIN = frozenset((str, int, float, bytes, bool, dict, list, tuple, type(None)))
+"""First arguments that have neither a policy nor a limiter: it takes longer to find that out of each call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,58 +97,88 @@ class Decoration:
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ProtectedCall | None:
         """One call, not yet made; None where it is to be left alone."""
-        if is_bypassed():
-            return None
+        around = CURRENT.get()
+        if around is not None:
+            if is_bypassed():
+                return None
+            around = current_call()
         patches.look_for_libraries()
         options = self.options
-        first = self.binding.first(args, kwargs)
-        policy = options.policy or getattr(first, "policy", None)
+        first = args[0] if args else self.binding.first(args, kwargs)
         source = self._tokens
         if source is None and options.refreshes:
-            source = self._source_of(first, policy)
-        policy = self._policy_of(policy, source)
-        repeating = options.transient
-        patience = policy
-        if repeating is not None:
-            patience = self._policy_of(repeating.policy or getattr(first, "policy", None), None)
+            source = self._source_of(first)
+        policy = options.policy or self._policy_for(first, source)
+        repeating, patience = options.transient or options, policy
+        if options.transient is not None:
+            patience = options.transient.policy or self._policy_for(first, None)
         refreshes, repeats = options.refreshes and policy.enabled, options.repeats and patience.enabled
         if not refreshes and not repeats:
             return None
-        call = ProtectedCall(self.function, self.name, policy, args, kwargs)
-        if options.named_by_caller and call.parent is not None:
-            call.name = call.parent.name
+        call = ProtectedCall(self, around, args, kwargs, policy)
+        if around is not None and options.named_by_caller:
+            call.name = around.name
         if refreshes:
-            location = self.binding.location(args, kwargs)
-            if source is None:
-                raise self._no_source(first)
-            token_expired = TokenExpired(call, source, location, self._history, options.watch_transport)
-            call.token_expired = token_expired
-            call.causes = (token_expired,)
+            self._look_for_token(call, source, first)
         if repeats:
-            repeating = repeating or options
             call.deadline = patience.transient_deadline
-            call.causes = (*call.causes, Transient(call, repeating.idempotent, repeating.watch_transport))
-            call.limiter = repeating.limiter or _limiter_of(first) or _limiter_around(call)
-            call.takes_slot_itself = not self._seen_on_wire and _has_slots(call.limiter)
+            call.limiter = repeating.limiter or _limiter_of(first) or _limiter_around(around) or process_queue
+            if not self._seen_on_wire and _has_slots(call.limiter):
+                call.takes_slot_itself = True
         return call
+
+    def token_expired(self, call: ProtectedCall) -> TokenExpired:
+        """The cause of a call with a source that is about its token."""
+        assert call.source is not None  # noqa: S101  # asked of no other call
+        assert call.location is not None  # noqa: S101  # as above
+        return TokenExpired(call, call.source, call.location, self._history, self.options.watch_transport)
+
+    def causes(self, call: ProtectedCall) -> tuple[Cause, ...]:
+        """The reasons to make `call` again, in the order in which they are asked."""
+        token_expired, repeating = call.token_expired, self.options.transient or self.options
+        causes: tuple[Cause, ...] = (token_expired,) if token_expired is not None else ()
+        if call.limiter is not None:
+            causes = (*causes, Transient(call, repeating.idempotent, repeating.watch_transport))
+        return causes
 
     def end(self, call: ProtectedCall) -> None:
         """Learn from a call that is over whether its requests are seen on the wire, and that it found its token."""
+        call.finish()
         if call.last_sent is not None and not self._seen_on_wire:
             self._seen_on_wire = True
         if self._history.strikes and not call.gave_up:
             self._history.forget_useless()
 
-    def _source_of(self, first: Any, policy: Any) -> NonBlockingSource | None:
+    def _look_for_token(self, call: ProtectedCall, source: NonBlockingSource | None, first: Any) -> None:
+        if source is None:
+            raise self._no_source(first)
+        call.source = source
+        call.location, found = self.binding.find(call.args, call.kwargs)
+        current = source.peek()
+        if current is not None:  # nearly always; what there is to know of its token costs a good call more
+            if found == current.bearer:
+                call.used = current.value
+                return
+            if type(call.location) is NoLocation and not source.hands_out_unseen:
+                return
+        token_expired = call.token_expired
+        if token_expired is not None and token_expired.needs_token(found):
+            call.unbound = token_expired
+
+    def _source_of(self, first: Any) -> NonBlockingSource | None:
         tokens = getattr(first, "tokens", None)
+        if isinstance(tokens, NonBlockingSource):
+            return tokens
         if tokens is not None and is_source(tokens):
             return as_source(tokens)
         if _is_broker(first):
-            return broker_source(first, self._policy_of(policy, None))
+            return broker_source(first, self.options.policy or self._policy_for(first, None))
         return None
 
-    def _policy_of(self, policy: Any, source: NonBlockingSource | None) -> RetryPolicy:
-        if not isinstance(policy, RetryPolicy):
+    def _policy_for(self, first: Any, source: NonBlockingSource | None) -> RetryPolicy:
+        """That of the first argument, of the source, or of the environment."""
+        policy = None if type(first) in _PLAIN else getattr(first, "policy", None)
+        if source is not None and not isinstance(policy, RetryPolicy):
             policy = getattr(source, "policy", None)
         if isinstance(policy, RetryPolicy):
             return policy
@@ -180,16 +215,19 @@ def _held_broker(wrapper: Any) -> str | None:
 
 
 def _limiter_of(first: object) -> Pace | None:
+    if type(first) in _PLAIN:
+        return None
     limiter: Pace | None = getattr(first, "limiter", None)
+    if isinstance(limiter, RateLimiter):
+        return limiter
     return limiter if limiter is not None and is_limiter(limiter) else None
 
 
-def _limiter_around(call: ProtectedCall) -> Pace:
-    """That of the call which this one is part of, else what is known of outages in this process."""
-    return (call.pace_around if call.parent is not None else None) or process_queue
+def _limiter_around(around: Call | None) -> Pace | None:
+    return around.pace if isinstance(around, ProtectedCall) else None
 
 
-def _has_slots(limiter: Pace | None) -> bool:
+def _has_slots(limiter: Pace) -> bool:
     """The pace of the process has none, unless nothing gets through."""
     return limiter is not process_queue or process_queue.reports.trouble
 

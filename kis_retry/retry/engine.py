@@ -111,12 +111,11 @@ def _shell(decoration: Decoration) -> Callable[..., Any]:
         call = decoration.begin(args, kwargs)
         if call is None:
             return function(*args, **kwargs)
-        token = call.token_expired
-        if token is not None and token.needs_token():
-            _bind_first(token)
+        if call.unbound is not None:
+            _bind_first(call.unbound)
         CURRENT.set(call)
         try:
-            if call.limiter is not None:
+            if call.takes_slot_itself:
                 call.take_slot_for_attempt()
             try:
                 value = function(*call.args, **call.kwargs)
@@ -130,7 +129,6 @@ def _shell(decoration: Decoration) -> Callable[..., Any]:
                 replay = _returning(value)
             return _repeat(call, replay)
         finally:
-            call.finish()
             decoration.end(call)
             CURRENT.set(call.parent)
 
@@ -170,7 +168,7 @@ def _repeat(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
         if not call.take_slot_for_repeat():
             raise _OutcomeStands
         failures.begin_next()
-        return call.function(*call.args, **call.kwargs)
+        return call.decoration.function(*call.args, **call.kwargs)
 
     def prepare(state: RetryCallState) -> None:
         cause = matched(call.causes, state)
@@ -196,12 +194,11 @@ def _async_shell(decoration: Decoration) -> Callable[..., Awaitable[Any]]:
         call = decoration.begin(args, kwargs)
         if call is None:
             return await function(*args, **kwargs)
-        token = call.token_expired
-        if token is not None and token.needs_token():
-            await _bind_first_async(token)
+        if call.unbound is not None:
+            await _bind_first_async(call.unbound)
         CURRENT.set(call)
         try:
-            if call.limiter is not None:
+            if call.takes_slot_itself:
                 await call.take_slot_for_attempt_async()
             try:
                 value = await function(*call.args, **call.kwargs)
@@ -215,7 +212,6 @@ def _async_shell(decoration: Decoration) -> Callable[..., Awaitable[Any]]:
                 replay = _returning(value)
             return await _repeat_async(call, replay)
         finally:
-            call.finish()
             decoration.end(call)
             CURRENT.set(call.parent)
 
@@ -232,7 +228,7 @@ async def _repeat_async(call: ProtectedCall, replay: Callable[[], Any]) -> Any:
         if not await call.take_slot_for_repeat_async():
             raise _OutcomeStands
         failures.begin_next()
-        return await call.function(*call.args, **call.kwargs)
+        return await call.decoration.function(*call.args, **call.kwargs)
 
     async def prepare(state: RetryCallState) -> None:
         cause = matched(call.causes, state)

@@ -29,26 +29,16 @@ class SeenRefusals:
         source: where tokens come from.
         location: where the function keeps its own.
         used: the token that the call was made with, bare; None where nobody can tell.
-        handed: the last token that `source` handed out inside the call.
     """
 
-    __slots__ = ("_call", "_helped", "_lenders", "handed", "location", "source", "used")
+    __slots__ = ("_call", "_helped", "location", "source", "used")
 
     def __init__(self, call: ProtectedCall, source: NonBlockingSource, location: TokenLocation) -> None:
         self._call = call
-        self._lenders: dict[str, NonBlockingSource] | None = None  # other sources, by what they handed out in the call
         self._helped: tuple[NonBlockingSource, ...] = ()
         self.source = source
         self.location = location
-        self.used: str | None = None
-        self.handed: str | None = None
-
-    def note_handed(self, source: object, value: str) -> None:
-        """Be told that a source handed out `value` inside the call: this one's, or that of another account."""
-        if source is self.source:
-            self.handed = value
-        elif isinstance(source, NonBlockingSource):
-            self._lenders = {**(self._lenders or {}), value: source}
+        self.used = call.used
 
     def is_at_home(self, host: str) -> bool:
         """Whether `host` is the source's."""
@@ -124,11 +114,12 @@ class SeenRefusals:
         seen = self.refusal() or next(iter(reversed(self._call.refused())), None)
         if seen is not None:
             return seen.token
-        return self.handed if self.handed is not None and type(self.location) is NoLocation else self.used
+        handed = self._call.handed
+        return handed if handed is not None and type(self.location) is NoLocation else self.used
 
     def lent_and_refused(self) -> list[tuple[NonBlockingSource, str]]:
         """The other sources whose tokens were refused inside this call, and which have not been asked for one yet."""
-        lenders = self._lenders or {}
+        lenders = self._call.lenders
         refused = [(lenders.get(seen.token or ""), seen) for seen in self._call.refused()] if lenders else []
         return [
             (lender, seen.token)

@@ -15,7 +15,7 @@ from ..judgement import is_token_expired_error, is_token_expired_response
 from ..retrying import stop_after_retries
 from ..signals import is_from_signal_handler
 from ..token import AccessToken, bare, fingerprint
-from ..tokens.source import NEVER, NonBlockingSource, Replacement, TrackingSource
+from ..tokens.source import NEVER, NonBlockingSource, Replacement
 from .accounts import identity_of, note_refused
 from .binding import CallbackLocation, NoLocation, TokenLocation
 from .refusals import SeenRefusals
@@ -51,7 +51,7 @@ class TokenExpired(SeenRefusals):
         history: TokenHistory,
         watching: bool,
     ) -> None:
-        SeenRefusals.__init__(self, call, source, location)  # super() costs every good call more
+        super().__init__(call, source, location)
         self._history = history
         self._watching = watching
         self._adopted = 0
@@ -60,26 +60,23 @@ class TokenExpired(SeenRefusals):
 
     # Before the first attempt.
 
-    def needs_token(self) -> bool:
+    def needs_token(self, found: str) -> bool:
         """
-        Whether to ask the source first: the place is empty, or holds a token of the source's that is past its time.
+        Whether to ask the source first: the place is empty, or `found` there is a token of the source's past its time.
 
         A token that the source has nothing to do with is left alone until KIS refuses it.
         """
         source, location = self.source, self.location
         if type(location) is NoLocation:
-            return self._asks_by_itself() if isinstance(source, TrackingSource) else source.renewal_due()
-        found = location.read(self._call.args, self._call.kwargs)
+            current = source.peek() if source.hands_out_unseen else None
+            self.used = current.value if current is not None else None
+            return current is None if source.hands_out_unseen else source.renewal_due()
+        self.used = bare(found) or None
         if type(location) is CallbackLocation:
-            self.used = found
-            return source.renewal_due() or (found is not None and source.successor_of(found) is not None)
-        if found is None:
+            return source.renewal_due() or (self.used is not None and source.successor_of(self.used) is not None)
+        if self.used is None:
             return True
         current = source.peek()
-        if current is not None and found == current.bearer:  # nearly always; taking it apart costs a good call more
-            self.used = current.value
-            return False
-        self.used = bare(found)
         if current is not None and self.used == current.value:
             return False
         return source.issued(self.used) or source.successor_of(self.used) is not None
@@ -87,19 +84,13 @@ class TokenExpired(SeenRefusals):
     def bind_first(self, token: AccessToken) -> None:
         """Make the first attempt with `token`. If binding fails, tell so, and call with the token already there."""
         if type(self.location) is NoLocation:
-            self.used = token.value if isinstance(self.source, TrackingSource) else None
+            self.used = token.value if self.source.hands_out_unseen else None
         elif self.used != token.value:
             self._bind(token, self._call.began)
 
     def has_none(self) -> bool:
         """Whether there is no token at all to make an attempt with."""
         return self.used is None and type(self.location) not in (NoLocation, CallbackLocation)
-
-    def _asks_by_itself(self) -> bool:
-        """A function that keeps no token asks its source, which nobody sees of a source of the user's."""
-        current = self.source.peek()
-        self.used = current.value if current is not None else None
-        return current is None
 
     # While the function still runs.
 
@@ -131,8 +122,6 @@ class TokenExpired(SeenRefusals):
 
     def matches_value(self, value: object) -> bool:
         """Whether KIS refused the call that returned `value`."""
-        if self._call.failed is None and type(value) is dict and value.get("rt_cd") == "0":
-            return False
         if self.name in self._call.exhausted:
             return False
         return is_token_expired_response(value, self._call.policy.expired_codes) or self.was_refused()
@@ -262,7 +251,7 @@ class TokenExpired(SeenRefusals):
             self.used = token.value
         elif not self._bind(token, began) and seen is None:
             return False  # nothing would carry the new token
-        self.handed = self.replaced_with = None
+        self._call.handed = self.replaced_with = None
         self._emit_replaced(replacement, rejected, began, self._call.attempt + 1)
         self._attempt_began = time.monotonic()
         return True
@@ -298,11 +287,11 @@ class TokenExpired(SeenRefusals):
             return True
         if self.is_unseen() and self._history.is_hopeless():
             return False
-        if type(self.location) is not NoLocation or self.handed is not None:
+        if type(self.location) is not NoLocation or self._call.handed is not None:
             return True
         if seen is not None:
             return seen.token is not None
-        if not isinstance(self.source, TrackingSource):
+        if not self.source.hands_out_unseen:
             return False
         return not self._history.was_useless(self.used)  # it may ask a source of the user's unseen
 

@@ -39,8 +39,6 @@ class Transient:
 
     def matches_value(self, value: object) -> bool:
         """Whether the attempt that returned `value` met such a failure."""
-        if self._call.failed is None and type(value) is dict and value.get("rt_cd") == "0":
-            return False
         return self._is_on() and (is_transient_response(value) or self._saw_failure())
 
     def matches_error(self, error: Exception) -> bool:

@@ -25,6 +25,7 @@ class _BrokerState:
         self.refused: dict[str, None] = {}
         # On the thread of who asks first: a library may keep something that belongs to the thread that made it.
         self.flights: SingleFlight[Replacement] = SingleFlight(own_thread=False)
+        self.found: AccessToken | None = None  # what the library held when it was looked at last
         self.failure: Exception | None = None
         self.failed_at = 0.0  # on the monotonic clock
 
@@ -135,10 +136,15 @@ class BrokerSource(NonBlockingSource):
 
     def _found(self) -> AccessToken | None:
         value = getattr(self._broker, "access_token", None)
-        try:
-            return AccessToken(bare(value), NEVER) if isinstance(value, str) else None
-        except ValueError:  # empty, or not a token
+        if not isinstance(value, str):
             return None
+        value, last = bare(value), self._state.found
+        if last is None or last.value != value:  # checking it anew costs a good call as much as all the rest
+            try:
+                self._state.found = last = AccessToken(value, NEVER)
+            except ValueError:  # empty, or not a token
+                return None
+        return last
 
 
 def broker_source(broker: Any, policy: RetryPolicy | None = None) -> NonBlockingSource:

@@ -9,7 +9,7 @@ of any `TokenSource`, `BrokerSource` of a library's broker object.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -71,12 +71,18 @@ class Replacement(NamedTuple):
     origin: Origin
 
 
-class NonBlockingSource(ABC):
+class NonBlockingSource:
     """
     What a call asks of its source. Only `token` and `replace` may block.
 
-    A class to inherit from and no protocol: a source of the user's may have any attribute of any name.
+    A class to inherit from and no protocol: a source of the user's may have any attribute of any name. Its metaclass is
+    not `ABCMeta`, with which `isinstance` would cost every call of a method.
+
+    Attributes:
+        hands_out_unseen: a function that asks the source by itself is not seen to do so.
     """
+
+    hands_out_unseen = False
 
     @property
     def identity(self) -> object:
@@ -183,6 +189,8 @@ _histories: Companions[_History] = Companions(_History)
 
 class TrackingSource(NonBlockingSource):
     """Any `TokenSource`, with a memory of what it handed out."""
+
+    hands_out_unseen = True
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
