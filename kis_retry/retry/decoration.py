@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..cause import Cause
-from ..context import CURRENT, Call, current_call, is_bypassed
+from ..context import CURRENT, current_call, is_bypassed
 from ..policy import RetryPolicy
 from ..tokens.broker import broker_source
 from ..tokens.source import NonBlockingSource, TokenSource, as_source, is_source
@@ -122,9 +122,7 @@ class Decoration:
             self._look_for_token(call, source, first)
         if repeats:
             call.deadline = patience.transient_deadline
-            call.limiter = repeating.limiter or _limiter_of(first) or _limiter_around(around) or process_queue
-            if not self._seen_on_wire and _has_slots(call.limiter):
-                call.takes_slot_itself = True
+            self._set_pace(call, repeating.limiter, first)
         return call
 
     def token_expired(self, call: ProtectedCall) -> TokenExpired:
@@ -164,6 +162,16 @@ class Decoration:
         token_expired = call.token_expired
         if token_expired is not None and token_expired.needs_token(found):
             call.unbound = token_expired
+
+    def _set_pace(self, call: ProtectedCall, limiter: Pace | None, first: Any) -> None:
+        if limiter is None and type(first) not in _PLAIN:
+            limiter = _limiter_of(first)
+        if limiter is None and isinstance(call.parent, ProtectedCall):
+            limiter = call.parent.pace
+        call.limiter = limiter = process_queue if limiter is None else limiter
+        # The pace of the process has no slots, unless nothing gets through.
+        if not self._seen_on_wire and (limiter is not process_queue or process_queue.reports.trouble):
+            call.takes_slot_itself = True
 
     def _source_of(self, first: Any) -> NonBlockingSource | None:
         tokens = getattr(first, "tokens", None)
@@ -215,21 +223,10 @@ def _held_broker(wrapper: Any) -> str | None:
 
 
 def _limiter_of(first: object) -> Pace | None:
-    if type(first) in _PLAIN:
-        return None
     limiter: Pace | None = getattr(first, "limiter", None)
     if isinstance(limiter, RateLimiter):
         return limiter
     return limiter if limiter is not None and is_limiter(limiter) else None
-
-
-def _limiter_around(around: Call | None) -> Pace | None:
-    return around.pace if isinstance(around, ProtectedCall) else None
-
-
-def _has_slots(limiter: Pace) -> bool:
-    """The pace of the process has none, unless nothing gets through."""
-    return limiter is not process_queue or process_queue.reports.trouble
 
 
 def is_limiter(value: object) -> bool:
