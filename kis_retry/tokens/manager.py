@@ -1,7 +1,7 @@
 """
 `TokenManager`: the token source people use.
 
-Reading is free: a good token is one comparison away, without a lock or a disk. Renewing is `renewal`'s.
+Reading is free: a good token is one comparison away, without a lock or a disk. Renewing is `refresher`'s.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class TokenManager(NonBlockingSource):
         self._refresher = TokenRefresher(
             TokenIssuer(credentials, session), lambda: self.policy, lambda: self._entry, sleep
         )
+        self._memory = self._refresher.memory
         after_fork(self._refresher, TokenRefresher.after_fork)
 
     @classmethod
@@ -125,7 +126,7 @@ class TokenManager(NonBlockingSource):
         Raises:
             TokenIssueError: there is no token at all, and none can be had.
         """
-        cached = self._refresher.cached
+        cached = self._memory.cached
         if cached is None:
             token = self._refresher.replace(None).token
         elif time.time() < cached.stale_at:
@@ -171,7 +172,7 @@ class TokenManager(NonBlockingSource):
 
     def is_new(self, value: str, since: float) -> bool:
         """Say whether KIS issued `value` to this manager after `since` (monotonic seconds). Never blocks."""
-        return self._refresher.is_new(value, since)
+        return self._memory.is_new(value, since)
 
     def renewal_due(self) -> bool:
         """Say whether a token is in memory that is to be renewed before it is used. Never blocks."""
@@ -179,23 +180,23 @@ class TokenManager(NonBlockingSource):
 
     def issued(self, value: str) -> bool:
         """Say whether `value` has ever been the token here. Never blocks."""
-        return self._refresher.issued(value)
+        return self._memory.issued(value)
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         """Give the token in memory if it is alive and not `rejected`. Never blocks."""
-        return self._refresher.current_unless(rejected)
+        return self._memory.current_unless(rejected)
 
     def successor_of(self, value: str) -> AccessToken | None:
         """Give the live token in memory where `value` was the token here, or refused, and is no more. Never blocks."""
-        return self._refresher.successor_of(value)
+        return self._memory.successor_of(value)
 
     def is_dead(self, value: str) -> bool:
         """Say whether `value` was the token here and is no more, or was refused. Never blocks."""
-        return self._refresher.is_dead(value)
+        return self._memory.is_dead(value)
 
     def note_refused(self, value: str) -> None:
         """Take note that KIS refused `value`; a token in memory counts as expired from then on. Never blocks."""
-        self._refresher.note_refused(value)
+        self._memory.note_refused(value)
 
     def replace(self, rejected: str | None) -> Replacement:
         """Do what `refresh` does, without its event, and say where the token came from."""
@@ -243,5 +244,5 @@ class TokenManager(NonBlockingSource):
         self.__init__(state["credentials"], store=state["store"], policy=state["policy"])  # type: ignore[misc]  # remade as new
 
     def __repr__(self) -> str:
-        cached = self._refresher.cached
+        cached = self._memory.cached
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"

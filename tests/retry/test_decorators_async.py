@@ -38,7 +38,7 @@ def kis(manager: TokenManager) -> Callable[[dict[str, str]], Coroutine[Any, Any,
 
     async def ask(headers: dict[str, str]) -> dict[str, str]:
         await asyncio.sleep(0)
-        newest = manager._refresher.cached
+        newest = manager._refresher.memory.cached
         dead = newest is None or headers["authorization"] != newest.token.bearer or newest.token.value in DEAD
         return EXPIRED if dead else GOOD
 
@@ -274,7 +274,7 @@ async def test_tasks_go_on_with_a_good_token_while_one_renews_it_early(gateway: 
     with KisGateway(lifetime=3600) as short:
         manager = TokenManager(short.credentials, store=MemoryTokenStore(), policy=policy)
         token = manager.token()
-        manager._refresher.cached.stale_at = 0.0  # type: ignore[union-attr]  # it is held
+        manager._refresher.memory.cached.stale_at = 0.0  # type: ignore[union-attr]  # it is held
         short.hang("tokens", 1)
         others: list[str] = []
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING
+from unittest import mock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_ABOUT_TOKENS = ("adoption", "early", "issuer", "manager", "memory", "refresh_events", "refresher", "request")
+
 
 class FakeClock:
     """
@@ -11,12 +21,15 @@ class FakeClock:
         now: what KIS's clock and the monotonic one show, seconds.
         skew: how far this machine's wall clock is off, seconds.
         slept: every sleep, seconds.
+
+    `at` plans what happens when.
     """
 
     def __init__(self, now: float = 1_900_000_000.0) -> None:
         self.now = now
         self.skew = 0.0
         self.slept: list[float] = []
+        self._planned: list[tuple[float, Callable[[], object]]] = []
 
     def monotonic(self) -> float:
         return self.now
@@ -26,4 +39,24 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.pass_by(seconds)
+
+    def at(self, seconds: float, do: Callable[[], object]) -> None:
+        """Have `do` called in so many seconds."""
+        self._planned.append((self.now + seconds, do))
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass, in which nobody sleeps."""
         self.now += seconds
+        for planned in [planned for planned in self._planned if planned[0] <= self.now]:
+            self._planned.remove(planned)
+            planned[1]()
+
+
+@contextmanager
+def tokens_on(clock: object) -> Iterator[None]:
+    """Have everything about tokens, but for how long one thread waits for another, read `clock`."""
+    with ExitStack() as patches:
+        for name in _ABOUT_TOKENS:
+            patches.enter_context(mock.patch.object(import_module(f"kis_retry.tokens.{name}"), "time", clock))
+        yield

@@ -20,7 +20,7 @@ import requests
 
 from answers import GOOD_CODE as GOOD
 from children import in_child
-from clocks import FakeClock as Clock
+from clocks import FakeClock, tokens_on
 from kis_retry import (
     Credentials,
     FileTokenStore,
@@ -35,8 +35,6 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.tokens import issuer, manager
-from kis_retry.tokens import refresher as renewal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,21 +43,20 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "batch.py"
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (issuer, manager, renewal):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+def clock() -> Iterator[FakeClock]:
+    clock = FakeClock()
+    with tokens_on(clock):
+        yield clock
 
 
 @pytest.fixture
-def gateway(clock: Clock) -> Iterator[KisGateway]:
+def gateway(clock: FakeClock) -> Iterator[KisGateway]:
     with KisGateway(clock=clock.monotonic) as running:
         yield running
 
 
 @pytest.fixture
-def make(clock: Clock, gateway: KisGateway) -> Callable[..., KisClient]:
+def make(clock: FakeClock, gateway: KisGateway) -> Callable[..., KisClient]:
     """A client as in a process of its own."""
 
     def client(store: TokenStore | None = None, credentials: Credentials | None = None, **policy: Any) -> KisClient:
@@ -135,7 +132,7 @@ STANDSTILL = {1: (0.2, 0.4), 3: (1.4, 2.0)}  # seconds, least and most, after so
 @pytest.mark.parametrize("times", STANDSTILL)
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_transient_fault_is_waited_out_and_no_call_is_lost(
-    fault: str, times: int, make: Callable[..., KisClient], gateway: KisGateway, clock: Clock
+    fault: str, times: int, make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = make()
     answers = [call(client) for _ in range(5)]
@@ -152,7 +149,7 @@ def test_a_transient_fault_is_waited_out_and_no_call_is_lost(
 
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_fault_that_stays_is_an_honest_failure_after_issue_wait(
-    fault: str, make: Callable[..., KisClient], gateway: KisGateway, clock: Clock
+    fault: str, make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
     TRANSIENT[fault](gateway, None)
     with pytest.raises(TokenIssueError) as caught:
@@ -164,7 +161,7 @@ def test_a_fault_that_stays_is_an_honest_failure_after_issue_wait(
 
 
 def test_a_refused_connection_is_waited_out_until_somebody_listens(
-    clock: Clock, make: Callable[..., KisClient], monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, make: Callable[..., KisClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -187,7 +184,7 @@ def test_a_refused_connection_is_waited_out_until_somebody_listens(
     assert len(clock.slept) >= 2
 
 
-def test_a_connection_that_stays_refused_is_an_honest_failure(make: Callable[..., KisClient], clock: Clock) -> None:
+def test_a_connection_that_stays_refused_is_an_honest_failure(make: Callable[..., KisClient], clock: FakeClock) -> None:
     with socket.socket() as bound_but_deaf:
         bound_but_deaf.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound_but_deaf.getsockname()[1]}"
@@ -198,7 +195,7 @@ def test_a_connection_that_stays_refused_is_an_honest_failure(make: Callable[...
 
 
 def test_an_issue_whose_answer_was_lost_costs_the_minute_and_no_call(
-    make: Callable[..., KisClient], gateway: KisGateway, clock: Clock
+    make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
     gateway.drop("tokens", 1, reached=True)
     client = make()
@@ -209,7 +206,7 @@ def test_an_issue_whose_answer_was_lost_costs_the_minute_and_no_call(
 
 @pytest.mark.parametrize("code", ["EGW00103", "EGW00105"])
 def test_a_wrong_key_or_secret_is_final_at_the_first_answer(
-    code: str, make: Callable[..., KisClient], gateway: KisGateway, clock: Clock
+    code: str, make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
     right = gateway.credentials
     wrong = {
@@ -228,7 +225,7 @@ def test_a_wrong_key_or_secret_is_final_at_the_first_answer(
 
 @pytest.mark.parametrize("fault", ["EGW00105", "500", "dropped"])
 def test_a_batch_that_cannot_have_a_new_token_gets_kis_own_answer_every_time(
-    fault: str, make: Callable[..., KisClient], gateway: KisGateway, clock: Clock
+    fault: str, make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = make()
     assert call(client) == GOOD
@@ -307,7 +304,7 @@ def test_a_folder_that_fails_is_one_warning_and_the_batch_goes_on(
     fault: Callable[[Path, pytest.MonkeyPatch], None],
     make: Callable[..., KisClient],
     gateway: KisGateway,
-    clock: Clock,
+    clock: FakeClock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     warnings: Callable[[], list[str]],
@@ -343,7 +340,7 @@ def test_without_a_store_the_threads_of_a_process_still_share_one_issue(
 def test_a_folder_without_rights_is_one_warning_and_the_batch_goes_on(
     make: Callable[..., KisClient],
     gateway: KisGateway,
-    clock: Clock,
+    clock: FakeClock,
     tmp_path: Path,
     warnings: Callable[[], list[str]],
 ) -> None:
@@ -568,7 +565,7 @@ def test_a_holder_killed_while_it_asks_blocks_other_machines_for_its_lease(
     ("issue_timeout", "issue_wait", "waits"), [(0.1, 70, 2.1), (10, 70, 12), (120, 70, 35), (2, 4, 2)]
 )
 def test_the_lock_is_waited_for_as_long_as_a_live_holder_may_need_it_and_half_of_issue_wait_at_most(
-    issue_timeout: float, issue_wait: float, waits: float, make: Callable[..., KisClient], clock: Clock
+    issue_timeout: float, issue_wait: float, waits: float, make: Callable[..., KisClient], clock: FakeClock
 ) -> None:
     asked: list[tuple[float, float]] = []
 
@@ -589,7 +586,7 @@ def test_the_lock_is_waited_for_as_long_as_a_live_holder_may_need_it_and_half_of
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("hours", [-48, -25, -1, 1, 12, 20, 23, 48])
 def test_a_wrong_clock_loses_no_call_and_does_not_loop(
-    *, hours: int, processes: int, make: Callable[..., KisClient], gateway: KisGateway, clock: Clock, tmp_path: Path
+    *, hours: int, processes: int, make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
     clock.skew = hours * 3_600
     clients = [make(FileTokenStore(tmp_path / "cache")) for _ in range(processes)]
@@ -603,7 +600,7 @@ def test_a_wrong_clock_loses_no_call_and_does_not_loop(
 
 
 def test_a_clock_that_jumps_back_and_forth_loses_no_call(
-    make: Callable[..., KisClient], gateway: KisGateway, clock: Clock
+    make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
     client = make()
     for step in range(200):
@@ -614,7 +611,7 @@ def test_a_clock_that_jumps_back_and_forth_loses_no_call(
 
 
 def test_a_clock_ahead_of_every_expiry_is_said(
-    make: Callable[..., KisClient], clock: Clock, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
+    make: Callable[..., KisClient], clock: FakeClock, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock.skew = 48 * 3_600
     client = make()

@@ -12,12 +12,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import requests
 from hypothesis import HealthCheck, settings
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from answers import EXPIRED_CODE, GOOD_CODE, PRICE
+from clocks import tokens_on
 from kis_retry import (
     AccessToken,
     FileTokenStore,
@@ -39,8 +39,6 @@ from kis_retry import (
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from kis_retry.testing.wire import Dropped, Request, WireResponse
-from kis_retry.tokens import issuer, manager
-from kis_retry.tokens import refresher as renewal
 
 MARGIN, COOLDOWN, MINUTE = 600, 60, 60
 GOOD, DEAD = GOOD_CODE, {"EGW00121", EXPIRED_CODE}
@@ -109,20 +107,20 @@ class Process:
 
     @property
     def held(self) -> AccessToken | None:
-        held = self.tokens._refresher.cached
+        held = self.tokens._refresher.memory.cached
         return held.token if held is not None else None
 
     def in_cooldown(self, now: float) -> bool:
-        return self.tokens._refresher._cooldown.is_on(now, COOLDOWN)
+        return self.tokens._refresher.memory.cooldown.is_on(now, COOLDOWN)
 
     def has_refused(self, token: AccessToken | None) -> bool:
-        return token is not None and token.value in self.tokens._refresher._refused
+        return token is not None and self.tokens._refresher.memory.has_refused(token.value)
 
     def was_handed_out_again(self, token: AccessToken | None, now: float) -> bool:
         """KIS handed it out within the minute, and not for the first time: waiting would bring it back."""
-        inside = self.tokens._refresher
-        same = token is not None and token.value == inside._issued_value
-        return same and inside._issued_again and now - inside._issued_at < MINUTE
+        memory = self.tokens._refresher.memory
+        same = token is not None and token.value == memory.issued_value
+        return same and memory.issued_again and now - memory.issued_at < MINUTE
 
 
 class World(RuleBasedStateMachine):
@@ -132,9 +130,8 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.now = 1_900_000_000.0
         clock = SimpleNamespace(time=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep)
-        self.patches = [mock.patch.object(module, "time", clock) for module in (issuer, manager, renewal)]
-        for patch in self.patches:
-            patch.start()
+        self.patched = ExitStack()
+        self.patched.enter_context(tokens_on(clock))
         self.gateway = KisGateway(clock=lambda: self.now)
         self.gateway.claim("http://kis.invalid")
         self.key = key_of(self.gateway.credentials)
@@ -154,8 +151,7 @@ class World(RuleBasedStateMachine):
         raise NotImplementedError
 
     def teardown(self) -> None:
-        for patch in self.patches:
-            patch.stop()
+        self.patched.close()
 
     # What the processes are given instead of a network and a clock.
 

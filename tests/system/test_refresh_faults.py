@@ -21,6 +21,7 @@ import pytest
 import requests
 
 from alarms import alarm_once
+from clocks import FakeClock, tokens_on
 from kis_retry import (
     AccessToken,
     FileTokenStore,
@@ -36,62 +37,31 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.tokens import issuer, refresher
-from kis_retry.tokens import manager as manager_module
+from kis_retry.tokens import issuer, request
 from patience import PATIENCE, until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 GOOD = "MCA00000"
 
 
-class Clock:
-    """The time of KIS and of this process, which only `sleep` and the test move; `at` plans what happens when."""
-
-    def __init__(self) -> None:
-        self.now = 1_900_000_000.0
-        self.skew = 0.0
-        self.slept = 0.0
-        self._planned: list[tuple[float, Callable[[], None]]] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now + self.skew
-
-    def at(self, seconds: float, do: Callable[[], None]) -> None:
-        self._planned.append((self.now + seconds, do))
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-        self.pass_by(seconds)
-
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-        for planned in [planned for planned in self._planned if planned[0] <= self.now]:
-            self._planned.remove(planned)
-            planned[1]()
+@pytest.fixture
+def clock() -> Iterator[FakeClock]:
+    clock = FakeClock()
+    with tokens_on(clock):
+        yield clock
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (issuer, manager_module, refresher):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
-
-
-@pytest.fixture
-def timed(clock: Clock) -> Iterator[KisGateway]:
+def timed(clock: FakeClock) -> Iterator[KisGateway]:
     """A gateway on that clock."""
     with KisGateway(clock=clock.monotonic) as running:
         yield running
 
 
-def made(gateway: KisGateway, clock: Clock | None = None, store: Any = None, **policy: Any) -> TokenManager:
+def made(gateway: KisGateway, clock: FakeClock | None = None, store: Any = None, **policy: Any) -> TokenManager:
     return TokenManager(
         gateway.credentials,
         store=store or MemoryTokenStore(),
@@ -104,7 +74,7 @@ def call(client: KisClient) -> str:
     return str(client.fetch_domestic_price("005930")["msg_cd"])
 
 
-def batch(client: KisClient, clock: Clock, calls: int) -> list[str]:
+def batch(client: KisClient, clock: FakeClock, calls: int) -> list[str]:
     """Twenty calls a second."""
     answers = []
     for _ in range(calls):
@@ -119,14 +89,14 @@ def batch(client: KisClient, clock: Clock, calls: int) -> list[str]:
 # --- an endpoint that is away
 
 
-def outage(gateway: KisGateway, clock: Clock, seconds: float) -> None:
+def outage(gateway: KisGateway, clock: FakeClock, seconds: float) -> None:
     gateway.refuse_tokens(code=None, status=503)
     clock.at(seconds, gateway.heal)
 
 
 @pytest.mark.parametrize("seconds", [4, 30, 65])
 def test_an_outage_of_the_token_endpoint_at_an_expiry_costs_no_symbol(
-    seconds: float, timed: KisGateway, clock: Clock
+    seconds: float, timed: KisGateway, clock: FakeClock
 ) -> None:
     """Before: four seconds cost 1,177 symbols."""
     client = KisClient(tokens=made(timed, clock))
@@ -134,10 +104,10 @@ def test_an_outage_of_the_token_endpoint_at_an_expiry_costs_no_symbol(
     timed.expire()
     outage(timed, clock, seconds)
     assert batch(client, clock, 200) == [GOOD] * 200
-    assert clock.slept < seconds + 3, "it goes on soon after the endpoint is back"
+    assert sum(clock.slept) < seconds + 3, "it goes on soon after the endpoint is back"
 
 
-def test_an_outage_of_the_token_endpoint_at_a_cold_start_costs_no_symbol(timed: KisGateway, clock: Clock) -> None:
+def test_an_outage_of_the_token_endpoint_at_a_cold_start_costs_no_symbol(timed: KisGateway, clock: FakeClock) -> None:
     """Before: 1,195."""
     outage(timed, clock, 4)
     assert batch(KisClient(tokens=made(timed, clock)), clock, 200) == [GOOD] * 200
@@ -162,7 +132,7 @@ def test_everybody_waits_for_the_endpoint_together(gateway: KisGateway, events: 
 
 
 def test_after_an_outage_longer_than_issue_wait_calls_recover_within_seconds_and_none_waits_again(
-    timed: KisGateway, clock: Clock
+    timed: KisGateway, clock: FakeClock
 ) -> None:
     """Before, of 300 seconds: 5,973 symbols lost."""
     client = KisClient(tokens=made(timed, clock, issue_wait=10))
@@ -172,7 +142,7 @@ def test_after_an_outage_longer_than_issue_wait_calls_recover_within_seconds_and
     answers = batch(client, clock, 1_000)
     lost = answers.index(GOOD)
     assert answers == ["EGW00123"] * lost + [GOOD] * (1_000 - lost)
-    assert clock.slept == pytest.approx(10), "once, and not before each call"
+    assert sum(clock.slept) == pytest.approx(10), "once, and not before each call"
     assert lost <= (40 - 10 + 1.5) * 20, "a probe a second finds that the endpoint is back"
 
 
@@ -192,22 +162,22 @@ def test_a_probe_that_gets_no_answer_holds_nobody_up(gateway: KisGateway, events
 
 
 @pytest.mark.parametrize("code", ["EGW00103", "EGW00105"])
-def test_a_wrong_key_or_secret_is_asked_about_once(code: str, timed: KisGateway, clock: Clock) -> None:
+def test_a_wrong_key_or_secret_is_asked_about_once(code: str, timed: KisGateway, clock: FakeClock) -> None:
     timed.refuse_tokens(code=code)
     client = KisClient(tokens=made(timed, clock))
     assert batch(client, clock, 1_000) == ["TokenIssueError"] * 1_000
     assert timed.counts.token_requests == 1
-    assert clock.slept == 0
+    assert sum(clock.slept) == 0
 
 
-def test_without_a_cool_down_each_call_asks(timed: KisGateway, clock: Clock) -> None:
+def test_without_a_cool_down_each_call_asks(timed: KisGateway, clock: FakeClock) -> None:
     timed.refuse_tokens(code="EGW00105")
     client = KisClient(tokens=made(timed, clock, issue_cooldown=0))
     assert batch(client, clock, 5) == ["TokenIssueError"] * 5
     assert timed.counts.token_requests == 5
 
 
-def test_a_token_that_dies_within_the_minute_of_its_issue_is_waited_for(timed: KisGateway, clock: Clock) -> None:
+def test_a_token_that_dies_within_the_minute_of_its_issue_is_waited_for(timed: KisGateway, clock: FakeClock) -> None:
     """Before: 1,023 of 1,060 lost."""
     client = KisClient(tokens=made(timed, clock))
     answers = batch(client, clock, 20)
@@ -217,16 +187,16 @@ def test_a_token_that_dies_within_the_minute_of_its_issue_is_waited_for(timed: K
     timed._books["real"].revoke(timed.current_token)  # five seconds later, and the minute stands
     answers += batch(client, clock, 1_060)
     assert answers == [GOOD] * 1_180
-    assert clock.slept == pytest.approx(60 - 5, abs=0.1)
+    assert sum(clock.slept) == pytest.approx(60 - 5, abs=0.1)
 
 
-def test_a_dead_token_that_kis_hands_out_again_is_not_waited_for(timed: KisGateway, clock: Clock) -> None:
+def test_a_dead_token_that_kis_hands_out_again_is_not_waited_for(timed: KisGateway, clock: FakeClock) -> None:
     client = KisClient(tokens=made(timed, clock))
     call(client)
     timed.expire()
     timed.same_token()
     assert batch(client, clock, 100) == ["EGW00123"] * 100
-    assert clock.slept == 0
+    assert sum(clock.slept) == 0
     assert timed.counts.token_requests <= 3
 
 
@@ -248,7 +218,7 @@ def test_two_dead_tokens_in_the_store_are_refused_once_each_and_a_new_one_issued
     assert gateway.counts.token_requests == 1
 
 
-def test_a_refused_token_is_not_adopted_ahead_of_the_expiry(timed: KisGateway, clock: Clock) -> None:
+def test_a_refused_token_is_not_adopted_ahead_of_the_expiry(timed: KisGateway, clock: FakeClock) -> None:
     store, key = MemoryTokenStore(), key_of(timed.credentials)
     manager = made(timed, clock, store)
     token = manager.token()
@@ -259,7 +229,7 @@ def test_a_refused_token_is_not_adopted_ahead_of_the_expiry(timed: KisGateway, c
     assert manager.token() not in (token, later)
 
 
-def test_a_failure_is_forgotten_when_a_token_is_adopted(timed: KisGateway, clock: Clock) -> None:
+def test_a_failure_is_forgotten_when_a_token_is_adopted(timed: KisGateway, clock: FakeClock) -> None:
     store, key = MemoryTokenStore(), key_of(timed.credentials)
     manager = made(timed, clock, store)
     first = manager.token()
@@ -292,7 +262,7 @@ def test_a_store_that_cannot_lock_does_not_keep_a_token_from_being_issued(
 
 
 def test_with_a_clock_a_day_ahead_four_processes_share_the_token_that_just_appeared(
-    timed: KisGateway, clock: Clock, tmp_path: Path
+    timed: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
     """Before: two of them got TokenIssueLimited after 71 seconds."""
 
@@ -319,29 +289,29 @@ def test_with_a_clock_a_day_ahead_four_processes_share_the_token_that_just_appea
     assert len(got) == 4
     assert len(set(got)) == 1
     assert timed.counts.token_requests == 1
-    assert clock.slept == 0
+    assert sum(clock.slept) == 0
 
 
 def test_with_a_clock_a_day_ahead_a_process_that_comes_later_takes_the_token_in_the_end(
-    timed: KisGateway, clock: Clock
+    timed: KisGateway, clock: FakeClock
 ) -> None:
     clock.skew = 25 * 3_600
     store = MemoryTokenStore()
     token = made(timed, clock, store).token()
     timed.refuse_tokens(code="EGW00133")  # others are always quicker
     assert made(timed, clock, store).token() == token
-    assert clock.slept == pytest.approx(70)
+    assert sum(clock.slept) == pytest.approx(70)
 
 
 def test_where_kis_says_what_time_it_is_a_wrong_clock_costs_no_waiting(
-    timed: KisGateway, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    timed: KisGateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.skew = 25 * 3_600
     store = MemoryTokenStore()
     token = made(timed, clock, store).token()
     monkeypatch.setattr(issuer.TokenIssuer, "_compare_clocks", lambda self, _: setattr(self, "clock_ahead", -90_000.0))
     assert made(timed, clock, store).token() == token
-    assert clock.slept == 0
+    assert sum(clock.slept) == 0
 
 
 @pytest.mark.parametrize(("minute", "issue_wait", "served"), [(5, 0.5, 1), (0.2, 20, 4)])
@@ -349,7 +319,7 @@ def test_machines_that_share_nothing_get_one_token_a_minute_between_them(
     minute: float, issue_wait: float, served: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """KIS's rule: the n-th waits n - 1 minutes, so `issue_wait` has to be as long."""
-    monkeypatch.setattr(refresher, "MINUTE", minute)
+    monkeypatch.setattr(request, "MINUTE", minute)
     with KisGateway(issue_interval=minute) as gateway:
         managers = [made(gateway, issue_wait=issue_wait) for _ in range(4)]
         got: list[AccessToken] = []
@@ -443,7 +413,7 @@ def test_a_stopped_holder_of_the_stores_lock_costs_half_of_issue_wait_and_no_sym
 
 
 def test_a_hook_that_asks_for_the_first_token_gets_an_error_and_not_silence(
-    timed: KisGateway, clock: Clock, caplog: pytest.LogCaptureFixture
+    timed: KisGateway, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before: it waited for itself."""
     timed.issue_elsewhere()
@@ -614,7 +584,7 @@ def test_ctrl_c_ends_a_program_on_a_loop_whose_token_does_not_come(gateway: KisG
 # --- memory
 
 
-def test_a_cool_down_keeps_no_call_alive_and_no_failure_grows(timed: KisGateway, clock: Clock) -> None:
+def test_a_cool_down_keeps_no_call_alive_and_no_failure_grows(timed: KisGateway, clock: FakeClock) -> None:
     """Before: 20,000 calls left 40,000 entries of one traceback, and every call's arguments."""
 
     class Argument:
@@ -642,7 +612,7 @@ def test_a_cool_down_keeps_no_call_alive_and_no_failure_grows(timed: KisGateway,
     gc.collect()
     assert [reference() for reference in alive] == [None] * 200
     assert len(depths) <= 2, "the first, and those in the cool-down"
-    kept = manager._refresher._cooldown.failure
+    kept = manager._refresher.memory.cooldown.failure
     assert kept is not None
     assert kept.__traceback__ is None, "nor does the one from which theirs are made"
     assert timed.counts.token_requests == 1
@@ -652,7 +622,7 @@ def test_a_cool_down_keeps_no_call_alive_and_no_failure_grows(timed: KisGateway,
 
 
 def test_an_expired_token_that_cannot_be_renewed_is_one_event_in_a_cool_down(
-    timed: KisGateway, clock: Clock, events: list[RefreshEvent]
+    timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
 ) -> None:
     manager = made(timed, clock)
     old = manager.token()
@@ -672,7 +642,9 @@ def test_an_expired_token_that_cannot_be_renewed_is_one_event_in_a_cool_down(
     )
 
 
-def test_a_renewal_past_the_expiry_is_told_in_full(timed: KisGateway, clock: Clock, events: list[RefreshEvent]) -> None:
+def test_a_renewal_past_the_expiry_is_told_in_full(
+    timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
     manager = made(timed, clock)
     old = manager.token()
     clock.pass_by(86_401)
@@ -688,7 +660,7 @@ def test_a_renewal_past_the_expiry_is_told_in_full(timed: KisGateway, clock: Clo
     )
 
 
-def test_a_refresh_by_hand_is_told_in_full(timed: KisGateway, clock: Clock, events: list[RefreshEvent]) -> None:
+def test_a_refresh_by_hand_is_told_in_full(timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]) -> None:
     store = MemoryTokenStore()
     manager, other = made(timed, clock, store), made(timed, clock, store)
     old = other.token()
@@ -706,7 +678,7 @@ def test_a_refresh_by_hand_is_told_in_full(timed: KisGateway, clock: Clock, even
 
 
 def test_the_wait_for_the_minute_is_told_with_the_call_it_is_for(
-    timed: KisGateway, clock: Clock, events: list[RefreshEvent]
+    timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
 ) -> None:
     timed.issue_elsewhere()
     call(KisClient(tokens=made(timed, clock)))

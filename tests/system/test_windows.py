@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from answers import GOOD_CODE
-from clocks import FakeClock
+from clocks import FakeClock, tokens_on
 from kis_retry import (
     AccessToken,
     Credentials,
@@ -28,8 +28,6 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.tokens import issuer, manager
-from kis_retry.tokens import refresher as renewal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,11 +37,10 @@ DAY, MARGIN = 86_400, 600
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock() -> Iterator[FakeClock]:
     clock = FakeClock()
-    for module in (issuer, manager, renewal):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+    with tokens_on(clock):
+        yield clock
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ def manager(gateway: KisGateway) -> TokenManager:
 
 def test_a_token_is_renewed_ahead_of_its_expiry(gateway: KisGateway, manager: TokenManager) -> None:
     first = manager.token()
-    assert manager._refresher.cached is not None
+    assert manager._refresher.memory.cached is not None
     gateway.expire()  # or it would be handed out again
-    manager._refresher.cached.stale_at = 0.0
+    manager._refresher.memory.cached.stale_at = 0.0
     assert manager.token() != first
     assert gateway.counts.token_requests == 2
 
@@ -50,7 +50,7 @@ def test_in_the_cool_down_a_look_finds_the_endpoint_back(gateway: KisGateway, ma
     with pytest.raises(TokenIssueError):
         manager.refresh(first)
     gateway.heal()
-    manager._refresher._cooldown._probe_at = time.monotonic()  # it is time to look
+    manager._refresher.memory.cooldown._probe_at = time.monotonic()  # it is time to look
     assert manager.refresh(first).value == gateway.current_token
 
 

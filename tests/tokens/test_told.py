@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from clocks import FakeClock
+from clocks import FakeClock, tokens_on
 from kis_retry import (
     MemoryTokenStore,
     RefreshEvent,
@@ -16,8 +16,6 @@ from kis_retry import (
     refresh_on_expired_token,
 )
 from kis_retry.testing import KisGateway
-from kis_retry.tokens import issuer, refresher
-from kis_retry.tokens import manager as manager_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,11 +27,10 @@ TAKES = 3.0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock() -> Iterator[FakeClock]:
     clock = FakeClock()
-    for module in (issuer, manager_module, refresher):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+    with tokens_on(clock):
+        yield clock
 
 
 @pytest.fixture
