@@ -7,28 +7,21 @@ those of the KIS API pages.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
 
 import requests
 
 from ..credentials import Credentials
-from ..errors import PageError, ResponseError
-from ..forking import after_fork
 from ..judgement import is_token_expired_response
 from ..policy import RetryPolicy
 from ..retry.call import Pace
-from ..retry.decoration import Options, is_limiter
 from ..retry.decorators import refresh_on_expired_token
-from ..retry.engine import decorate
-from ..retry.limiter import RateLimiter
-from ..sessions import leave_connections_to_parent
-from ..stores.base import TokenStore
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager
-from ..tokens.source import TokenSource, is_source
+from ..tokens.source import TokenSource
 from .endpoints import (
     EXCHANGES,
     PRICE_TRANSACTIONS,
@@ -38,32 +31,17 @@ from .endpoints import (
     is_etf,
     is_unknown,
     lookup,
-    valid_date,
-    valid_path,
+    offering_days,
     valid_symbol,
-    valid_transaction,
 )
 from .exchanges import SearchOrder
-from .paging import cursor_of, has_next, next_query
-from .session import ClientSession, valid_timeout
+from .paging import answers_of
+from .request import RequestingClient
 
 __all__ = ["KisClient"]
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_Page = tuple[Payload, str | None]
 
-
-def _request_by_request(method: _Method) -> _Method:
-    """Both decorators on one request, whose events carry the name of the method that makes it."""
-    return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, named_by_caller=True)))
-
-
-def _as_pages(method: _Method) -> _Method:
-    """Both decorators on one request, whose events carry the name of the generator that makes it."""
-    return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, name="KisClient.pages")))
-
-
-class KisClient:
+class KisClient(RequestingClient):
     """
     A client for long batches: each of its requests is paced, and repeated by itself where that helps.
 
@@ -97,27 +75,9 @@ class KisClient:
         session: requests.Session | None = None,
         timeout: float | tuple[float, float] = (3.05, 10.0),
     ) -> None:
-        if tokens is not None and not is_source(tokens):
-            raise TypeError(f"tokens= takes a TokenSource (token() and refresh(rejected)), not {type(tokens).__name__}")
-        self.credentials: Credentials = credentials or getattr(tokens, "credentials", None) or Credentials.from_env()
-        self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
-        if limiter is not None and not is_limiter(limiter):
-            raise TypeError(f"limiter= takes a RateLimiter, not {type(limiter).__name__}")
-        self.limiter: Pace = limiter or RateLimiter(self.credentials, store=_store_of(self.tokens))
-        self._given_limiter = limiter
-        self._given_policy = policy
-        self._policy = policy
-        self._timeout = valid_timeout(timeout)
-        self._given_session = session
-        self._fixed_headers = {
-            "content-type": "application/json",
-            "appkey": self.credentials.app_key,
-            "appsecret": self.credentials.app_secret,
-        }
-        self._session = ClientSession(self.credentials.base_url, self._timeout, session)
+        super().__init__(credentials, tokens=tokens, policy=policy, limiter=limiter, session=session, timeout=timeout)
         self._exchanges = SearchOrder()
         self._product_types = SearchOrder()
-        after_fork(self, KisClient._after_fork)
 
     @classmethod
     def from_env(cls) -> KisClient:
@@ -128,19 +88,6 @@ class KisClient:
             ConfigurationError: a variable is missing or unusable; the message names it.
         """
         return cls(tokens=TokenManager.from_env())
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """The policy given, or that of `tokens`, or the environment's, read when first needed."""
-        if self._policy is None:
-            found = getattr(self.tokens, "policy", None)
-            self._policy = found if isinstance(found, RetryPolicy) else RetryPolicy.from_env()
-        return self._policy
-
-    @property
-    def access_token(self) -> str:
-        """The current token as the `authorization` header takes it, with "Bearer " before it."""
-        return self.tokens.token().bearer
 
     def issue_access_token(self, force: bool = False) -> str:
         """
@@ -192,22 +139,7 @@ class KisClient:
                 is `answer`), or the cursor comes round again, or KIS says that more follow and not where.
             ValueError, ResponseError, requests.RequestException: as for `get`.
         """
-        query, headers = dict(params or {}), dict[str, str]()
-        seen: set[tuple[str, ...]] = set()
-        for number in itertools.count(1):
-            payload, tr_cont = self._page(path, tr_id, query, headers)
-            if payload.get("rt_cd") not in ("0", "7"):
-                raise PageError(f"page {number} of {path} was refused", page=number, answer=payload)
-            cursor = cursor_of(payload)
-            mark = tuple(value.strip() for _, value in sorted(cursor.items()))
-            if has_next(tr_cont) and (not cursor or mark in seen):
-                reason = "comes with the cursor of an earlier page" if cursor else "has no cursor, though more follow"
-                raise PageError(f"page {number} of {path} {reason}", page=number, answer=payload)
-            yield payload
-            if not has_next(tr_cont):
-                return
-            seen.add(mark)
-            query, headers = next_query(query, cursor), {"tr_cont": "N"}
+        yield from answers_of(path, dict(params or {}), partial(self._page, path, tr_id))
 
     @refresh_on_expired_token
     def post(self, path: str, tr_id: str, json: Mapping[str, Any] | None = None) -> Payload:
@@ -331,12 +263,8 @@ class KisClient:
         Raises:
             ValueError: a date is malformed, or the first is after the last; nothing has been sent.
         """
-        today = datetime.now(SEOUL).replace(tzinfo=None)
-        first = valid_date("from_date", from_date) if from_date else today
-        last = valid_date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
-        if first.date() > last.date():
-            raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
-        query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
+        first, last = offering_days(from_date, to_date, datetime.now(SEOUL).replace(tzinfo=None))
+        query = {"SHT_CD": symbol, "CTS": "", "F_DT": first, "T_DT": last}
         path = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
         return self._request("GET", path, "HHKDB669108C0", params=query, custtype="P")
 
@@ -361,81 +289,5 @@ class KisClient:
             return info  # it could not be helped, and asking for the price would be refused as well
         return self.fetch_domestic_price(symbol, "ETF" if is_etf(info) else "Stock")
 
-    def close(self) -> None:
-        """Close the connections. A later call opens new ones."""
-        self._session.close()
-
-    def __enter__(self) -> KisClient:  # noqa: PYI034  # Self is not in typing before Python 3.11
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "credentials": self.credentials,
-            "tokens": self.tokens,
-            "policy": self._given_policy,
-            "limiter": self._given_limiter,
-            "timeout": self._timeout,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # remade as new: sessions do not travel
-
     def __repr__(self) -> str:
         return f"KisClient({self.credentials!r})"
-
-    @_request_by_request
-    def _request(
-        self,
-        method: str,
-        path: str,
-        tr_id: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        **headers: str,
-    ) -> Payload:
-        """One request, protected by itself: a loop over exchanges repeats the one that failed, not those before."""
-        return self._send(method, path, tr_id, params=params, body=body, headers=headers)[0]
-
-    @_as_pages
-    def _page(self, path: str, tr_id: str, params: Mapping[str, str], headers: Mapping[str, str]) -> _Page:
-        """One page, protected by itself, and the header that says whether another follows."""
-        return self._send("GET", path, tr_id, params=params, headers=headers)
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        tr_id: str,
-        *,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> _Page:
-        sent = {**self._fixed_headers, "tr_id": valid_transaction(tr_id), **headers, "authorization": self.access_token}
-        answer = self._session.send(method, valid_path(path), sent, params, body)
-        try:
-            document = answer.json()
-        except (ValueError, RecursionError):  # the latter: brackets without end
-            document = None
-        if not isinstance(document, dict):
-            raise ResponseError(
-                f"{path} answered HTTP {answer.status_code} without a JSON object; a proxy or another host in between?",
-                status=answer.status_code,
-            )
-        return document, answer.headers.get("tr_cont")
-
-    def _after_fork(self) -> None:
-        """Leave the parent's connections to the parent."""
-        if self._given_session is not None:
-            leave_connections_to_parent(self._given_session)
-        self._session = ClientSession(self.credentials.base_url, self._timeout, self._given_session)
-
-
-def _store_of(tokens: TokenSource) -> TokenStore | None:
-    """Where a source shares its token; None where nobody can tell."""
-    store = getattr(tokens, "store", None)
-    return store if isinstance(store, TokenStore) else None

@@ -4,8 +4,9 @@ What KIS takes and how its answers are read: tables of the API pages, and checks
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
     "is_etf",
     "is_unknown",
     "lookup",
-    "valid_date",
+    "offering_days",
     "valid_path",
     "valid_symbol",
     "valid_transaction",
@@ -49,6 +50,9 @@ PRICE_TRANSACTIONS = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
 """Transactions of the current price by type of symbol (KIS domestic price page)."""
 
 
+_NO_PATH = re.compile(r"//|[\s?#\\]")
+
+
 def lookup(name: str, given: object, choices: Mapping[str, Any]) -> Any:
     """What `given` stands for; `ValueError` with what it may be otherwise."""
     if isinstance(given, str) and given in choices:
@@ -65,12 +69,7 @@ def valid_symbol(symbol: object) -> str:
 
 def valid_path(path: object) -> str:
     """A path below the configured host, and nothing else: the request carries the app secret."""
-    if (
-        not isinstance(path, str)
-        or not path.strip("/ ")
-        or "//" in path
-        or any(c.isspace() or c in "?#\\" for c in path)
-    ):
+    if not isinstance(path, str) or not path.strip("/ ") or _NO_PATH.search(path):
         raise ValueError(f"path {path!r} is not one: it takes a path below the host, without a query, like '/uapi/…'")
     return "/" + path.lstrip("/")
 
@@ -90,6 +89,15 @@ def valid_date(name: str, text: object) -> datetime:
         return datetime.strptime(text, "%Y%m%d")
     except ValueError:
         raise ValueError(f"{name} {text!r} is not a date: it takes YYYYMMDD") from None
+
+
+def offering_days(from_date: str | None, to_date: str | None, today: datetime) -> tuple[str, str]:
+    """The first and the last day of a schedule as KIS takes them; without one, `today` and 30 days from then."""
+    first = valid_date("from_date", from_date) if from_date else today
+    last = valid_date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
+    if first.date() > last.date():
+        raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
+    return f"{first:%Y%m%d}", f"{last:%Y%m%d}"
 
 
 def has_symbol(payload: Payload) -> bool:

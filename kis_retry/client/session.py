@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
 
+from ..credentials import Credentials
 from ..errors import ConfigurationError
 from ..sessions import missing_bundle
+from .preparation import ApiRequest, Preparation
 from .redaction import without_query
 
 __all__ = ["ClientSession", "valid_timeout"]
@@ -29,21 +29,15 @@ _POOL = 64  # connections kept for threads; more threads than that work too, wit
 class ClientSession:
     """Sends one request at a time per thread, and keeps the connections."""
 
-    def __init__(self, base_url: str, timeout: Any, session: requests.Session | None = None) -> None:
-        self._base_url = base_url
+    def __init__(self, credentials: Credentials, timeout: Any, session: requests.Session | None = None) -> None:
+        self._base_url = credentials.base_url
         self._timeout = timeout
         self._given = session
         self._session = session
+        self._preparation = Preparation(credentials)
         self._opening = threading.Lock()  # guards _session, once
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> requests.Response:
+    def send(self, request: ApiRequest, authorization: str) -> requests.Response:
         """
         Send one request to the host and give its answer, body read.
 
@@ -53,7 +47,9 @@ class ClientSession:
         """
         try:
             with without_query():
-                return self._send(method, path, headers, params, body)
+                if self._given is not None or request.method != "GET":
+                    return self._send(self._given or self._opened(), request, authorization)
+                return self._send_read(self._opened(), request, authorization)
         except OSError as error:
             problem = missing_bundle(error)
             if problem is None:
@@ -66,26 +62,29 @@ class ClientSession:
             self._session.close()
             self._session = None
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None,
-        body: Mapping[str, Any] | None,
-    ) -> requests.Response:
-        session = self._session or self._open()
+    def _send(self, session: requests.Session, request: ApiRequest, authorization: str) -> requests.Response:
         return session.request(
-            method,
-            self._base_url + quote(path, safe="/%:@-._~!$&'()*+,;="),
-            params=params,
-            data=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
-            headers=dict(headers),
+            request.method,
+            self._preparation.url(request),
+            params=request.params,
+            data=None if request.body is None else json.dumps(request.body, ensure_ascii=False).encode(),
+            headers={**self._preparation.headers(request), "authorization": authorization},
             timeout=self._timeout,
             allow_redirects=False,  # the headers hold the secret: it goes to the configured host alone
         )
 
-    def _open(self) -> requests.Session:
+    def _send_read(self, session: requests.Session, request: ApiRequest, authorization: str) -> requests.Response:
+        return session.send(
+            self._preparation.read(session, request, authorization),
+            proxies=session.proxies,
+            timeout=self._timeout,
+            allow_redirects=False,  # as above
+        )
+
+    def _opened(self) -> requests.Session:
+        session = self._session
+        if session is not None:
+            return session
         with self._opening:
             if self._session is None:
                 session = requests.Session()
