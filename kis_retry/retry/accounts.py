@@ -7,6 +7,8 @@ of its own.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..context import Sighting
 from ..credentials import PAPER_URL, REAL_URL
 from ..token import fingerprint
@@ -21,6 +23,7 @@ _Account = tuple[str, str | None]  # host and app key
 _OFFICIAL = frozenset(host_of(url) for url in (REAL_URL, PAPER_URL))
 _REMEMBERED = 256  # tokens; each is refused once in its life
 
+_home_of = lru_cache(maxsize=64)(host_of)  # asked six times for each request
 _learned: Companions[dict[_Account, None]] = Companions(dict)
 
 
@@ -30,7 +33,7 @@ def identity_of(source: object) -> tuple[str, str] | None:
     base_url, app_key = getattr(credentials, "base_url", None), getattr(credentials, "app_key", None)
     if not isinstance(base_url, str) or not isinstance(app_key, str):
         return None
-    return host_of(base_url), app_key
+    return _home_of(base_url), app_key
 
 
 def is_of(sighting: Sighting, host: str, app_key: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..context import Sighting
 from ..token import AccessToken, bare
@@ -25,7 +25,7 @@ def sighting_of(method: object, url: object, headers: Any, body: Any = None) -> 
     token = _text(_value_of(headers, "authorization"))
     return Sighting(
         str(method).upper(),
-        host_of(str(url)),
+        _host_of(parts),
         parts.path,
         _text(_value_of(headers, "appkey")),
         (bare(token) or None) if token is not None else None,
@@ -48,8 +48,7 @@ def is_api(sighting: Sighting, call: ProtectedCall) -> bool:
 
 def host_of(url: str) -> str:
     """Host and port, in lower case; without the port that the scheme has by default, which some libraries leave out."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2].lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme.lower(), ":"))
+    return _host_of(urlsplit(url))
 
 
 def put_token(headers: MutableMapping[Any, Any], token: AccessToken) -> None:
@@ -59,6 +58,10 @@ def put_token(headers: MutableMapping[Any, Any], token: AccessToken) -> None:
         text = found.decode("latin-1") if isinstance(found, bytes) else str(found)
         value = text.replace(bare(text), token.value) if bare(text) else token.bearer
         headers[key] = value.encode("latin-1") if isinstance(found, bytes) else value
+
+
+def _host_of(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2].lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme.lower(), ":"))
 
 
 def _value_of(headers: Any, name: str) -> Any:
