@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .env_file import find_env_file
 from .errors import ConfigurationError
 from .events import warn
 
@@ -55,6 +54,8 @@ class Environment:
 
     def __init__(self) -> None:
         from environs import Env
+
+        from .env_file import find_env_file
 
         self._env: Any = Env()
         self.env_file: Path | None = None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ..credentials import Credentials
 from ..stores.base import key_of
 from ..stores.from_env import store_from_env
-from .queues import process_queue, shared_queue
+from .queues import process_queue
 from .rate import checked_rate, rate_from_env
+from .shared_queues import shared_queue
 
 if TYPE_CHECKING:
     from ..stores.base import TokenStore

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LEAST_FAILURES", "LOOK_AGAIN", "PROBES", "Outage", "Tally"]
+from .tally import LEAST_FAILURES, Tally
 
-LEAST_FAILURES = 5
-"""Failures in a row that make an outage: of calls that fail at 2 %, three in a thousand million begin such a row."""
+__all__ = ["LEAST_FAILURES", "LOOK_AGAIN", "PROBES", "Outage", "Tally"]
 
 FORGOTTEN_AFTER = 60.0
 """Seconds after which failures that made no outage yet say nothing about the next one."""
@@ -22,32 +21,6 @@ LOOK_AGAIN = 0.5
 
 PROBES = ((10.0, 0.5), (float("inf"), 1.0))
 """Until how many seconds into an outage, and the seconds between two probes until then."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """
-    What became of calls since it was told last: how many were answered, how many refused, and how they failed.
-
-    Ages are seconds ago, since those who share a pace need not share a clock.
-
-    Attributes:
-        answered: calls that KIS answered, whatever it said, EGW00201 apart.
-        refused: calls refused with EGW00201.
-        failures: calls that nobody answered, in a row, after the last one that got through.
-        failed_ago: age of the last of them.
-        through_ago: age of the last call that was answered or refused; None where there was none.
-        late: seconds by which a call went out after its slot.
-        epoch: which pace the answered and refused calls were sent at (`Adaptation.epoch`).
-    """
-
-    answered: int = 0
-    refused: int = 0
-    failures: int = 0
-    failed_ago: float = 0.0
-    through_ago: float | None = None
-    late: float = 0.0
-    epoch: int = 0
 
 
 @dataclass(slots=True)

@@ -56,6 +56,11 @@ class Grant:
     failures: int = 0
     epoch: int = 0
 
+    @property
+    def interval(self) -> float:
+        """Seconds from one call to the next at the rate in force."""
+        return interval_of(self.rate)
+
 
 def interval_of(rate: float) -> float:
     """Seconds from one call to the next; 0 where there is no pace."""

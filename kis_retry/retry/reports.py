@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .adaptive import SETTLING
-from .outage import LEAST_FAILURES, Tally
+from .tally import LEAST_FAILURES, Tally
 
 if TYPE_CHECKING:
     from .pace import Grant
@@ -81,6 +80,8 @@ class Reports:
         """Take in what the ledger answered: calls of an earlier pace, still to be answered, are not counted."""
         with self._lock:
             if grant.epoch != self._tally.epoch:
+                from .adaptive import SETTLING  # late: whoever changed the pace has loaded it
+
                 self._tally.epoch = grant.epoch
                 self._tally.answered = self._tally.refused = 0
                 self._settled_at = time.monotonic() + SETTLING

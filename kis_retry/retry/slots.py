@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..events import RefreshEvent, emit
-from .pace import interval_of
 from .reports import Reports
 
 if TYPE_CHECKING:
@@ -237,7 +236,7 @@ class SlotQueue:
     def _usable(self, grant: Grant | None) -> Grant | None:
         """A slot that was left over, if it is not so old that it would be beside the next one."""
         now = time.monotonic()
-        if grant is None or now - grant.at >= interval_of(grant.rate) / 2:
+        if grant is None or now - grant.at >= grant.interval / 2:
             return None
         return replace(grant, at=max(grant.at, now))
 

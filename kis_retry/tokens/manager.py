@@ -21,8 +21,6 @@ from ..stores.base import TokenStore, key_of
 from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare, fingerprint
-from .issuer import TokenIssuer
-from .refresher import TokenRefresher
 from .source import NonBlockingSource, Replacement
 
 __all__ = ["TokenManager"]
@@ -58,6 +56,9 @@ class TokenManager(NonBlockingSource):
         self._given_policy = policy
         self._policy = policy
         self._shared: StoreEntry | None = None
+        from .issuer import TokenIssuer  # late: what gets tokens is loaded with the first manager
+        from .refresher import TokenRefresher
+
         self._refresher = TokenRefresher(
             TokenIssuer(credentials, session), lambda: self.policy, lambda: self._entry, sleep
         )

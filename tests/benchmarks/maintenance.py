@@ -33,7 +33,7 @@ OUTAGE = 600.0  # seconds of the simulated clock
 PROCESSES, THREADS = 4, 4
 CLOCKED = (
     *("tenacity", "tenacity.nap", "kis_retry.retry.call", "kis_retry.retry.ledger"),
-    *("kis_retry.retry.reports", "kis_retry.retry.slots"),
+    *("kis_retry.retry.reports", "kis_retry.retry.shared_ledger", "kis_retry.retry.slots"),
 )
 """Modules that wait, or measure waits."""
 

@@ -19,9 +19,10 @@ from redis import Redis
 from kis_retry import AccessToken, FileTokenStore, MemoryTokenStore, RedisTokenStore
 from kis_retry.retry import redis_ledger
 from kis_retry.retry.adaptive import Adaptation
-from kis_retry.retry.ledger import Ledger, MemoryLedger, SharedLedger, ledger_of
+from kis_retry.retry.ledger import Ledger, MemoryLedger
 from kis_retry.retry.outage import LEAST_FAILURES, Tally
 from kis_retry.retry.pace import Grant, PaceState, interval_of
+from kis_retry.retry.shared_ledger import SharedLedger, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -243,7 +244,7 @@ def test_a_store_that_fails_is_not_asked_for_every_slot() -> None:
 def test_a_store_that_is_back_is_used_and_its_next_failure_is_worth_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("kis_retry.retry.ledger._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("kis_retry.retry.shared_ledger._FIRST_PAUSE", 0.0)
     failing, memory = Failing(), MemoryLedger()
     ledger = SharedLedger(failing, FileTokenStore("/x"))
     for shared in (failing, memory, failing):
@@ -276,7 +277,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path: Path, caplog: pyt
 
 
 def test_a_lock_that_somebody_sits_on_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kis_retry.retry.ledger._LOCK_WAIT", 0.1)
+    monkeypatch.setattr("kis_retry.retry.shared_ledger._LOCK_WAIT", 0.1)
     store = FileTokenStore(tmp_path)
     ledger = ledger_of(store, KEY)
     with store.documents.lock(KEY, "pace", timeout=1, lease=1) as held:

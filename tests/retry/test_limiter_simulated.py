@@ -69,7 +69,14 @@ class Process:
 
     def tally(self, now: float) -> Tally:
         through_ago = None if self.through_at is None else now - self.through_at
-        tally = Tally(self.answered, self.refused, self.failures, now - self.failed_at, through_ago, epoch=self.epoch)
+        tally = Tally(
+            answered=self.answered,
+            refused=self.refused,
+            failures=self.failures,
+            failed_ago=now - self.failed_at,
+            through_ago=through_ago,
+            epoch=self.epoch,
+        )
         self.answered = self.refused = self.failures = 0
         self.through_at = None
         return tally

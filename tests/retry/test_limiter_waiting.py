@@ -29,7 +29,7 @@ PATIENCE = 20.0
 @pytest.fixture(params=["memory", "file", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenStore:
     """A place that nothing is known of: not by itself, and not by this process, which remembers its own last slot."""
-    monkeypatch.setattr("kis_retry.retry.queues._of_places", {})
+    monkeypatch.setattr("kis_retry.retry.shared_queues._of_places", {})
     if request.param == "redis":
         from kis_retry import RedisTokenStore
 
@@ -268,7 +268,7 @@ def test_an_outage_lets_probes_out_and_all_go_on_when_one_is_answered(store: Tok
 
 def test_others_learn_of_the_end_of_an_outage_from_the_store(tmp_path: Path) -> None:
     """Two queues, as two processes have them."""
-    from kis_retry.retry.ledger import ledger_of
+    from kis_retry.retry.shared_ledger import ledger_of
 
     first, second = (SlotQueue(ledger_of(FileTokenStore(tmp_path), "0" * 32), 100) for _ in range(2))
     for _ in range(LEAST_FAILURES + 1):

@@ -6,9 +6,10 @@ import pytest
 
 from clocks import FakeClock
 from kis_retry import FileTokenStore
-from kis_retry.retry.ledger import MemoryLedger, SharedLedger
+from kis_retry.retry.ledger import MemoryLedger
 from kis_retry.retry.outage import LEAST_FAILURES, Outage, Tally
 from kis_retry.retry.pace import Grant
+from kis_retry.retry.shared_ledger import SharedLedger
 
 
 @pytest.mark.parametrize("since", [5.0, 1_000_000.0])
@@ -31,7 +32,7 @@ def test_a_store_that_failed_is_left_alone_twice_as_long_each_time_up_to_a_minut
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("kis_retry.retry.ledger.time", clock)
+    monkeypatch.setattr("kis_retry.retry.shared_ledger.time", clock)
     ledger = SharedLedger(Failing(), FileTokenStore("/x"))
     pauses = []
     for _ in range(8):

@@ -37,7 +37,7 @@ def test_failures_count_since_the_last_call_that_got_through(reports: Reports) -
 def test_calls_of_an_earlier_pace_say_nothing_about_another(
     reports: Reports, epoch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kis_retry.retry.reports.SETTLING", 60)
+    monkeypatch.setattr("kis_retry.retry.adaptive.SETTLING", 60)
     reports.add("answered")
     reports.add("refused")
     reports.learn(granted(epoch))
