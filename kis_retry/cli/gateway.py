@@ -180,14 +180,20 @@ def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _obey(running: KisGateway, stop: threading.Event) -> None:
-    # Unbuffered: a thread that waits inside a buffered reader makes the interpreter abort at its end.
-    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
-        for line in lines:
-            try:
-                echo_json(_command(running, line.decode(errors="replace")) or {})
-            except (TypeError, ValueError) as error:
-                echo_json({"error": str(error)})
-    stop.set()
+    try:
+        # Unbuffered: a thread that waits inside a buffered reader makes the interpreter abort at its end.
+        with suppress(OSError), open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
+            for line in lines:
+                echo_json(_answer(running, line.decode(errors="replace")))
+    finally:  # whoever gave commands has ended, perhaps before the answer to the last
+        stop.set()
+
+
+def _answer(running: KisGateway, line: str) -> object:
+    try:
+        return _command(running, line) or {}
+    except (TypeError, ValueError) as error:
+        return {"error": str(error)}
 
 
 class GatewayProcess:

@@ -18,6 +18,7 @@ import requests
 from kis_retry import Credentials, KisClient, KisRetryError, MemoryTokenStore, RetryPolicy, TokenManager
 from kis_retry.cli import main
 from kis_retry.cli.gateway import GatewayProcess
+from patience import PATIENCE
 
 pytestmark = pytest.mark.one_python
 
@@ -109,6 +110,19 @@ def test_commands_on_stdin_are_answered_and_its_end_is_the_gateways(start: Start
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert json.loads(out) == counts
+
+
+def test_it_ends_with_whoever_controls_it_even_between_a_command_and_its_answer(start: Starter) -> None:
+    process = start("--control", "--quiet")
+    line(process), line(process)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdin.write("counts\n")
+    process.stdin.flush()
+    assert process.wait(PATIENCE) == 1, "though its standard input is still open"
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
 
 
 def test_without_control_the_end_of_stdin_means_nothing(start: Starter) -> None:
