@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .arguments import parser
+from .interrupts import remembering_interrupts
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -32,6 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    try:
+        with remembering_interrupts():
+            return _parse_and_run(argv)
+    except KeyboardInterrupt:
+        from .output import echo_error
+
+        echo_error("interrupted")
+        return 130
+
+
+def _parse_and_run(argv: Sequence[str] | None) -> int:
     try:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # --help, --version and wrong use: argparse has said it all
@@ -56,9 +68,6 @@ def _run(arguments: Namespace) -> int:
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        echo_error("interrupted")
-        return 130
     except BrokenPipeError:
         _give_up_stdout()
         return 1

@@ -19,6 +19,7 @@ from ..tokens.manager import TokenManager
 from .batch import Batch, symbols
 from .causes import Heard
 from .gateway import GatewayProcess
+from .interrupts import check_interrupt
 from .night import PACE, SEED, Night
 from .output import Progress, echo_json, echo_table, new_progress
 from .report import CAUSE_COLUMNS, Report, description, kind_of
@@ -91,6 +92,7 @@ def _run(running: Batch, gateway: GatewayProcess, news: _News, progress: Progres
         over = False
         while not over:
             over = running.wait(_TICK)
+            check_interrupt()
             gateway.check()  # else every call would be repeated until its deadline
             while not news.empty():
                 piece = news.get()

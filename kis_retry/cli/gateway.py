@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, KisRetryError
+from .interrupts import check_interrupt
 from .output import echo, echo_error, echo_json
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def gateway(
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"--fault {fault!r} is not usable: {error}") from None
     with _stopping_on_signals(stop), _open(running, settings):
+        check_interrupt()
         _introduce(running, settings["host"], env=env, quiet=quiet)
         if control:
             threading.Thread(target=_obey, args=(running, stop), daemon=True).start()

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from kis_retry.cli import causes, main, night, output
-from kis_retry.cli.gateway import GatewayProcess
 from kis_retry.cli.report import CAUSE_COLUMNS
+from patience import PATIENCE
 
 pytestmark = pytest.mark.one_python
 
@@ -182,27 +182,81 @@ def test_a_drawn_demo_shows_events_and_a_table(
     assert "complete, 20 of 20 symbols" in said
 
 
-def interrupted(number: signal.Signals, lines: Sequence[str], *words: str) -> tuple[int, str]:
-    """The status, and what was said on stderr, of a demo that gets a signal once it has said lines that begin so."""
-    code = (
-        "import signal, sys; from kis_retry.cli import main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI's shell may have it ignored\n"
-        "sys.exit(main(['demo', *sys.argv[1:]]))"
-    )
-    command = [sys.executable, "-c", code, *words]
+PREPARED = """
+import pkgutil, re, signal, sys, time
+from kis_retry.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI's shell may have it ignored
+"""
+REACHED = """
+def reached(*_, **__):
+    print("reached", flush=True)
+    time.sleep(60)
+"""
+DROPPED = """
+class Dropped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def reached(*_, **__):
+    Dropped()
+    return []
+"""
+KILLED = """
+def reached(_, gateway):
+    gateway._process.kill()
+"""
+RUN = """
+if place := sys.argv.pop(1):
+    owner, name = re.split("[.:](?=[a-zA-Z_]+$)", place)
+    setattr(pkgutil.resolve_name(f"kis_retry.{owner}"), name, reached)
+sys.exit(main(["demo", *sys.argv[1:]]))
+"""
+
+
+def interrupted(number: signal.Signals, lines: Sequence[str], *words: str, place: str = "") -> tuple[int, str]:
+    """
+    The status, and what was said on stderr, of a demo that gets a signal once it has said lines that begin so.
+
+    It says "reached" and stands still where it comes to `place`.
+    """
+    command = [sys.executable, "-c", PREPARED + REACHED + RUN, place, *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for awaited in lines:
         assert any(line.startswith(awaited) for line in process.stdout), "it has ended before"
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)  # returns when the gateway too has closed the pipe that it inherited
+    _, err = process.communicate(timeout=PATIENCE)  # returns when the gateway too has closed the pipe it inherited
     return process.returncode, err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_an_interrupted_demo_takes_its_gateway_with_it(number: signal.Signals, status: int) -> None:
-    said = "kis-retry: interrupted\n" if number == signal.SIGINT else ""
-    assert interrupted(number, ["16,780 symbols, 11,780 US and then 5,000", "call_retried"]) == (status, said)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_demo_takes_its_gateway_with_it(number: signal.Signals) -> None:
+    expected = (130, "kis-retry: interrupted\n") if number == signal.SIGINT else (-number, "")
+    assert interrupted(number, ["16,780 symbols, 11,780 US and then 5,000 domestic"]) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "cli:parser",
+        "cli.gateway:GatewayProcess.__enter__",
+        "cli.gateway:GatewayProcess._line",
+        "cli.night:Night.announcement",
+        "cli.batch:Batch.wait",
+        "cli.report:Report.causes",
+    ],
+)
+def test_a_demo_can_be_interrupted_wherever_it_is(number: signal.Signals, place: str) -> None:
+    expected = (130, "kis-retry: interrupted\n") if number == signal.SIGINT else (-number, "")
+    assert interrupted(number, ["reached"], "--symbols", "4", place=place) == expected
+
+
+def test_a_ctrl_c_whose_exception_python_drops_ends_the_demo_all_the_same() -> None:
+    command = [sys.executable, "-c", PREPARED + DROPPED + RUN, "cli.night:Night.announcement", "--symbols", "2000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (130, "kis-retry: interrupted\n")
+    assert "2,000 of 2,000" not in done.stdout, "it ends at once, and not after the batch"
 
 
 @pytest.mark.parametrize("cause", ["the token dies", "the API is away"])
@@ -212,16 +266,11 @@ def test_a_demo_can_be_interrupted_while_something_is_away(cause: str) -> None:
     assert ended == (130, "kis-retry: interrupted\n")
 
 
-def test_a_demo_whose_gateway_is_killed_says_so_at_once(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kill(self: night.Night, gateway: GatewayProcess) -> None:
-        assert gateway._process is not None
-        gateway._process.kill()
-
-    monkeypatch.setattr(night.Night, "begin", kill)
-    assert main(["demo", "--symbols", "40"]) == 1
-    assert capsys.readouterr().err == "kis-retry: the gateway process has ended\n"
+def test_a_demo_whose_gateway_is_killed_says_so_at_once() -> None:
+    """In a process of its own, with which the calls that are under way end."""
+    command = [sys.executable, "-c", PREPARED + KILLED + RUN, "cli.night:Night.begin", "--symbols", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (1, "kis-retry: the gateway process has ended\n")
 
 
 def test_the_demo_leaves_the_process_as_it_was(

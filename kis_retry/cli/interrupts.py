@@ -1,0 +1,65 @@
+"""
+Ctrl-C, such that none is lost.
+
+Python raises KeyboardInterrupt wherever the main thread is, and drops what is raised in a destructor or in a callback
+of the garbage collector; every import runs one of those.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+__all__ = ["check_interrupt", "remembering_interrupts"]
+
+_came = False
+
+
+@contextmanager
+def remembering_interrupts() -> Iterator[None]:
+    """
+    Have each Ctrl-C end what is inside, at the latest when that is done, even if its exception is dropped or replaced.
+
+    Where SIGINT is ignored or somebody else's, and on any but the main thread, all stays as it is.
+    """
+    global _came
+    _came = False
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    tell = sys.unraisablehook
+
+    def tell_others(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            tell(dropped)
+
+    sys.unraisablehook = tell_others
+    signal.signal(signal.SIGINT, _remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = tell
+        check_interrupt()
+
+
+def check_interrupt() -> None:
+    """
+    For what runs long to call now and then.
+
+    Raises:
+        KeyboardInterrupt: a Ctrl-C has come since `remembering_interrupts`.
+    """
+    if _came:
+        raise KeyboardInterrupt
+
+
+def _remember(*_: object) -> NoReturn:
+    global _came
+    _came = True
+    raise KeyboardInterrupt

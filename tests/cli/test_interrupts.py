@@ -1,0 +1,122 @@
+"""A Ctrl-C ends a command of `kis-retry`, whatever becomes of the exception that Python makes of it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kis_retry import cli
+from kis_retry.cli.interrupts import check_interrupt, remembering_interrupts
+from kis_retry.testing import KisGateway
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Ctrl-C at this very moment."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background begins with it ignored
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+class Dropping:
+    """Calls something in its destructor."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def __del__(self) -> None:
+        self._call()
+
+
+def raised(ctrl_c: Callable[[], None]) -> None:
+    ctrl_c()
+
+
+def dropped(ctrl_c: Callable[[], None]) -> None:
+    Dropping(ctrl_c)
+
+
+def replaced(ctrl_c: Callable[[], None]) -> None:
+    try:
+        ctrl_c()
+    except KeyboardInterrupt as error:  # as a class does until Python 3.11, while it is made
+        raise RuntimeError("Error calling __set_name__") from error
+
+
+@pytest.mark.parametrize("fate", [raised, dropped, replaced])
+@pytest.mark.parametrize("place", ["parser", "_run"])
+def test_a_command_is_interrupted_whatever_becomes_of_the_exception(
+    fate: Callable[[Callable[[], None]], None],
+    place: str,
+    ctrl_c: Callable[[], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = getattr(cli, place)
+
+    def interrupted(*arguments: object) -> object:
+        fate(ctrl_c)
+        return whole(*arguments)
+
+    monkeypatch.setattr(cli, place, interrupted)
+    assert cli.main(["--version"] if place == "parser" else ["config", "--json"]) == 130
+    assert capsys.readouterr().err == "kis-retry: interrupted\n"
+
+
+def test_what_runs_long_learns_of_a_dropped_ctrl_c(ctrl_c: Callable[[], None]) -> None:
+    with pytest.raises(KeyboardInterrupt), remembering_interrupts():  # noqa: PT012  # each line is a moment
+        check_interrupt()
+        dropped(ctrl_c)
+        check_interrupt()
+        pytest.fail("it went on")
+
+
+def test_a_gateway_that_lost_a_ctrl_c_while_it_began_does_not_stay(
+    ctrl_c: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KisGateway, "expire_at", lambda *_: dropped(ctrl_c))
+    assert cli.main(["gateway"]) == 130
+    assert capsys.readouterr() == ("", "kis-retry: interrupted\n")
+
+
+def test_what_else_python_drops_is_still_told(ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda about: told.append(about.exc_type))
+
+    def fail() -> None:
+        raise ValueError
+
+    with remembering_interrupts():
+        Dropping(fail)
+    assert told == [ValueError]
+
+
+def test_a_handler_of_somebody_else_stays() -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    hook = sys.unraisablehook
+    with remembering_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        assert sys.unraisablehook is hook
+    assert seen == [signal.SIGINT]
+
+
+def test_all_is_as_before_afterwards() -> None:
+    hook = sys.unraisablehook
+    with remembering_interrupts():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert sys.unraisablehook is hook
+
+
+def test_a_command_may_run_on_any_thread() -> None:
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(cli.main(["--version"])))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
