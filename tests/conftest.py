@@ -23,6 +23,7 @@ from kis_retry.context import CURRENT
 from kis_retry.retry.ledger import MemoryLedger
 from kis_retry.retry.queues import process_queue
 from kis_retry.testing import KisGateway
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ with contextlib.suppress(ImportError):  # the tests of other people's libraries 
     # How long an example takes says something about the machine, and nothing about the rule.
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+
+IDLE_THREADS = {"kis_retry-pace", "kis-gateway-connection"}
+"""They wait for nothing but more work, the one for its time and the other until its gateway or its client closes."""
 
 
 class ValkeyServer:
@@ -180,6 +185,17 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that is still to be made for each test: `tmp_path` costs most of them more than all they do."""
     folder = tmp_path_factory.mktemp("homes")
     return (folder / str(number) / "home" for number in itertools.count())  # what is above is the test's, too
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """A test ends with every thread that it began: in one that went on, its events would be a later test's."""
+    before = set(threading.enumerate())
+    yield
+    for thread in threading.enumerate():
+        if thread not in before and thread.name not in IDLE_THREADS:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread} was left behind"
 
 
 @pytest.fixture(autouse=True)

@@ -55,6 +55,11 @@ def real_version() -> str:
 
 
 @pytest.fixture(autouse=True)
+def no_thread_left() -> None:
+    """Threads of other people's libraries are theirs."""
+
+
+@pytest.fixture(autouse=True)
 def nobody_listens() -> Iterator[None]:
     """A broker that goes while protected leaves `requests` patched, if inert; the next test finds it plain."""
     yield

@@ -25,8 +25,6 @@ class Accounts:
         accounts = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_GET(self) -> None:
                 token = self.headers["authorization"].removeprefix("Bearer ")
                 accounts.sent.append((self.headers["appkey"], token))
