@@ -187,13 +187,13 @@ async def test_a_cancelled_task_leaves_its_slot_to_the_next(store: TokenStore) -
     limiter = RateLimiter(KEY, rate=2, store=store)
     assert await limiter.acquire_async()
     began = time.monotonic()
-    cancelled = [asyncio.create_task(limiter.acquire_async()) for _ in range(5)]
+    cancelled = [asyncio.create_task(limiter.acquire_async()) for _ in range(40)]
     last = asyncio.create_task(limiter.acquire_async())
     await asyncio.sleep(0.05)
     for task in cancelled:
         task.cancel()
     assert await last
-    assert time.monotonic() - began < 2.5, "five slots of half a second each"
+    assert time.monotonic() - began < 10, "forty slots of half a second each"
 
 
 def test_a_loop_that_was_closed_stops_nobody() -> None:
