@@ -17,6 +17,7 @@ import pytest
 from kis_retry.cli import causes, main, night, output
 from kis_retry.cli.report import CAUSE_COLUMNS
 from patience import PATIENCE
+from unmeasured import unmeasured
 
 pytestmark = pytest.mark.one_python
 
@@ -220,7 +221,7 @@ def interrupted(number: signal.Signals, lines: Sequence[str], *words: str, place
     It says "reached" and stands still where it comes to `place`.
     """
     command = [sys.executable, "-c", PREPARED + REACHED + RUN, place, *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=unmeasured())
     assert process.stdout is not None
     for awaited in lines:
         assert any(line.startswith(awaited) for line in process.stdout), "it has ended before"

@@ -39,6 +39,7 @@ from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from kis_retry.tokens import issuer, request
 from patience import PATIENCE, until, until_async
+from unmeasured import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -569,6 +570,7 @@ def test_ctrl_c_ends_a_program_on_a_loop_whose_token_does_not_come(gateway: KisG
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program), given.app_key, given.app_secret, gateway.url],
         stderr=subprocess.PIPE,
+        env=unmeasured(),
     )
     try:
         until(lambda: gateway.counts.token_requests == 1)
