@@ -193,6 +193,13 @@ def test_a_clock_that_jumps_makes_a_new_state(now: float) -> None:
     assert PaceState.decode(state.encode(), state.written + now) == PaceState()
 
 
+@pytest.mark.parametrize(("ahead", "believed"), [(1_200, True), (1_201, False)])
+def test_nobody_waits_for_a_slot_that_lies_more_than_twenty_minutes_ahead(ahead: float, believed: bool) -> None:
+    state = used_state()
+    state.next = state.written + ahead
+    assert (PaceState.decode(state.encode(), state.written) == state) is believed
+
+
 @given(st.binary(max_size=200) | st.none())
 @example(b"[]")
 @example(b'{"version":1}')

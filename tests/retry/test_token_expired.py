@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -156,6 +157,27 @@ def test_a_dead_token_that_was_adopted_does_not_spend_the_repeat(gateway: KisGat
     gateway.reset_counts()
     assert batch(lambda n: client.fetch_domestic_price(f"{n:06d}"), 16, 64) == 0
     assert gateway.counts.token_requests == 1
+
+
+@pytest.mark.parametrize(("dead", "refused", "issues"), [(3, 4, 1), (4, 5, 0)])
+def test_three_dead_tokens_of_others_leave_a_call_its_repeat_and_a_fourth_spends_it(
+    dead: int, refused: int, issues: int, gateway: KisGateway, manager: TokenManager
+) -> None:
+    """Without a bound, somebody who goes on storing dead tokens would have a call repeated for ever."""
+    headers = manager.headers("FHKST01010100")
+    others = iter(range(dead))
+
+    @refresh_on_expired_token(tokens=manager)
+    def fetch(headers: dict[str, str]) -> Any:
+        answer = requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()
+        for number in itertools.islice(others, 1):  # by the time of the answer somebody has stored one
+            manager.store.save(key_of(gateway.credentials), AccessToken(f"dead-{number}", FAR))
+        return answer
+
+    gateway.expire()
+    gateway.reset_counts()
+    assert fetch(headers)["rt_cd"] == ("0" if issues else "1")
+    assert (gateway.counts.refused, gateway.counts.token_requests) == (refused, issues)
 
 
 def test_a_broker_that_is_a_dataclass_refreshes_once(gateway: KisGateway) -> None:
