@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
+from ..kis import ONCE_A_MINUTE
 from ..stores.base import key_of
 from ..stores.documents import documents_of
 from ..stores.memory import MemoryTokenStore
@@ -113,7 +114,9 @@ def _revoke(manager: TokenManager) -> str:
 
 def _say_waiting(event: RefreshEvent) -> None:
     if event.name == "token_issue_waiting":
-        echo_error(f"KIS issues one token a minute ({event.msg_cd}); waiting for up to {event.elapsed or 0:.0f} s")
+        minute = event.msg_cd == ONCE_A_MINUTE
+        reason = f"KIS issues one token a minute ({ONCE_A_MINUTE})" if minute else "the token endpoint is away"
+        echo_error(f"{reason}; waiting for up to {event.elapsed or 0:.0f} s")
 
 
 def _reason(error: Exception) -> str:

@@ -192,6 +192,26 @@ def test_plain_columns_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == ["name  value", "a     1", "long  2"]
 
 
+def test_a_batch_in_a_pipe_says_ten_times_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.new_progress(2_000, silent=False) as progress:
+        for done in (0, 199, 200, 201, 900, 2_000, 2_000):
+            progress.advance(done)
+    assert capsys.readouterr().out.splitlines() == ["200 of 2,000", "900 of 2,000", "2,000 of 2,000"]
+
+
+def test_a_batch_on_a_terminal_shows_how_far_it_is_and_what_happens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "drawing", lambda: True)
+    with output.new_progress(2_000, silent=False) as progress:
+        progress.tell("\x1b[31mred")
+        for done in (900, 1_900):
+            progress.advance(done)
+    said = capsys.readouterr().out
+    assert "\\x1b[31mred" in said
+    assert "1900/2000" in said
+
+
 class Terminal:
     def __init__(self, *, tty: bool) -> None:
         self.tty = tty

@@ -72,6 +72,7 @@ def test_the_table_has_a_line_for_each_variable(capsys: pytest.CaptureFixture[st
     assert heading.split() == ["variable", "value", "default", "from"]
     assert [line.split()[0] for line in lines] == list(VARIABLES)
     assert lines[0].split() == ["KIS_APP_KEY", "not", "set", "-", "default"]
+    assert lines[6].split() == ["KIS_RATE_LIMIT", "0", "18", "environment"]
 
 
 @pytest.mark.parametrize(
@@ -123,10 +124,15 @@ def test_a_blank_value_counts_as_not_set(capsys: pytest.CaptureFixture[str], mon
     assert (row["value"], row["origin"]) == (None, "default")
 
 
-def test_the_host_follows_paper_trading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_and_pace_follow_paper_trading(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KIS_PAPER", "1")
-    row = ask(capsys)["KIS_BASE_URL"]
-    assert (row["value"], row["origin"]) == (PAPER_URL, "default")
+    monkeypatch.delenv("KIS_RATE_LIMIT")
+    rows = ask(capsys)
+    host, rate = rows["KIS_BASE_URL"], rows["KIS_RATE_LIMIT"]
+    assert (host["value"], host["origin"]) == (PAPER_URL, "default")
+    assert (rate["value"], rate["origin"]) == ("1", "default")
 
 
 def test_secrets_are_fingerprints_and_the_account_is_not_shown(

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,24 @@ def test_the_state_word_goes_by_expiry_and_margin(
     assert kis.counts.token_requests == 0
 
 
+@pytest.mark.parametrize(
+    ("left", "word", "remaining"),
+    [(601, "valid", 601), (600, "expiring soon", 600), (1, "expiring soon", 1), (0, "expired", 0), (-5, "expired", 0)],
+)
+def test_the_state_word_changes_at_the_very_second(
+    left: int,
+    word: str,
+    remaining: int,
+    save: Saver,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expires = save(10_000).expires
+    monkeypatch.setattr("kis_retry.cli.token.time", SimpleNamespace(time=lambda: expires - left))
+    state = ask(capsys)
+    assert (state["state"], state["remaining_seconds"]) == (word, remaining)
+
+
 def test_the_margin_is_that_of_the_environment(
     save: Saver, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +125,20 @@ def test_the_expiry_is_shown_in_utc_and_in_seoul(
     assert ["expires", "2099-11-23 20:30:00 UTC"] in lines
     assert ["in", "Seoul     2099-11-24 05:30:00"] in lines
     assert ["state", "valid"] in lines
+
+
+def test_people_are_told_what_was_done_and_to_which_token(
+    save: Saver, store: FileTokenStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = save(3_710)
+    assert main(["token"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(rows) == ["state", "fingerprint", "expires", "in", "remaining", "store"]
+    assert (rows["fingerprint"], rows["store"]) == (token.fingerprint, repr(store))
+    assert rows["remaining"].startswith("1:01:"), "hours, minutes and seconds"
+    for action, done in (("--refresh", "renewed"), ("--revoke", "revoked"), ("--refresh", "issued")):
+        assert main(["token", action]) == 0
+        assert capsys.readouterr().out.splitlines()[0].split() == ["done", done]
 
 
 def test_a_damaged_entry_reads_as_none(save: Saver, store: FileTokenStore, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +178,7 @@ def test_the_same_token_again_is_said(
     kis.same_token()
     again = ask(capsys, "--refresh")
     assert again["fingerprint"] == first["fingerprint"]
-    assert "same token" in again["done"]
+    assert again["done"] == "KIS handed the same token out again, as it does within six hours of an issue"
 
 
 def test_a_refused_refresh_is_status_1_and_leaves_the_token(
@@ -175,13 +208,20 @@ def test_waiting_out_the_minute_is_said(
     gateway: KisGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name(gateway, monkeypatch)
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.2")
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.8")
     gateway.issue_elsewhere()
     assert main(["token", "--refresh"]) == 1
     first, last = capsys.readouterr().err.splitlines()
-    assert "waiting" in first
-    assert "EGW00133" in first
+    assert first == "kis-retry: KIS issues one token a minute (EGW00133); waiting for up to 1 s"
     assert "one token a minute" in last
+
+
+def test_waiting_for_an_endpoint_that_is_away_is_not_said_to_be_the_minute(
+    kis: KisGateway, store: FileTokenStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kis.drop("tokens", times=1)
+    assert main(["token", "--refresh"]) == 0
+    assert capsys.readouterr().err == "kis-retry: the token endpoint is away; waiting for up to 70 s\n"
 
 
 def test_revoking_ends_the_token_at_kis_and_in_the_store(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +32,52 @@ def test_each_happening_has_its_symbol_and_no_outage_outlasts_what_is_waited_for
     assert 1 <= planned.away_at <= domestic
     assert 0.5 <= planned.endpoint_away <= RetryPolicy().issue_wait / 10
     assert 0.5 <= planned.away <= RetryPolicy().transient_deadline / 10
+
+
+@pytest.mark.parametrize(
+    ("symbols", "away", "endpoint_away"),
+    [(400, 0.5, 0.5), (16_780, 0.8, 0.5), (39_600, 2.0, 1.0), (70_000, 3.0, 1.8), (1_000_000, 3.0, 3.0)],
+)
+def test_the_api_is_away_for_a_twentieth_of_the_batch_from_half_a_second_to_three_and_the_endpoint_for_half_that(
+    symbols: int, away: float, endpoint_away: float
+) -> None:
+    planned = night.Night(symbols - 100, 100)
+    assert (planned.away, planned.endpoint_away) == (away, endpoint_away)
+
+
+def test_a_demo_announces_its_night_in_figures() -> None:
+    assert night.Night(11_780, 5_000).announcement() == [
+        "paced at 990 calls a second, 55 times KIS's 18",
+        "only the pace is sped up: waits and outages take their real time",
+        "5 % of the calls are refused within that limit (EGW00201)",
+        "0.5 % of the connections break",
+        "the token dies at US symbol 11,776, and its endpoint is away for 0.5 s",
+        "the API is away for 0.8 s at domestic symbol 2,500",
+    ]
+
+
+def test_what_was_announced_happens() -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+    lines: list[str] = []
+    gateway: Any = SimpleNamespace(tell=lambda name, **arguments: asked.append((name, arguments)))
+    planned = night.Night(11_780, 5_000)
+    planned.begin(gateway)
+    assert asked == [
+        ("limit_calls", {"per_second": 990}),
+        ("refuse_calls", {"msg_cd": "EGW00201", "share": 0.05}),
+        ("drop", {"share": 0.005}),
+    ]
+    asked.clear()
+    happenings = planned.happenings(gateway, lines.append)
+    assert list(happenings) == [11_776, 11_780 + 2_500]
+    for happen in happenings.values():
+        happen()
+    assert lines == planned.announcement()[-2:]
+    assert asked == [
+        ("expire", {}),
+        ("outage", {"seconds": 0.5, "where": "tokens", "status": 503}),
+        ("outage", {"seconds": 0.8, "where": "calls", "status": 503}),
+    ]
 
 
 @pytest.mark.parametrize(
