@@ -143,6 +143,7 @@ def test_too_many_calls_a_second_pass_by_themselves(field: str) -> None:
         (502, True),
         (503, True),
         (599, True),
+        (499, False),
         (429, True),
         (200, True),
         (400, False),
