@@ -166,8 +166,8 @@ class TokenStoreCompliance(TwoViews):
 
     def test_the_lock_keeps_the_second_view_out(self, store: TokenStore, second_store: TokenStore) -> None:
         """And so do the other processes, in either direction."""
-        assert self._held_meanwhile(store, second_store) is False
-        assert self._held_meanwhile(second_store, store) is False
+        for holder, other in ((store, second_store), (second_store, store)):
+            assert self._held_meanwhile(holder, other) is False
 
     def test_only_one_at_a_time_holds_the_lock(self, store: TokenStore, second_store: TokenStore) -> None:
         """Each of a crowd gets it in the end, and none while another has it."""

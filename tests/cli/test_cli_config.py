@@ -220,6 +220,6 @@ def test_a_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setenv("COLUMNS", "60")
     assert main(["config"]) == 0
     said = capsys.readouterr().out
-    for name in VARIABLES:
-        assert name in said
+    assert [line.split()[0] for line in said.splitlines() if "KIS_" in line] == list(VARIABLES)
+    assert all(line.strip() for line in said.strip().splitlines()), "a line a row, and none between them"
     assert "───" in said

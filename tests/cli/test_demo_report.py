@@ -92,6 +92,7 @@ def test_programs_get_the_same_figures(report: Report) -> None:
         "longest": 1.123,
         "lost": 0,
     }
+    assert document["causes"]["dropped"] == {"struck": 5, "repeated": 0, "seconds": 0, "longest": 0, "lost": 0}
 
 
 def test_programs_get_every_event_with_what_it_says(report: Report) -> None:

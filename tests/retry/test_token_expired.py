@@ -180,6 +180,20 @@ def test_three_dead_tokens_of_others_leave_a_call_its_repeat_and_a_fourth_spends
     assert (gateway.counts.refused, gateway.counts.token_requests) == (refused, issues)
 
 
+def test_a_connection_that_is_dropped_is_no_refusal_of_the_token(gateway: KisGateway, manager: TokenManager) -> None:
+    headers = manager.headers("FHKST01010100")
+
+    @refresh_on_expired_token(tokens=manager)
+    def fetch(headers: dict[str, str]) -> Any:
+        return requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()
+
+    gateway.drop(times=1)
+    gateway.reset_counts()
+    with pytest.raises(requests.ConnectionError):
+        fetch(headers)
+    assert (gateway.counts.calls, gateway.counts.token_requests) == (1, 0)
+
+
 def test_a_broker_that_is_a_dataclass_refreshes_once(gateway: KisGateway) -> None:
     issues: list[int] = []
 

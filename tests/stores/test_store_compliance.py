@@ -101,6 +101,20 @@ class _NeverReleased(MemoryTokenStore):
         return contextlib.nullcontext(taken[-1].__enter__())
 
 
+class _NeverFree(MemoryTokenStore):
+    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
+        return contextlib.nullcontext(enter_result=False)
+
+
+class _Counting(MemoryTokenStore):
+    """It says 0 where the lock is somebody else's: to those who ask `is False`, that is another answer."""
+
+    @contextlib.contextmanager
+    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
+        with super().lock(key, timeout=timeout, lease=lease) as held:
+            yield held or 0
+
+
 class _Talkative(MemoryTokenStore):
     def __repr__(self) -> str:
         token = self.load(KEY)
@@ -116,6 +130,9 @@ class _Talkative(MemoryTokenStore):
         (_OneForAll, "test_keys_are_independent"),
         (_NeverReleased, "test_an_exception_in_the_body_comes_out_and_releases_the_lock"),
         (_NeverReleased, "test_the_lock_can_be_taken_again_and_again"),
+        (_NeverFree, "test_a_timeout_of_zero_is_one_try"),
+        (_Counting, "test_the_lock_keeps_the_second_view_out"),
+        (_Counting, "test_who_did_not_get_the_lock_does_not_release_it"),
         (_Talkative, "test_no_token_is_in_the_repr"),
     ],
 )

@@ -228,6 +228,13 @@ async def test_tasks_refused_with_different_tokens_share_a_thread_and_get_their_
     assert source.number == 2
 
 
+def test_the_last_64_tokens_that_were_refused_are_known_to_be_dead() -> None:
+    source = as_source(Numbered())
+    for number in range(65):
+        source.note_refused(f"dead-{number}")
+    assert [source.is_dead(f"dead-{number}") for number in (0, 1, 64)] == [False, True, True]
+
+
 def test_a_source_may_have_attributes_of_any_name() -> None:
     class Named:
         exchange = "NAS"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from kis_retry import Credentials, KisRetryError, TokenIssueError
+from kis_retry import Credentials, KisRetryError, MemoryTokenStore, RetryPolicy, TokenIssueError, TokenManager
 from kis_retry.tokens.issuer import TokenIssuer
 from kis_retry.tokens.unreachable import cause_of, host_of, is_final
 
@@ -63,6 +63,21 @@ def test_an_answer_that_does_not_come(server: Any) -> None:
     error = failure(url, timeout=0.2)
     assert str(error).rpartition(": ")[2] in ("no answer in time", "no complete answer in time")
     assert error.retryable
+
+
+def test_a_token_request_gets_half_a_second_however_little_of_issue_wait_is_left() -> None:
+    waited: list[tuple[float, float]] = []
+
+    class Away(requests.Session):
+        def request(self, *_: object, timeout: Any = None, **__: object) -> Any:
+            waited.append(timeout)
+            raise requests.ConnectTimeout
+
+    policy = RetryPolicy(issue_wait=0.3)
+    manager = TokenManager(Credentials("k", "s"), store=MemoryTokenStore(), policy=policy, session=Away())
+    with pytest.raises(TokenIssueError):
+        manager.token()
+    assert set(waited) == {(0.5, 0.5)}
 
 
 def test_a_connection_that_is_dropped(server: Any) -> None:
