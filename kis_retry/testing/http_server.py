@@ -6,13 +6,12 @@ Real HTTP for a gateway: HTTP/1.1 by hand, one thread a connection.
 
 from __future__ import annotations
 
-import os
+import selectors
 import socket
-import socketserver
 import threading
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from .wire import Dropped, Hung, Request, WireResponse, failure, json_response
@@ -25,7 +24,7 @@ __all__ = ["HttpServer"]
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 1024 * 1024
-_ACCEPT_WAIT = 1.0  # seconds; without a bound a connection that is gone before it is accepted keeps `close` waiting
+_BACKLOG = 1024
 
 
 class HttpServer:
@@ -39,60 +38,56 @@ class HttpServer:
     """
 
     def __init__(self, gateway: KisGateway, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = _Server((host, port), gateway)
-        self.url = f"http://{_reachable(host)}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="kis-gateway", daemon=True
-        )
+        self._gateway = gateway
+        self._listener = _listener(host, port)
+        self.url = f"http://{_reachable(host)}:{self._listener.getsockname()[1]}"
+        self._stop, self._stopped = socket.socketpair()
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._lock = threading.Lock()  # guards _connections
+        self._thread = threading.Thread(target=self._accept_until_stopped, name="kis-gateway", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening and hang up on everybody."""
-        self._server.shutdown()
+        with suppress(OSError):  # closed already
+            self._stop.shutdown(socket.SHUT_RDWR)  # not `close`: a child that was forked meanwhile keeps it open
         self._thread.join()
-        self._server.server_close()
-        self._server.hang_up()
+        for each in (self._listener, self._stop, self._stopped):
+            each.close()
+        self._hang_up()
 
+    def _accept_until_stopped(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for each in (self._listener, self._stopped):
+                selector.register(each, selectors.EVENT_READ)
+            while all(key.fileobj is self._listener for key, _ in selector.select()):
+                with suppress(OSError):  # gone before it was accepted
+                    self._accept()
 
-def _reachable(host: str) -> str:
-    """The address under which this machine reaches what listens on `host`, as it stands in a URL."""
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # told apart, not bound
-    return f"[{host}]" if ":" in host else host
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.setblocking(True)  # on some systems it is as the listener is
+        thread = threading.Thread(target=self._serve, args=(connection,), name="kis-gateway-connection", daemon=True)
+        try:
+            with self._lock:  # so that none is done before it is remembered
+                thread.start()
+                self._connections[thread] = connection
+        except RuntimeError:  # as many threads as the system allows
+            connection.close()
 
-
-class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    request_queue_size = 1024
-    allow_reuse_address = os.name != "nt"  # there it would let two processes listen on one port
-
-    def __init__(self, address: tuple[str, int], gateway: KisGateway) -> None:
-        self.gateway = gateway
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._connections: dict[threading.Thread, socket.socket] = {}
-        self._lock = threading.Lock()  # guards _connections
-        super().__init__(address, _Connection)
-        self.socket.settimeout(_ACCEPT_WAIT)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """As the mix-in does it, but remembering what is open."""
-        thread = threading.Thread(
-            target=self.process_request_thread,
-            args=(request, client_address),
-            name="kis-gateway-connection",
-            daemon=True,
-        )
-        with self._lock:
-            self._connections[thread] = request
-        thread.start()
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _serve(self, connection: socket.socket) -> None:
         """Serve one connection to its end."""
         try:
-            super().process_request_thread(request, client_address)
+            with connection, suppress(OSError):  # the other side went away
+                try:
+                    _Connection(self._gateway, connection).serve()
+                finally:
+                    connection.shutdown(socket.SHUT_WR)  # not `close` alone, as above
         finally:
             with self._lock:
-                self._connections.pop(threading.current_thread(), None)
+                del self._connections[threading.current_thread()]
 
-    def hang_up(self) -> None:
+    def _hang_up(self) -> None:
         """Break every open connection and wait until its thread has closed it."""
         with self._lock:
             connections = list(self._connections.items())
@@ -103,23 +98,35 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             thread.join(timeout=5)
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family is socket.AF_INET6 and socket.has_dualstack_ipv6()  # "::" is every address of this machine
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    listener.setblocking(False)  # or a connection that is gone before it is accepted keeps `close` waiting
+    return listener
+
+
+def _reachable(host: str) -> str:
+    """The address under which this machine reaches what listens on `host`, as it stands in a URL."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # told apart, not bound
+    return f"[{host}]" if ":" in host else host
+
+
 class _BadRequestError(Exception):
     """Not HTTP/1.1 as the callers of KIS speak it; the text says why."""
 
 
-class _Connection(socketserver.BaseRequestHandler):
-    server: _Server
-    request: socket.socket
-
-    def setup(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class _Connection:
+    def __init__(self, gateway: KisGateway, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._gateway = gateway
+        self._socket = connection
         self._buffer = b""
         self._last = False
 
-    def handle(self) -> None:
-        with suppress(OSError):  # the other side went away
-            while not self._last and self._serve_one():
-                pass
+    def serve(self) -> None:
+        while not self._last and self._serve_one():
+            pass
 
     def _serve_one(self) -> bool:
         try:
@@ -135,7 +142,7 @@ class _Connection(socketserver.BaseRequestHandler):
         return True
 
     def _respond(self, request: Request) -> WireResponse | None:
-        gateway = self.server.gateway
+        gateway = self._gateway
         response = gateway.receive(request)
         if isinstance(response, Dropped):
             return None
@@ -148,13 +155,13 @@ class _Connection(socketserver.BaseRequestHandler):
         return None if gateway.latency and gateway.wait(gateway.latency) else response
 
     def _is_gone(self) -> bool:
-        self.request.setblocking(False)
+        self._socket.setblocking(False)
         try:
-            return not self.request.recv(1, socket.MSG_PEEK)
+            return not self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         finally:
-            self.request.setblocking(True)
+            self._socket.setblocking(True)
 
     def _send(self, response: WireResponse) -> None:
         lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, '')}"]
@@ -162,7 +169,7 @@ class _Connection(socketserver.BaseRequestHandler):
         lines.append(f"Content-Length: {len(response.body)}")
         if self._last:
             lines.append("Connection: close")
-        self.request.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + response.body)
+        self._socket.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + response.body)
 
     def _read(self) -> Request | None:
         """The next request; None where the other side has hung up."""
@@ -175,7 +182,7 @@ class _Connection(socketserver.BaseRequestHandler):
         length = _body_length(headers)
         self._buffer = self._buffer[end + 4 :]
         if length and "expect" in headers:
-            self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         while len(self._buffer) < length:
             if not self._receive():
                 return None
@@ -186,7 +193,7 @@ class _Connection(socketserver.BaseRequestHandler):
         return Request(method, clean_path(path), dict(parse_qsl(query, keep_blank_values=True)), headers, body)
 
     def _receive(self) -> bool:
-        data = self.request.recv(65536)
+        data = self._socket.recv(65536)
         self._buffer += data
         return bool(data)
 

@@ -18,7 +18,7 @@ import requests
 from freezegun import freeze_time
 
 from kis_retry.credentials import PAPER_URL, REAL_URL
-from kis_retry.testing import KisGateway, http_server
+from kis_retry.testing import KisGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -420,20 +420,19 @@ def test_gateways_run_side_by_side_and_know_nothing_of_each_other(
 def test_a_connection_that_is_gone_before_it_is_accepted_does_not_keep_close_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_server, "_ACCEPT_WAIT", 0.05)
     gateway = KisGateway()
     with gateway:
         accepting = threading.Event()
-        server = gateway._server._server  # type: ignore[union-attr]  # it is open
-        accept = server.get_request
+        server: Any = gateway._server
+        accept = server._accept
 
-        def accept_too_late() -> Any:
-            server.socket.accept()[0].close()
+        def accept_too_late() -> None:
+            server._listener.accept()[0].close()
             accepting.set()
-            return accept()
+            accept()
 
-        monkeypatch.setattr(server, "get_request", accept_too_late)
-        address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        monkeypatch.setattr(server, "_accept", accept_too_late)
+        address = ("127.0.0.1", port_of(gateway))
         with socket.create_connection(address, 5):
             assert accepting.wait(5)
         closing_it = threading.Thread(target=gateway.close, daemon=True)
@@ -443,6 +442,21 @@ def test_a_connection_that_is_gone_before_it_is_accepted_does_not_keep_close_wai
         with suppress(OSError):  # or a server that waits for it would wait for ever
             socket.create_connection(address, 5).close()
         assert closed
+
+
+def test_a_connection_for_which_there_is_no_thread_is_closed_and_the_next_one_served(
+    gateway: KisGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_threads(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more_threads)
+        with closing(Line(gateway)) as line:
+            assert line.at_end()
+    with closing(Line(gateway)) as line:
+        line.send(get(issued(gateway)))
+        assert line.answer()[0] == 200
 
 
 def test_wait_ends_when_the_gateway_is_closed(gateway: KisGateway) -> None:
@@ -498,6 +512,22 @@ def test_it_listens_where_it_is_told_and_gives_an_address_that_can_be_called() -
         assert gateway.url.startswith("http://127.0.0.1:")
         assert ask_token(gateway.credentials).status_code == 200
         assert (gateway.credentials.app_key, gateway.credentials.app_secret) == ("my-key", "my-secret")
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return socket.has_dualstack_ipv6()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_on_every_address_it_is_reached_by_either_protocol() -> None:
+    with KisGateway(host="::") as gateway:
+        assert gateway.url.startswith("http://[::1]:")
+        for host in ("[::1]", "127.0.0.1"):
+            assert requests.get(f"http://{host}:{port_of(gateway)}", timeout=10).status_code == 404
 
 
 def test_no_crowd_gets_more_calls_through_than_the_limit() -> None:
