@@ -419,7 +419,7 @@ def test_a_store_that_works_again_is_used_again_and_its_next_failure_said_again(
 
 # --- a Redis server
 
-QUICK = "?socket_timeout=0.5&socket_connect_timeout=0.5"
+QUICK = "?socket_timeout=0.2&socket_connect_timeout=0.2"
 
 
 @pytest.mark.parametrize("fault", ["stopped", "deaf"])

@@ -62,7 +62,16 @@ def timed(clock: FakeClock) -> Iterator[KisGateway]:
         yield running
 
 
-def made(gateway: KisGateway, clock: FakeClock | None = None, store: Any = None, **policy: Any) -> TokenManager:
+class Hurried:
+    """Sleeps in earnest, and a tenth of the time."""
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / 10)
+
+
+def made(
+    gateway: KisGateway, clock: FakeClock | Hurried | None = None, store: Any = None, **policy: Any
+) -> TokenManager:
     return TokenManager(
         gateway.credentials,
         store=store or MemoryTokenStore(),
@@ -115,7 +124,7 @@ def test_an_outage_of_the_token_endpoint_at_a_cold_start_costs_no_symbol(timed: 
 
 
 def test_everybody_waits_for_the_endpoint_together(gateway: KisGateway, events: list[RefreshEvent]) -> None:
-    client = KisClient(tokens=made(gateway))
+    client = KisClient(tokens=made(gateway, Hurried()))
     call(client)
     gateway.expire()
     gateway.reset_counts()
@@ -315,7 +324,7 @@ def test_where_kis_says_what_time_it_is_a_wrong_clock_costs_no_waiting(
     assert sum(clock.slept) == 0
 
 
-@pytest.mark.parametrize(("minute", "issue_wait", "served"), [(5, 0.5, 1), (0.2, 20, 4)])
+@pytest.mark.parametrize(("minute", "issue_wait", "served"), [(5, 0.2, 1), (0.1, 20, 4)])
 def test_machines_that_share_nothing_get_one_token_a_minute_between_them(
     minute: float, issue_wait: float, served: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +350,7 @@ def test_machines_that_share_nothing_get_one_token_a_minute_between_them(
 # --- standing still
 
 
-def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> None:
+def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before: eight seconds took fifty."""
 
     class Silent(MemoryTokenStore):
@@ -358,7 +367,8 @@ def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> No
     call(client)
     gateway.expire()
     store.silent.set()
-    manager._policy = RetryPolicy(issue_wait=0.3)
+    manager._policy = RetryPolicy(issue_wait=0.1)
+    monkeypatch.setattr("kis_retry.tokens.refresher._GRACE", 0.1)
     began = time.monotonic()
     assert call(client) == "EGW00123"
     assert time.monotonic() - began < PATIENCE / 2
@@ -378,7 +388,7 @@ def test_a_request_that_trickles_is_bounded_and_asked_again() -> None:
                 over.wait(PATIENCE)  # as when a byte comes now and then
             return super().post(*arguments, **options)
 
-    policy = RetryPolicy(issue_timeout=0.5)
+    policy = RetryPolicy(issue_timeout=0.2)
     with KisGateway(issue_interval=0) as gateway, Trickling() as session:
         manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=policy, session=session)
         assert gateway._books["real"].judge(manager.token().value, time.time()) is None
@@ -404,10 +414,10 @@ def test_a_stopped_holder_of_the_stores_lock_costs_half_of_issue_wait_and_no_sym
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGSTOP)
-        client = KisClient(tokens=made(gateway, store=FileTokenStore(folder), issue_wait=2))
+        client = KisClient(tokens=made(gateway, store=FileTokenStore(folder), issue_wait=0.6))
         began = time.monotonic()
         assert call(client) == GOOD
-        assert 0.9 < time.monotonic() - began < 10
+        assert 0.25 < time.monotonic() - began < 10
     finally:
         holder.kill()
         holder.communicate()

@@ -216,7 +216,7 @@ OBJECTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(st.sampled_from([200, 200, 403, 429, 500]) | st.integers(100, 599), OBJECTS | JSON)
 def test_every_answer_is_a_token_or_a_token_issue_error(status: int, body: Any) -> None:
     try:

@@ -16,6 +16,7 @@ import requests
 from kis_retry import Credentials, KisRetryError, MemoryTokenStore, RetryPolicy, TokenIssueError, TokenManager
 from kis_retry.tokens.issuer import TokenIssuer
 from kis_retry.tokens.unreachable import cause_of, host_of, is_final
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +60,10 @@ def test_a_refused_connection() -> None:
 
 
 def test_an_answer_that_does_not_come(server: Any) -> None:
-    url = server(lambda connection: time.sleep(1))
-    error = failure(url, timeout=0.2)
+    over = threading.Event()
+    url = server(lambda connection: over.wait(PATIENCE))
+    error = failure(url, timeout=0.1)
+    over.set()
     assert str(error).rpartition(": ")[2] in ("no answer in time", "no complete answer in time")
     assert error.retryable
 
@@ -102,7 +105,7 @@ def test_an_answer_that_trickles_is_given_up_when_the_time_is_over(part: str, se
 
     url = server(trickle)
     began = time.monotonic()
-    error = failure(url, timeout=0.3)
+    error = failure(url, timeout=0.2)
     over.set()
     assert time.monotonic() - began < 15, "it trickles for thirty seconds"
     assert str(error).endswith(": no complete answer in time")
