@@ -35,6 +35,9 @@ with contextlib.suppress(ImportError):  # the tests of other people's libraries 
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
 
+ONE_CERTIFICATE = str(Path(__file__).parent / "stores" / "certificates" / "elsewhere.pem")
+"""Of no server here: httpx reads all that it trusts for each client, and a bundle takes longer than most tests do."""
+
 
 IDLE_THREADS = {"kis_retry-pace", "kis-gateway-connection"}
 """They wait for nothing but more work, the one for its time and the other until its gateway or its client closes."""
@@ -205,6 +208,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) ->
         if name.startswith(("KIS_", "KOREA_INVESTMENT_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("KIS_RATE_LIMIT", "0")  # tests of the pace set their own
+    monkeypatch.setenv("SSL_CERT_FILE", ONE_CERTIFICATE)
     home = next(homes)
     home.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
