@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from kis_retry import MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager,
 from kis_retry.testing import KisGateway
 
 THREADS = 16
-CALLS = 64
+CALLS = 2 * THREADS  # so many that more are refused than were under way, if each has to be
 
 
 class Account:
@@ -71,10 +72,21 @@ def lost(fetch: Callable[[], Any]) -> int:
     return sum(answer is None or answer["rt_cd"] != "0" for answer in answers)
 
 
-@pytest.mark.parametrize("expired", ["real", "paper", "both"])
-@pytest.mark.parametrize("of_two", [returned, swallowed])
-@pytest.mark.parametrize("order", ["paper first", "paper last"])
-@pytest.mark.parametrize("on_a_loop", [False, True])
+IN_THREADS = itertools.product(("real", "paper", "both"), ("paper first", "paper last"), (returned, swallowed))
+ON_A_LOOP = [
+    ("real", "paper first", returned),
+    ("real", "paper last", swallowed),
+    ("paper", "paper first", swallowed),
+    ("paper", "paper last", returned),
+    ("both", "paper first", returned),
+    ("both", "paper last", swallowed),
+]
+
+
+@pytest.mark.parametrize(
+    ("expired", "order", "of_two", "on_a_loop"),
+    [*((*case, False) for case in IN_THREADS), *((*case, True) for case in ON_A_LOOP)],
+)
 def test_whichever_of_two_tokens_expires_nothing_is_lost(
     real: Account, paper: Account, expired: str, of_two: Any, order: str, on_a_loop: bool
 ) -> None:
