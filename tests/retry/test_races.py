@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -31,9 +32,18 @@ EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 toke
 GOOD = {"rt_cd": "0"}
 
 
+class YieldingClock:
+    """The time for tenacity, which looks at it while it fills its statistics: others go on just then."""
+
+    def monotonic(self) -> float:
+        time.sleep(1e-5)
+        return time.monotonic()
+
+
 @pytest.fixture
-def eager_switching() -> Iterator[None]:
-    """Have the interpreter switch threads as often as it can."""
+def eager_switching(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the interpreter switch threads as often as it can, and in the middle of tenacity's beginning."""
+    monkeypatch.setattr("tenacity.time", YieldingClock())
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -85,15 +95,15 @@ def _retry_often(decorate: Callable[[Any], Any], calls: int) -> Counter[str]:
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_ten_thousand_refused_calls_on_eight_threads_raise_nothing_of_the_machinery() -> None:
-    assert _retry_often(refresh_on_expired_token(tokens=Tokens()), 1250) == {"good": 10_000}
+def test_refused_calls_on_eight_threads_raise_nothing_of_the_machinery() -> None:
+    assert _retry_often(refresh_on_expired_token(tokens=Tokens()), 60) == {"good": 8 * 60}
 
 
 def test_sixteen_threads_lose_nothing_over_two_expiries(gateway: KisGateway, client: KisClient) -> None:
-    gateway.expire_at(500, 1300)
+    gateway.expire_at(100, 250)
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: client.fetch_domestic_price("005930"), range(2000)))
-    assert Counter(answer["rt_cd"] for answer in answers) == {"0": 2000}
+        answers = list(pool.map(lambda _: client.fetch_domestic_price("005930"), range(400)))
+    assert Counter(answer["rt_cd"] for answer in answers) == {"0": 400}
     assert gateway.counts.token_requests == 3
     assert gateway.counts.token_requests_refused == 0
     assert gateway.counts.refused <= 2 * 16
@@ -102,9 +112,9 @@ def test_sixteen_threads_lose_nothing_over_two_expiries(gateway: KisGateway, cli
 def test_one_expiry_on_sixteen_threads_reads_as_a_story(
     gateway: KisGateway, client: KisClient, events: list[RefreshEvent]
 ) -> None:
-    gateway.expire_at(100)
+    gateway.expire_at(50)
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda _: client.fetch_domestic_price("005930"), range(400)))
+        list(pool.map(lambda _: client.fetch_domestic_price("005930"), range(150)))
     told = Counter(event.name for event in events)
     refused = gateway.counts.refused
     assert told == Counter(token_expired=refused, token_refreshed=1, token_adopted=refused - 1, call_recovered=refused)

@@ -72,7 +72,7 @@ class SelfRefreshing(Stubborn):
 
 def in_threads(fetch: Callable[[int], Any]) -> list[Any]:
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(fetch, range(10 * THREADS)))
+        return list(pool.map(fetch, range(3 * THREADS)))
 
 
 @pytest.mark.parametrize("kind", [Stubborn, SelfRefreshing])
