@@ -133,8 +133,15 @@ def test_switched_off_the_first_outcome_stands(policy: RetryPolicy, events: list
 # -- whose outcome, and until when
 
 
-@pytest.mark.parametrize("outcome", [LIMITED, requests.ConnectionError("dropped")], ids=["answer", "exception"])
-@pytest.mark.parametrize("deadline", [0.5, 60, 7_200])
+@pytest.mark.parametrize(
+    ("outcome", "deadline"),
+    [
+        (LIMITED, 0.5),
+        (LIMITED, 60),
+        (requests.ConnectionError("dropped"), 60),
+        (requests.ConnectionError("dropped"), 7_200),  # thousands of repeats
+    ],
+)
 def test_at_the_deadline_the_last_outcome_is_handed_back(
     clock: FakeClock, events: list[RefreshEvent], outcome: Outcome, deadline: float
 ) -> None:
