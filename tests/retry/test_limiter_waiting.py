@@ -55,7 +55,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 def test_threads_share_the_rate_evenly_and_all_of_it(store: TokenStore) -> None:
-    limiter = RateLimiter(KEY, rate=50, store=store)
+    limiter = RateLimiter(KEY, rate=100, store=store)
     went: list[tuple[float, int]] = []
 
     def call(number: int) -> None:
@@ -66,13 +66,13 @@ def test_threads_share_the_rate_evenly_and_all_of_it(store: TokenStore) -> None:
     in_threads(8, call)
     times = sorted(now for now, _ in went)
     assert len(times) == 40
-    assert times[-1] - times[0] >= 30 * interval_of(50)  # 39, but for what the first of them was late
+    assert times[-1] - times[0] >= 30 * interval_of(100)  # 39, but for what the first of them was late
     first_half = [number for _, number in sorted(went)[:24]]
     assert min(first_half.count(number) for number in range(8)) >= 1  # nobody starves
 
 
 def test_threads_are_served_in_the_order_in_which_they_came() -> None:
-    limiter = RateLimiter(KEY, rate=4, store=MemoryTokenStore())
+    limiter = RateLimiter(KEY, rate=10, store=MemoryTokenStore())
     limiter.acquire()
     served: list[int] = []
 
@@ -129,7 +129,7 @@ async def test_a_thousand_waiting_tasks_occupy_one_thread_and_leave_the_loop_fre
 
 
 def test_tasks_and_threads_wait_in_one_queue(store: TokenStore) -> None:
-    limiter = RateLimiter(KEY, rate=50, store=store)
+    limiter = RateLimiter(KEY, rate=100, store=store)
     went: dict[str, int] = {"thread": 0, "task": 0}
 
     def call(number: int) -> None:
@@ -155,13 +155,13 @@ def test_tasks_and_threads_wait_in_one_queue(store: TokenStore) -> None:
 
 
 def test_who_cannot_be_served_in_time_is_told_so_and_takes_nothing(store: TokenStore) -> None:
-    limiter = RateLimiter(KEY, rate=1, store=store)
+    limiter = RateLimiter(KEY, rate=2, store=store)
     assert limiter.acquire(PATIENCE)
     began = time.monotonic()
     served = [limiter.acquire(timeout) for timeout in (0, 0, 0, 0, 0, 0, 0, 0.05)].count(True)
-    assert served <= (time.monotonic() - began) / interval_of(1)
+    assert served <= (time.monotonic() - began) / interval_of(2)
     assert limiter.acquire(PATIENCE)
-    assert 0.9 < time.monotonic() - began < 5, "each that was told so took a second"
+    assert 0.45 < time.monotonic() - began < 3, "each that was told so took half a second"
 
 
 async def test_a_task_that_cannot_be_served_in_time_is_told_so(store: TokenStore) -> None:
@@ -171,7 +171,7 @@ async def test_a_task_that_cannot_be_served_in_time_is_told_so(store: TokenStore
 
 
 def test_a_place_in_the_queue_does_not_outlast_its_time() -> None:
-    limiter = RateLimiter(KEY, rate=2, store=MemoryTokenStore())
+    limiter = RateLimiter(KEY, rate=4, store=MemoryTokenStore())
     limiter.acquire()
     patient = threading.Thread(target=limiter.acquire)
     patient.start()
@@ -257,7 +257,7 @@ def test_an_outage_lets_probes_out_and_all_go_on_when_one_is_answered(store: Tok
                 limiter.report("answered")
                 answered.append(time.monotonic())
 
-    mending = threading.Timer(0.7, away.clear)
+    mending = threading.Timer(0.4, away.clear)
     mending.start()
     in_threads(8, call)
     during = [now for now in went if now < answered[0]]
