@@ -22,7 +22,7 @@ from kis_retry import AccessToken, MemoryTokenStore, TokenManager, refresh_on_ex
 from kis_retry.retry.binding import Arguments, CallbackLocation, NoLocation, TokenLocation, binding_of, in_form_of
 from kis_retry.testing import KisGateway
 
-quick = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 EXPIRY = datetime(2026, 11, 24, tzinfo=timezone.utc)
 OLD, NEW = AccessToken("eyJold.b2xk.b2xk", EXPIRY), AccessToken("eyJnew.bmV3.bmV3", EXPIRY)
