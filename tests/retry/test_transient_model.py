@@ -19,6 +19,7 @@ from callers import ORDER, Caller, callers
 from kis_retry.testing import KisGateway
 
 HANGING = 1.0  # seconds that a client waits for an answer
+CALLS = 20  # of each kind, of each of a crowd
 
 EXPIRED = ("EGW00121", "EGW00123")
 PASSING = (
@@ -161,14 +162,14 @@ def test_so_it_is_with_all_of_them_at_once(quick: None, seed: int) -> None:
         for reached in (False, True):
             gateway.drop("calls", share=0.03, reached=reached)
             gateway.fail(503, share=0.03, reached=reached)
-        gateway.expire_at(150, 400)
-        gateway.outage(0.3, "calls", at_call=250)
+        gateway.expire_at(75, 200)
+        gateway.outage(0.3, "calls", at_call=125)
         lost: list[str] = []
         had: list[str] = []
 
         def work(number: int) -> None:
             caller = crowd[number]
-            for count in range(40):
+            for count in range(CALLS):
                 symbol = f"{number}{count:05d}"
                 answer = caller.ask()
                 if answer is None or answer["rt_cd"] != "0":
@@ -187,7 +188,7 @@ def test_so_it_is_with_all_of_them_at_once(quick: None, seed: int) -> None:
         assert len(placed) == len(set(placed)), "an order twice"
         assert set(had) <= set(placed)
         stories = orders_received(gateway)
-        assert len(stories) == 40 * len(crowd)
+        assert len(stories) == CALLS * len(crowd)
         again = {symbol: story for symbol, story in stories.items() if not set(story[:-1]) <= {"EGW00201", *EXPIRED}}
         assert again == {}, "sent again"
         assert set(had) == {symbol for symbol, story in stories.items() if story[-1] == "answered"}
