@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import itertools
 import os
@@ -41,6 +42,11 @@ ONE_CERTIFICATE = str(Path(__file__).parent / "stores" / "certificates" / "elsew
 
 IDLE_THREADS = {"kis_retry-pace", "kis-gateway-connection"}
 """They wait for nothing but more work, the one for its time and the other until its gateway or its client closes."""
+
+
+def pytest_collection_finish() -> None:
+    """What was made up to here stays to the end: no collection of garbage in a test needs to go through all of it."""
+    gc.freeze()
 
 
 class ValkeyServer:
