@@ -255,6 +255,7 @@ def test_host_and_store_of_the_environment_need_nothing_beside_them(
     assert isinstance(store_from_env(), MemoryTokenStore)
 
 
+@pytest.mark.one_python
 def test_a_secret_of_the_real_environment_never_goes_to_a_planted_host(above: Path, below: Path) -> None:
     """As a process of its own, with a FIFO of that name on the way up as well."""
     (above / ".env").write_text(f"KIS_BASE_URL={EVIL}\nKIS_TOKEN_STORE=./stolen\n")

@@ -249,6 +249,7 @@ def test_seconds_are_said_to_the_millisecond(log: pytest.LogCaptureFixture, seco
     assert log.records[0].getMessage() == f"kis_retry.token_issue_waiting elapsed={said}"
 
 
+@pytest.mark.one_python
 def test_a_log_set_up_with_basic_config_tells_the_story_of_an_expiry() -> None:
     script = """
 import logging

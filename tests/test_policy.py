@@ -307,6 +307,7 @@ for first_need in (lambda: manager.policy, call):
 """
 
 
+@pytest.mark.one_python
 def test_the_environment_is_read_when_first_needed_and_not_at_import(tmp_path: Path) -> None:
     bad = {"KIS_RETRY_WAIT": "soon", "KIS_PAPER": "maybe", "KIS_TOKEN_STORE": "cupboard", "KIS_BASE_URL": "nowhere"}
     done = subprocess.run(

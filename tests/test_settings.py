@@ -353,6 +353,7 @@ def test_without_a_home_folder_the_default_store_is_refused_with_what_to_set(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a passwd entry")
+@pytest.mark.one_python
 def test_a_user_without_home_and_passwd_entry_is_told_so(folder: Path) -> None:
     code = (
         "import os, pwd, platformdirs.unix; from kis_retry import ConfigurationError, FileTokenStore\n"
