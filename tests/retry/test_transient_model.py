@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import tenacity
 
 from callers import ORDER, Caller, callers
 from kis_retry.testing import KisGateway
@@ -137,7 +138,8 @@ def _expired_twice(story: list[str]) -> bool:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, no_backoff: None) -> None:
-    """An outage is probed without a wait worth the name."""
+    """An outage is probed, and a token asked for again, without a wait worth the name."""
+    monkeypatch.setattr("kis_retry.retrying._issue_backoff", tenacity.wait_none())
     monkeypatch.setattr("kis_retry.retry.outage.PROBES", ((float("inf"), 0.01),))
     monkeypatch.setattr("kis_retry.retry.pace.LOOK_AGAIN", 0.01)
 
