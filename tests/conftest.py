@@ -39,7 +39,6 @@ with contextlib.suppress(ImportError):  # the tests of other people's libraries 
 ONE_CERTIFICATE = str(Path(__file__).parent / "stores" / "certificates" / "elsewhere.pem")
 """Of no server here: httpx reads all that it trusts for each client, and a bundle takes longer than most tests do."""
 
-
 IDLE_THREADS = {"kis_retry-pace", "kis-gateway-connection"}
 """They wait for nothing but more work, the one for its time and the other until its gateway or its client closes."""
 

@@ -45,7 +45,7 @@ Listen = Callable[[Handler], str]
 # The libraries leave sockets of failed requests to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
-TIMEOUT = 0.15  # seconds; a machine that needs longer meets a time-out, which passes too
+TIMEOUT = 0.1  # seconds; a machine that needs longer meets a time-out, which passes too
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 

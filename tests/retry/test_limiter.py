@@ -180,7 +180,7 @@ def test_a_pickled_limiter_shares_where_its_store_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("store", ["memory", "file"])
 def test_a_child_that_was_forked_while_others_waited_has_a_pace_of_its_own(store: str, tmp_path: Path) -> None:
     shared = MemoryTokenStore() if store == "memory" else FileTokenStore(tmp_path / "store")
-    limiter = RateLimiter(KEY, rate=20, store=shared)
+    limiter = RateLimiter(KEY, rate=60, store=shared)
     stop = threading.Event()
 
     def keep_busy() -> None:

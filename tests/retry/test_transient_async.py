@@ -159,7 +159,7 @@ async def test_beside_the_other_decorator_each_has_a_budget_of_its_own(
 async def test_layers_do_not_multiply(events: list[RefreshEvent]) -> None:
     fetch = layered = scripted(LIMITED)
     for _ in range(3):
-        layered = retry_on_transient_error(layered, policy=RetryPolicy(transient_deadline=0.3))
+        layered = retry_on_transient_error(layered, policy=RetryPolicy(transient_deadline=0.1))
     assert await layered() is LIMITED
     told = [event.name for event in events]
     assert told.count("call_given_up") == 1
