@@ -158,10 +158,10 @@ def test_who_cannot_be_served_in_time_is_told_so_and_takes_nothing(store: TokenS
     limiter = RateLimiter(KEY, rate=2, store=store)
     assert limiter.acquire(PATIENCE)
     began = time.monotonic()
-    served = [limiter.acquire(timeout) for timeout in (0, 0, 0, 0, 0, 0, 0, 0.05)].count(True)
+    served = [limiter.acquire(timeout) for timeout in (*[0] * 19, 0.05)].count(True)
     assert served <= (time.monotonic() - began) / interval_of(2)
     assert limiter.acquire(PATIENCE)
-    assert 0.45 < time.monotonic() - began < 3, "each that was told so took half a second"
+    assert 0.45 < time.monotonic() - began < 5, "each that was told so took half a second"
 
 
 async def test_a_task_that_cannot_be_served_in_time_is_told_so(store: TokenStore) -> None:
