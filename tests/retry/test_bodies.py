@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ import requests
 
 from answers import EXPIRED, GOOD, PRICE
 from kis_retry import refresh_on_expired_token
+from servers import EndingHTTPServer
 from sources import NumberedTokens
 
 PRICES = {**GOOD, "output": {"stck_prpr": "70000"}}
@@ -71,7 +72,7 @@ class Stand:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = EndingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
 
