@@ -1,8 +1,9 @@
 """
-Ctrl-C, such that none is lost.
+Ctrl-C, such that none is lost and none does harm.
 
-Python raises KeyboardInterrupt wherever the main thread is, and drops what is raised in a destructor or in a callback
-of the garbage collector; every import runs one of those.
+Python raises KeyboardInterrupt wherever the main thread is. In a destructor or a callback of the garbage collector it
+is dropped. In the middle of an import, which runs such a callback too, it may leave the lock of all imports locked, and
+every other thread waits at its next import.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any
 
 __all__ = ["check_interrupt", "remembering_interrupts"]
 
@@ -39,7 +41,7 @@ def remembering_interrupts() -> Iterator[None]:
             tell(dropped)
 
     sys.unraisablehook = tell_others
-    signal.signal(signal.SIGINT, _remember)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
     finally:
@@ -59,7 +61,8 @@ def check_interrupt() -> None:
         raise KeyboardInterrupt
 
 
-def _remember(*_: object) -> NoReturn:
+def _interrupt(_: int, frame: FrameType | None) -> None:
     global _came
     _came = True
-    raise KeyboardInterrupt
+    if frame is None or not frame.f_code.co_filename.startswith("<frozen importlib"):
+        raise KeyboardInterrupt

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -74,6 +76,25 @@ def test_what_runs_long_learns_of_a_dropped_ctrl_c(ctrl_c: Callable[[], None]) -
         dropped(ctrl_c)
         check_interrupt()
         pytest.fail("it went on")
+
+
+def test_an_import_is_not_interrupted_before_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting:
+        """A finder of modules, which importlib calls, that stands for a Ctrl-C in importlib itself."""
+
+        def find_spec(self, *_: object) -> None:
+            handler: Any = signal.getsignal(signal.SIGINT)
+            handler(signal.SIGINT, sys._getframe(1))
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), remembering_interrupts():  # noqa: PT012  # as above
+        with suppress(ModuleNotFoundError):
+            importlib.import_module("kis_retry.no_such_module")
+        done.append("the import")
+        check_interrupt()
+        done.append("and more")
+    assert done == ["the import"]
 
 
 def test_a_gateway_that_lost_a_ctrl_c_while_it_began_does_not_stay(
