@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from .documents import TOKEN
+from .file_lock import FileLock
 from .private_files import (
     ForeignFileError,
     is_own_folder,
     make_private_folder,
     overwrite_private,
-    prepare_lock_file,
     read_trusted,
     remove_foreign,
     write_private,
@@ -26,16 +26,9 @@ from .private_files import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from filelock import BaseFileLock
-
 __all__ = ["FileDocuments"]
 
-_POLL = 0.02  # seconds between two looks at a lock that somebody else holds
 T = TypeVar("T")
-
-# Locks that a child was forked under. It shares their descriptors, so letting go of one, or only forgetting it, would
-# release the parent's lock.
-_inherited: list[BaseFileLock] = []
 
 
 class FileDocuments:
@@ -104,19 +97,16 @@ class FileDocuments:
             OSError: the lock file cannot be made or opened.
         """
 
-        def acquire(folder: Path) -> BaseFileLock | None:
+        def acquire(folder: Path) -> FileLock | None:
             # Before the lock, or who locks here could write elsewhere, while others lock there.
             remove_foreign(_path(folder, key, kind, "json"))
-            return _acquire(_path(folder, key, kind, "lock"), timeout)
+            return FileLock.acquire(_path(folder, key, kind, "lock"), timeout)
 
         lock = self._where_allowed(acquire)
-        holder = os.getpid()
         try:
             yield lock is not None
         finally:
-            if lock is not None and os.getpid() != holder:
-                _inherited.append(lock)
-            elif lock is not None:
+            if lock is not None:
                 with suppress(OSError):
                     lock.release()
 
@@ -169,16 +159,3 @@ def _name(key: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):
         return key
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _acquire(path: Path, timeout: float) -> BaseFileLock | None:
-    from filelock import FileLock, Timeout
-
-    prepare_lock_file(path)
-    # A new one each time, so that neither threads nor a fork share its state.
-    lock = FileLock(path, mode=0o600, thread_local=False)
-    try:
-        lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
-    except Timeout:
-        return None
-    return lock

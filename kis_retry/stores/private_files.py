@@ -124,8 +124,8 @@ def prepare_lock_file(path: Path) -> None:
     """
     Have an empty file of this user at `path`, 0600 whatever the umask.
 
-    Anything else there is removed: another owner could hold its lock for ever, and some versions of `filelock` empty
-    a file that is hard-linked there.
+    Anything else there is removed: another owner could hold its lock for ever, and a file that is hard-linked there is
+    one of somebody's.
 
     Raises:
         ForeignFileError: what is there is another owner's, and the folder forbids to remove it.

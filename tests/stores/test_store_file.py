@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import json
 import os
 import pickle
@@ -25,7 +24,6 @@ import pytest
 from children import in_child
 from kis_retry.errors import ConfigurationError
 from kis_retry.stores.file import FileTokenStore
-from kis_retry.stores.folder import _inherited as inherited
 from kis_retry.token import AccessToken
 
 if TYPE_CHECKING:
@@ -452,23 +450,6 @@ def test_a_child_forked_under_the_lock_does_not_release_it(store: FileTokenStore
         assert held is True
 
 
-def test_who_finds_itself_in_a_child_keeps_its_hands_off_the_lock(
-    store: FileTokenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = store.lock(KEY, timeout=0, lease=1)
-    lock.__enter__()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: -1)
-        lock.__exit__(None, None, None)
-    del lock
-    gc.collect()
-    with store.lock(KEY, timeout=0, lease=1) as held:
-        assert held is False
-    inherited.pop().release()
-    with store.lock(KEY, timeout=0, lease=1) as held:
-        assert held is True
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as above
 def test_a_forked_child_takes_and_releases_the_lock_itself(store: FileTokenStore) -> None:
     def take() -> bool:
@@ -484,10 +465,12 @@ def test_a_lock_that_cannot_be_released_does_not_lose_what_the_body_did(
     store: FileTokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = []
-    with store.lock(KEY, timeout=0, lease=1):
-        monkeypatch.setattr(filelock.FileLock, "release", _raising(OSError(errno.EIO, "gone"), once=True))
+    with monkeypatch.context() as patch, store.lock(KEY, timeout=0, lease=1):
+        patch.setattr(filelock, "unlock_descriptor", _raising(OSError(errno.EIO, "gone")))
         done.append("refreshed")
     assert done == ["refreshed"]
+    with store.lock(KEY, timeout=0, lease=1) as held:
+        assert held is True, "closing the file has let go of it"
 
 
 # --- the object
@@ -548,14 +531,11 @@ def test_no_file_holds_the_app_key_or_a_secret(store: FileTokenStore, folder: Pa
     assert set(json.loads((folder / f"{KEY}.json").read_text())) == {"version", "key", "access_token", "expires_at"}
 
 
-def _raising(error: OSError, *, once: bool = False) -> Callable[..., None]:
-    """Stand in for a function; with `once` only the first call fails (a destructor may be the second)."""
-    raised: list[int] = []
+def _raising(error: OSError) -> Callable[..., None]:
+    """Stand in for a function."""
 
     def fail(*_: object, **__: object) -> None:
-        if not (once and raised):
-            raised.append(1)
-            raise error
+        raise error
 
     return fail
 

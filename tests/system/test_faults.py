@@ -277,7 +277,7 @@ def disk_full(folder: Path, patch: pytest.MonkeyPatch) -> None:
 def no_file_can_be_locked(folder: Path, patch: pytest.MonkeyPatch) -> None:
     import filelock
 
-    patch.setattr(filelock.FileLock, "acquire", no_space)
+    patch.setattr(filelock, "lock_descriptor", no_space)
 
 
 def no_file_can_be_replaced(folder: Path, patch: pytest.MonkeyPatch) -> None:
