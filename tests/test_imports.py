@@ -14,9 +14,8 @@ OWN = {
     # settings are read when first needed
     "kis_retry.env_file",
     # a pace is kept and judged, and what an outage is
-    *("kis_retry.retry.adaptive", "kis_retry.retry.limiter", "kis_retry.retry.outage", "kis_retry.retry.pace"),
-    *("kis_retry.retry.rate", "kis_retry.retry.shared_ledger", "kis_retry.retry.shared_queues"),
-    "kis_retry.retry.redis_ledger",
+    *("kis_retry.retry.adaptive", "kis_retry.retry.outage", "kis_retry.retry.pace", "kis_retry.retry.rate"),
+    *("kis_retry.retry.redis_ledger", "kis_retry.retry.shared_ledger", "kis_retry.retry.shared_queues"),
     # tokens are kept somewhere
     *("kis_retry.stores.codec", "kis_retry.stores.documents", "kis_retry.stores.file", "kis_retry.stores.folder"),
     *("kis_retry.stores.memory", "kis_retry.stores.private_files", "kis_retry.stores.redis"),

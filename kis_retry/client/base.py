@@ -11,6 +11,7 @@ from ..forking import after_fork
 from ..policy import RetryPolicy
 from ..retry.call import Pace
 from ..retry.decoration import is_limiter
+from ..retry.limiter import RateLimiter
 from ..sessions import leave_connections_to_parent
 from ..stores.base import TokenStore
 from ..tokens.manager import TokenManager
@@ -45,7 +46,7 @@ class ClientBase:
         self.tokens: TokenSource = tokens or TokenManager(self.credentials, policy=policy)
         if limiter is not None and not is_limiter(limiter):
             raise TypeError(f"limiter= takes a RateLimiter, not {type(limiter).__name__}")
-        self.limiter: Pace = limiter or self._new_limiter()
+        self.limiter: Pace = limiter or RateLimiter(self.credentials, store=_store_of(self.tokens))
         self._given_limiter = limiter
         self._given_policy = policy
         self._policy = policy
@@ -83,11 +84,6 @@ class ClientBase:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # remade as new: sessions do not travel
-
-    def _new_limiter(self) -> Pace:
-        from ..retry.limiter import RateLimiter  # late: a program that only imports the client needs no pace
-
-        return RateLimiter(self.credentials, store=_store_of(self.tokens))
 
     def _new_session(self) -> ClientSession:
         return ClientSession(self.credentials, self._timeout, self._given_session)

@@ -8,8 +8,6 @@ from ..credentials import Credentials
 from ..stores.base import key_of
 from ..stores.from_env import store_from_env
 from .queues import process_queue
-from .rate import checked_rate, rate_from_env
-from .shared_queues import shared_queue
 
 if TYPE_CHECKING:
     from ..stores.base import TokenStore
@@ -44,7 +42,13 @@ class RateLimiter:
     """
 
     def __init__(self, credentials: Credentials, *, rate: float | None = None, store: TokenStore | None = None) -> None:
+        # With the first limiter: earlier, who makes none would pay for it; and later, in the thread that waits first, a
+        # child that is forked while it loads would wait for it for ever.
+        from .rate import checked_rate
+        from .shared_queues import shared_queue
+
         self.credentials = credentials
+        self._shared_queue = shared_queue
         self._given_rate = None if rate is None else checked_rate(rate)
         self._given_store = store
         self._found: SlotQueue | None = None
@@ -118,9 +122,11 @@ class RateLimiter:
 
     def _queue(self) -> SlotQueue:
         if self._found is None:
+            from .rate import rate_from_env  # loaded by now
+
             rate = rate_from_env(self.credentials) if self._given_rate is None else self._given_rate
             store = store_from_env() if self._given_store is None else self._given_store
-            self._found = shared_queue(store, key_of(self.credentials), rate)
+            self._found = self._shared_queue(store, key_of(self.credentials), rate)
         return self._found
 
     def __getstate__(self) -> dict[str, Any]:
