@@ -39,7 +39,7 @@ class Outage:
         """Take in what became of calls; say whether that ended an outage."""
         ended = False
         if tally.through_ago is not None and now - tally.through_ago >= self.failed_at:
-            ended = self.since > 0
+            ended = bool(self.since)
             self.failures, self.since = 0, 0.0
         if tally.failures:
             failed_at = now - tally.failed_ago

@@ -93,6 +93,21 @@ def test_a_call_in_which_an_order_went_out_is_not_repeated(
         assert told[-1] == "call_given_up"
 
 
+def test_what_is_sent_to_kis_own_host_is_an_order_whatever_its_path(gateway: KisGateway, manager: TokenManager) -> None:
+    headers = manager.headers("TTTC0012U")
+
+    @refresh_on_expired_token(tokens=manager)
+    def buy_and_ask() -> Any:
+        with contextlib.suppress(requests.ConnectionError):
+            requests.post(f"{gateway.url}/trading/order", json=BODY, headers=headers, timeout=9)
+        gateway.expire()
+        return requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()
+
+    gateway.drop(times=1, reached=True)
+    assert buy_and_ask()["msg_cd"] == "EGW00123"
+    assert [request.method for request in gateway.received if "/oauth2/" not in request.path] == ["POST", "GET"]
+
+
 def test_protect_repeats_no_order_either(gateway: KisGateway, manager: TokenManager) -> None:
     class Library:
         def buy(self) -> Any:
