@@ -176,6 +176,8 @@ def used_state() -> PaceState:
 
 def test_what_was_written_is_read() -> None:
     state = used_state()
+    state.window = Window(START, state.written, 20, 5)
+    state.adaptation = Adaptation(5.0, 4.0, 0.22, 6.0, 0.5, state.written + 10, 20.0, epoch=3)
     assert PaceState.decode(state.encode(), state.written) == state
 
 

@@ -314,6 +314,14 @@ def test_a_hanging_request_whose_caller_has_gone_never_reaches_kis(gateway: KisG
     assert (gateway.counts.calls, gateway.counts.answered) == (1, 0)
 
 
+def test_a_connection_outlives_a_request_that_hung(gateway: KisGateway, line: Line) -> None:
+    token = issued(gateway)
+    gateway.hang(times=1, seconds=0.01)
+    for _ in range(5):
+        line.send(get(token))
+        assert line.answer()[0] == 200
+
+
 def test_heal_lets_a_hanging_request_go_on(gateway: KisGateway, line: Line) -> None:
     token = issued(gateway)
     gateway.hang("calls", seconds=30)
