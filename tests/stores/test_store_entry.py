@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,21 @@ def test_a_store_that_fails_is_warned_of_once_until_it_works_again(caplog: pytes
     assert [entry.load(), entry.load()] == [None, None]
     assert len(caplog.records) == 1
     assert isinstance(store, TokenStore)
+
+
+def test_a_deletion_that_failed_is_forgotten_with_the_next_save_and_not_with_a_lock_let_go(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Keeping(MemoryTokenStore):
+        def delete(self, key: str) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    entry, warnings = StoreEntry(Keeping(), "key"), []
+    for _ in range(2):
+        entry.delete()
+        with entry.lock(timeout=0, lease=1) as held:
+            assert held
+        warnings.append(len(caplog.records))
+    entry.save(AccessToken("t", datetime(2040, 1, 1, tzinfo=timezone.utc)))
+    entry.delete()
+    assert [*warnings, len(caplog.records)] == [1, 1, 2]
