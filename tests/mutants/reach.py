@@ -69,13 +69,17 @@ def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def spans_for_types(module: Path) -> list[Span]:
-    """Where a module speaks to type checkers alone: its annotations, and what is imported for them."""
+    """Where a module speaks to type checkers alone: its annotations, its overloads, and what is imported for them."""
     notes: list[ast.expr | ast.stmt | None] = []
     for node in ast.walk(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.arg | ast.AnnAssign):
             notes.append(node.annotation)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            notes.append(node.returns)
+            notes.append(node if any(map(_is_overload, node.decorator_list)) else node.returns)
         elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             notes.append(node)
     return [Span.of(note) for note in notes if note]
+
+
+def _is_overload(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == "overload"

@@ -4,9 +4,9 @@ How many small defects do the tests notice? Puts defects into a copy of the pack
     tox -e mutants -- [--sample 100] [--seed N] [--at-least 0.95] [--tests tests/retry] [kis_retry/retry/binding.py …]
 
 The defects are Cosmic Ray's, of all modules unless some are named; a sample of them is drawn, since each costs a run of
-the tests: first those of the module's own name, then all those that run the line, up to the first that fails, which is
-named. One that makes them hang counts as noticed. A survivor is shown as a diff: either a test is missing, or the two
-texts mean the same.
+the tests: first those of the module's own name, then all those that run the line (without those marked one_python), up
+to the first that fails, which is named. One that makes them hang counts as noticed. A survivor is shown as a diff:
+either a test is missing, or the two texts mean the same.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ COPIED = (
     *("docs", "examples", "kis_retry", "pyproject.toml", "tests", "tox.ini"),
 )
 LEFT_OUT = ("tests/real", "tests/benchmarks", "tests/mutants", "tests/typing", "tests/test_installed.py")
+QUICK = ("-m", "not one_python")
 PATIENCE = 3
 """How many times as long as on the sound package the tests may take before a defect counts as one that hangs."""
 
@@ -47,7 +48,7 @@ def main(project: Path, folder: Path, words: list[str]) -> int:
     os.environ["PYTHONPATH"] = str(folder)  # the processes that tests start take the copy, too
     began = time.monotonic()
     prepare()
-    outcome, output = run_tests(command([*MEASURING, *(arguments.tests or ["tests"])]), timeout=3600)
+    outcome, output = run_tests(command([*QUICK, *MEASURING, *(arguments.tests or ["tests"])]), timeout=3600)
     if outcome is not TestOutcome.SURVIVED:
         print(output[-5000:], "\nthe tests fail without any defect: nothing to learn", sep="")
         return 1
@@ -138,14 +139,21 @@ class Trial:
 
     def _rounds(self, mutation: MutationSpec) -> list[list[str]]:
         """What to run, one after another, until something fails: the nearest first."""
-        reaching = self._reach.tests_of(mutation.module_path, span_of(mutation))
-        rounds = own_tests(mutation.module_path), self._all if reaching is None else reaching
-        return [tests for tests in rounds if tests]
+        module = mutation.module_path
+        reaching = self._reach.tests_of(module, span_of(mutation))
+        folder = str(tests_beside(module))
+        reaching = [folder, *self._all] if reaching is None else sorted(reaching, key=lambda test: folder not in test)
+        return [tests for tests in (own_tests(module), [*QUICK, *reaching] if reaching else []) if tests]
+
+
+def tests_beside(module: Path) -> Path:
+    """The folder of its tests."""
+    return Path("tests", *module.parent.parts[1:])
 
 
 def own_tests(module: Path) -> list[str]:
-    """The tests to run first: those of its name, in its folder."""
-    return [str(path) for path in sorted(Path("tests", *module.parent.parts[1:]).glob(f"test_{module.stem}*.py"))]
+    """The tests to run first: those with its name in theirs, in its folder."""
+    return [str(path) for path in sorted(tests_beside(module).glob(f"test_*{module.stem}*.py"))]
 
 
 def first_failure(output: str) -> str:
@@ -154,7 +162,7 @@ def first_failure(output: str) -> str:
 
 
 def command(words: list[str]) -> str:
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", "-m", "not one_python"]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
     left_out = [word for name in LEFT_OUT for word in ("--ignore", name)]
     return shlex.join([sys.executable, "-m", "pytest", *options, *left_out, *words])
 
