@@ -129,6 +129,7 @@ def test_another_account_that_cannot_be_renewed_is_asked_once_and_given_up(
     assert (real.gateway.counts.calls, paper.gateway.counts.calls) == (2, 2), "one repeat"
     assert (real.gateway.counts.token_requests, paper.gateway.counts.token_requests) == (0, 1)
     assert [event.name for event in events] == ["token_expired", "token_refreshed", "token_expired", "call_given_up"]
+    assert [event.attempt for event in events] == [1, 2, 2, 2], "a token is for the attempt that is made with it"
     assert events[0].token == events[1].previous_token
     assert events[2].token == events[1].token
 
