@@ -202,6 +202,12 @@ def test_an_answer_that_is_not_json_is_an_error_with_the_status_and_no_secret(
     assert pickle.loads(pickle.dumps(caught.value)).status == 404
 
 
+def test_an_answer_nested_too_deep_is_no_json_object(gateway: KisGateway, client: KisClient) -> None:
+    gateway.garble("calls", body=b"[" * 200_000, status=404)
+    with pytest.raises(ResponseError, match="without a JSON object"):
+        client.fetch_domestic_price("005930")
+
+
 BAD: dict[str, Callable[[KisClient], object]] = {
     "blank symbol": lambda client: client.fetch_domestic_price(" "),
     "no text": lambda client: client.fetch_domestic_price(5930),  # type: ignore[arg-type]
