@@ -166,6 +166,19 @@ def test_a_pace_in_redis_ends_by_itself(valkey_server: Any) -> None:
     assert 0 < Redis.from_url(valkey_server.url).pttl(f"kis_retry:{{{KEY}}}:pace") <= 600_000
 
 
+def test_answers_of_half_a_second_after_a_change_say_nothing_of_the_new_pace(valkey_server: Any) -> None:
+    valkey_server.flush()
+    server, name = Redis.from_url(valkey_server.url), f"kis_retry:{{{KEY}}}:pace"
+    ledger = ledger_of(RedisTokenStore(valkey_server.url), KEY)
+    ledger.take(Tally(answered=1), 18, None)
+    server.hincrby(name, "since", -3_000_000)
+    assert ledger.take(Tally(answered=4, refused=25), 18, None).changed == 18
+    written, since = (int(value or 0) for value in server.hmget(name, "written", "since"))
+    assert since - written == 500_000
+    ledger.take(Tally(answered=1, epoch=1), 18, None)
+    assert server.hget(name, "answered") == b"0"
+
+
 def test_a_client_that_decodes_answers_does_as_well(valkey_server: Any) -> None:
     valkey_server.flush()
     ledger = ledger_of(RedisTokenStore(Redis.from_url(valkey_server.url, decode_responses=True)), KEY)
