@@ -575,7 +575,7 @@ def test_the_lock_is_waited_for_as_long_as_a_live_holder_may_need_it_and_half_of
             return super().lock(key, timeout=timeout, lease=lease)
 
     call(make(Watched(), issue_timeout=issue_timeout, issue_wait=issue_wait))
-    ((timeout, lease),) = asked
+    timeout, lease = asked[0]  # a machine that stands still for a tenth of a second makes it ask again
     assert timeout == pytest.approx(waits)
     assert lease > issue_timeout + 3.05, "a live holder is done by then"
 
