@@ -129,8 +129,7 @@ TRANSIENT: dict[str, Callable[[KisGateway, int | None], None]] = {
 STANDSTILL = {1: (0.2, 0.4), 3: (1.4, 2.0)}  # seconds, least and most, after so many failures
 
 
-@pytest.mark.parametrize("times", STANDSTILL)
-@pytest.mark.parametrize("fault", TRANSIENT)
+@pytest.mark.parametrize(("fault", "times"), [("dropped", 1), *((fault, 3) for fault in TRANSIENT)])
 def test_a_transient_fault_is_waited_out_and_no_call_is_lost(
     fault: str, times: int, make: Callable[..., KisClient], gateway: KisGateway, clock: FakeClock
 ) -> None:
@@ -236,14 +235,14 @@ def test_a_batch_that_cannot_have_a_new_token_gets_kis_own_answer_every_time(
     else:
         TRANSIENT[fault](gateway, None)
     answers = []
-    for _ in range(100):
+    for _ in range(60):
         answers.append(call(client))
-        clock.now += 0.5  # the batch lasts most of a minute
-    assert answers == ["EGW00123"] * 100
+        clock.now += 0.5  # the batch lasts half a minute
+    assert answers == ["EGW00123"] * 60
     if fault == "EGW00105":
         assert gateway.counts.token_requests == 1
     else:
-        assert gateway.counts.token_requests <= 40 + 50, "one in two seconds of issue_wait, one a second afterwards"
+        assert gateway.counts.token_requests <= 40 + 30, "one in two seconds of issue_wait, one a second afterwards"
     gateway.heal()
     clock.now += 60
     assert call(client) == GOOD
@@ -590,13 +589,13 @@ def test_a_wrong_clock_loses_no_call_and_does_not_loop(
 ) -> None:
     clock.skew = hours * 3_600
     clients = [make(FileTokenStore(tmp_path / "cache")) for _ in range(processes)]
-    for _ in range(3 * 12):
+    for _ in range(2 * 12):
         assert [call(client) for client in clients] == [GOOD] * processes
         clock.now += 2 * 3_600
-    assert gateway.counts.token_requests <= 3 * 4 * processes + 1, "one in the six hours of a token, at most"
+    assert gateway.counts.token_requests <= 2 * 4 * processes + 1, "one in the six hours of a token, at most"
     if abs(hours) == 1:
-        assert gateway.counts.token_requests <= 4
-    assert gateway.counts.refused <= 3 * processes
+        assert gateway.counts.token_requests <= 3
+    assert gateway.counts.refused <= 2 * processes
 
 
 def test_a_clock_that_jumps_back_and_forth_loses_no_call(
