@@ -46,7 +46,7 @@ class TestFileTokenStore(TokenStoreCompliance, DamagedEntryCompliance):
         (self.folder / f"{key}.json").write_bytes(content)
 
 
-class _RedisCompliance(TokenStoreCompliance, DamagedEntryCompliance):
+class _RedisCompliance(TokenStoreCompliance):
     @pytest.fixture(autouse=True)
     def _empty(self, valkey_server: Any) -> None:
         valkey_server.flush()
@@ -56,25 +56,27 @@ class _RedisCompliance(TokenStoreCompliance, DamagedEntryCompliance):
     def second_store(self, store: TokenStore) -> TokenStore:
         return RedisTokenStore(self.url)
 
+
+class _DamagedRedisCompliance(_RedisCompliance, DamagedEntryCompliance):
     def damage(self, store: TokenStore, key: str, content: bytes) -> None:
         with redis.Redis.from_url(self.url) as client:
             client.set(f"kis_retry:{{{key}}}:token", content)
 
 
-class TestRedisTokenStoreByUrl(_RedisCompliance):
+class TestRedisTokenStoreByUrl(_DamagedRedisCompliance):
     @pytest.fixture
     def store(self) -> TokenStore:
         return RedisTokenStore(self.url)
 
 
-class TestRedisTokenStoreByDecodingClient(_RedisCompliance):
+class TestRedisTokenStoreByDecodingClient(_DamagedRedisCompliance):
     @pytest.fixture
     def store(self) -> Iterator[TokenStore]:
         with redis.Redis.from_url(self.url, decode_responses=True) as client:
             yield RedisTokenStore(client)
 
 
-class TestRedisTokenStoreByValkeyClient(_RedisCompliance):
+class TestRedisTokenStoreByValkeyClient(_RedisCompliance):  # what is damaged is bytes to it, as to the one by URL
     @pytest.fixture
     def store(self) -> Iterator[TokenStore]:
         client: Any = valkey.Valkey.from_url(self.url)
