@@ -183,10 +183,9 @@ def test_a_swallowed_refusal_is_seen_whatever_its_type_and_however_it_is_read(
 # What is said of tokens, and not of prices.
 
 
-@pytest.mark.parametrize("ask", [with_requests, with_httpx])
-def test_an_answer_of_the_token_endpoint_is_no_refusal(stand: Stand, tokens: NumberedTokens, ask: Ask) -> None:
+def price_and_approval(stand: Stand, tokens: NumberedTokens, ask: Ask) -> Callable[[], Any]:
+    """A function that asks for a price with the token of now, and then the token endpoint for something else."""
     headers = {"Authorization": tokens.token().bearer}
-    stand.said_of_tokens = EXPIRED
 
     @refresh_on_expired_token(tokens=tokens)
     def fetch() -> Any:
@@ -194,22 +193,21 @@ def test_an_answer_of_the_token_endpoint_is_no_refusal(stand: Stand, tokens: Num
         ask(stand.url + "/oauth2/Approval", headers)
         return price.get("output")
 
-    assert fetch() == PRICES["output"]
+    return fetch
+
+
+@pytest.mark.parametrize("ask", [with_requests, with_httpx])
+def test_an_answer_of_the_token_endpoint_is_no_refusal(stand: Stand, tokens: NumberedTokens, ask: Ask) -> None:
+    stand.said_of_tokens = EXPIRED
+    assert price_and_approval(stand, tokens, ask)() == PRICES["output"]
     assert tokens.refreshed == []
 
 
 @pytest.mark.parametrize("ask", [with_requests, with_httpx])
 def test_an_answer_of_the_token_endpoint_is_no_recovery(stand: Stand, tokens: NumberedTokens, ask: Ask) -> None:
-    headers = {"Authorization": tokens.token().bearer}
+    fetch = price_and_approval(stand, tokens, ask)
     stand.said_of_tokens = GOOD
     tokens.number = 2
-
-    @refresh_on_expired_token(tokens=tokens)
-    def fetch() -> Any:
-        price = ask(stand.url + PRICE, headers)
-        ask(stand.url + "/oauth2/Approval", headers)
-        return price.get("output")
-
     assert fetch() == PRICES["output"]
     assert stand.refused == 1
 

@@ -15,6 +15,7 @@ from kis_retry.retry.ledger import MemoryLedger
 from kis_retry.retry.outage import LEAST_FAILURES, Tally
 from kis_retry.retry.pace import Grant, interval_of
 from kis_retry.retry.slots import SlotQueue
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from kis_retry import TokenStore
 
 KEY = Credentials("a-key", "a-secret")
-PATIENCE = 20.0
 
 
 @pytest.fixture(params=["memory", "file", "redis"])
@@ -90,13 +90,6 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert served == list(range(4))
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.0005)
 
 
 async def test_tasks_are_served_in_the_order_in_which_they_came(store: TokenStore) -> None:

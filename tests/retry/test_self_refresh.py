@@ -70,6 +70,14 @@ class SelfRefreshing(Stubborn):
         return answer
 
 
+def over_an_expiry(kind: type[Stubborn], gateway: KisGateway, tokens: TokenManager, **options: Any) -> Any:
+    """The call of such a library, decorated, whose token has expired since it got it."""
+    fetch = refresh_on_expired_token(kind(gateway, tokens).get, tokens=tokens, **options)
+    gateway.expire()
+    gateway.reset_counts()
+    return fetch
+
+
 def in_threads(fetch: Callable[[int], Any]) -> list[Any]:
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(fetch, range(3 * THREADS)))
@@ -79,10 +87,7 @@ def in_threads(fetch: Callable[[int], Any]) -> list[Any]:
 def test_its_threads_join_the_one_refresh(
     kind: type[Stubborn], gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent]
 ) -> None:
-    library = kind(gateway, manager)
-    fetch = refresh_on_expired_token(library.get, tokens=manager)
-    gateway.expire()
-    gateway.reset_counts()
+    fetch = over_an_expiry(kind, gateway, manager)
     assert {answer["rt_cd"] for answer in in_threads(fetch)} == {"0"}
     assert gateway.counts.token_requests == 1
     assert 0 < gateway.counts.refused <= THREADS
@@ -94,9 +99,7 @@ def test_its_threads_join_the_one_refresh(
 def test_what_it_mended_by_itself_is_not_called_again(
     kind: type[Stubborn], gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent]
 ) -> None:
-    fetch = refresh_on_expired_token(kind(gateway, manager).get, tokens=manager)
-    gateway.expire()
-    gateway.reset_counts()
+    fetch = over_an_expiry(kind, gateway, manager)
     assert fetch(1)["rt_cd"] == "0"
     assert (gateway.counts.calls, gateway.counts.token_requests) == (2, 1)
     assert [(event.name, event.attempt) for event in events] == [("token_refreshed", 1)]
@@ -235,10 +238,7 @@ def test_where_nobody_answers_the_library_asks_for_itself(gateway: KisGateway) -
 def test_switched_off_the_library_is_on_its_own(how: str, gateway: KisGateway) -> None:
     policy = RetryPolicy(max_retries=0 if how == "no retries" else 1)
     manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=policy)
-    library = Stubborn(gateway, manager)
-    fetch = refresh_on_expired_token(library.get, tokens=manager, watch_transport=how != "not watched")
-    gateway.expire()
-    gateway.reset_counts()
+    fetch = over_an_expiry(Stubborn, gateway, manager, watch_transport=how != "not watched")
     assert fetch(1)["rt_cd"] == ("1" if how == "no retries" else "0")
     assert gateway.counts.refused == TRIES
 
@@ -247,10 +247,8 @@ def test_switched_off_the_library_is_on_its_own(how: str, gateway: KisGateway) -
 def test_a_token_that_does_not_help_is_not_followed_by_another(
     kind: type[Stubborn], gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent]
 ) -> None:
-    fetch = refresh_on_expired_token(kind(gateway, manager).get, tokens=manager)
+    fetch = over_an_expiry(kind, gateway, manager)
     gateway.refuse_calls()
-    gateway.reset_counts()
-    gateway.expire()
     if kind is Stubborn:
         assert fetch(1)["msg_cd"] == EXPIRED_CODE
     else:

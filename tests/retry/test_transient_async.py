@@ -26,27 +26,12 @@ from kis_retry import (
     retry_on_transient_error,
 )
 from kis_retry.testing import KisGateway
+from outcomes import scripted_async as scripted
 from sources import NumberedTokens
 
 ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
 LIMITED = {"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}
 TEST_KEY = Credentials("a-key", "a-secret")
-
-
-def scripted(*outcomes: Any) -> Any:
-    """A coroutine function that returns or raises each of them in turn, and the last for ever."""
-    left = list(outcomes)
-
-    async def fetch(*args: Any, **kwargs: Any) -> Any:
-        fetch.calls += 1  # type: ignore[attr-defined]  # a function's attribute
-        await asyncio.sleep(0)
-        outcome = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(outcome, BaseException):
-            raise outcome.with_traceback(None)
-        return outcome
-
-    fetch.calls = 0  # type: ignore[attr-defined]  # as above
-    return fetch
 
 
 FORMS: dict[str, Any] = {

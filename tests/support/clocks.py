@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+Clock = TypeVar("Clock")
 
 _ABOUT_TOKENS = ("adoption", "early", "issuer", "manager", "memory", "refresh_events", "refresher", "request")
 
@@ -54,9 +56,9 @@ class FakeClock:
 
 
 @contextmanager
-def tokens_on(clock: object) -> Iterator[None]:
+def tokens_on(clock: Clock) -> Iterator[Clock]:
     """Have everything about tokens, but for how long one thread waits for another, read `clock`."""
     with ExitStack() as patches:
         for name in _ABOUT_TOKENS:
             patches.enter_context(mock.patch.object(import_module(f"kis_retry.tokens.{name}"), "time", clock))
-        yield
+        yield clock

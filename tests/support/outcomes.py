@@ -1,10 +1,15 @@
-"""Functions that come to what a test says, and one whose requests nobody sees."""
+"""What calls come to: functions that come to what a test says, a call of the client, one that nobody sees."""
 
 from __future__ import annotations
 
+import asyncio
 import urllib.error
 import urllib.request
 from typing import Any
+
+from kis_retry import KisClient
+
+__all__ = ["by_urllib", "call", "scripted", "scripted_async"]
 
 
 def scripted(*outcomes: object) -> Any:
@@ -20,6 +25,24 @@ def scripted(*outcomes: object) -> Any:
 
     fetch.calls = 0  # type: ignore[attr-defined]  # as above
     return fetch
+
+
+def scripted_async(*outcomes: object) -> Any:
+    """`scripted` as a coroutine function, which lets other tasks go on before it comes to anything."""
+    outcome = scripted(*outcomes)
+
+    async def fetch(*args: Any, **kwargs: Any) -> Any:
+        fetch.calls += 1  # type: ignore[attr-defined]  # as above
+        await asyncio.sleep(0)
+        return outcome()
+
+    fetch.calls = 0  # type: ignore[attr-defined]  # as above
+    return fetch
+
+
+def call(client: KisClient) -> str:
+    """What a call of the client comes to: KIS's code."""
+    return str(client.fetch_domestic_price("005930")["msg_cd"])
 
 
 def by_urllib(url: str, data: bytes | None = None) -> Any:

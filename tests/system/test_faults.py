@@ -35,6 +35,8 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
+from outcomes import call
+from patience import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,8 +46,7 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "batch.py"
 
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
-    clock = FakeClock()
-    with tokens_on(clock):
+    with tokens_on(FakeClock()) as clock:
         yield clock
 
 
@@ -95,17 +96,6 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         return [str(vars(record)["kis_operation"]) for record in found]
 
     return operations
-
-
-def call(client: KisClient) -> str:
-    return str(client.fetch_domestic_price("005930")["msg_cd"])
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 # --- the token endpoint

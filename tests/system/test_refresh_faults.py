@@ -38,6 +38,7 @@ from kis_retry import (
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from kis_retry.tokens import issuer, request
+from outcomes import call
 from patience import PATIENCE, until, until_async
 from unmeasured import unmeasured
 
@@ -50,8 +51,7 @@ GOOD = "MCA00000"
 
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
-    clock = FakeClock()
-    with tokens_on(clock):
+    with tokens_on(FakeClock()) as clock:
         yield clock
 
 
@@ -78,10 +78,6 @@ def made(
         policy=RetryPolicy(**policy),
         sleep=clock.sleep if clock else None,
     )
-
-
-def call(client: KisClient) -> str:
-    return str(client.fetch_domestic_price("005930")["msg_cd"])
 
 
 def batch(client: KisClient, clock: FakeClock, calls: int, pace: float = 20) -> list[str]:

@@ -28,6 +28,8 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
+from outcomes import call
+from patience import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,8 +40,7 @@ DAY, MARGIN = 86_400, 600
 
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
-    clock = FakeClock()
-    with tokens_on(clock):
+    with tokens_on(FakeClock()) as clock:
         yield clock
 
 
@@ -71,17 +72,6 @@ def threads(number: int, work: Callable[[], object]) -> list[threading.Thread]:
     for thread in started:
         thread.start()
     return started
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
-
-
-def call(client: KisClient) -> str:
-    return str(client.fetch_domestic_price("005930")["msg_cd"])
 
 
 # --- once a minute

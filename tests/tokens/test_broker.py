@@ -16,6 +16,7 @@ import pytest
 from children import in_child
 from kis_retry import RetryPolicy, refresh_on_expired_token
 from kis_retry.tokens.broker import BrokerSource, broker_source
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
 GOOD = {"rt_cd": "0"}
-PATIENCE = 20
 
 
 def fetch(self: Any) -> dict[str, str]:
@@ -66,13 +66,6 @@ class SlottedBroker:
 def waiting(broker: Any) -> int:
     flight = broker_source(broker)._state.flights._current.get("")  # type: ignore[attr-defined]  # of a BrokerSource
     return len(flight._waiters) if flight is not None else 0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("kind", ["dataclass", "slots"])

@@ -28,8 +28,7 @@ TAKES = 3.0
 
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
-    clock = FakeClock()
-    with tokens_on(clock):
+    with tokens_on(FakeClock()) as clock:
         yield clock
 
 
