@@ -29,6 +29,11 @@ def test_a_smaller_batch_has_both_kinds(total: int) -> None:
     assert {symbol.country for symbol in symbols} == {"US", "KR"}
 
 
+@pytest.mark.parametrize(("total", "overseas"), [(2, 1), (400, 281), (1_678, 1_178)])
+def test_a_smaller_batch_has_them_in_the_same_proportion(total: int, overseas: int) -> None:
+    assert sum(symbol.country == "US" for symbol in batch.symbols(total)) == overseas
+
+
 def failure(text: str) -> batch.Failure:
     return batch.Failure(text, text)
 
