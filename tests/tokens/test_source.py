@@ -71,6 +71,27 @@ def test_the_memory_of_a_source_is_bounded() -> None:
     assert wrapper.issued("t101")
 
 
+def test_a_token_past_its_time_is_bound_anew_before_the_call_and_a_good_one_is_left(events: list[RefreshEvent]) -> None:
+    class Dated(Numbered):
+        def token(self) -> AccessToken:
+            self.number += 1
+            return AccessToken(
+                f"t{self.number}", datetime(2000 if self.number == 2 else 2100, 1, 1, tzinfo=timezone.utc)
+            )
+
+    source, bound, sent = Dated(), list[str](), list[str]()
+
+    @refresh_on_expired_token(tokens=source, bind=lambda token: bound.append(token.value))
+    def fetch() -> dict[str, str]:
+        sent.append(bound[-1])
+        return GOOD
+
+    assert as_source(source).token().value == "t2", "which expired long ago"
+    assert [fetch(), fetch()] == [GOOD, GOOD]
+    assert (sent, bound) == (["t3", "t3"], ["t3"])
+    assert events == []
+
+
 def test_a_source_that_cannot_be_remembered_still_refreshes() -> None:
     class Slotted(Numbered):
         __slots__ = ()
