@@ -142,7 +142,7 @@ def test_in_a_pipe_everything_is_a_plain_line() -> None:
 
 
 def test_of_many_events_of_a_kind_the_first_is_shown() -> None:
-    done = run("--symbols", "400")
+    done = run("--symbols", "150")
     assert done.stdout.count("call_retried: KisClient.fetch_price_detail_oversea, EGW00201") == 1
     rows = rows_of(done.stdout)
     assert int(rows["refused, EGW00201"][0]) > 1
@@ -263,7 +263,7 @@ def test_a_ctrl_c_whose_exception_python_drops_ends_the_demo_all_the_same() -> N
 @pytest.mark.parametrize("cause", ["the token dies", "the API is away"])
 def test_a_demo_can_be_interrupted_while_something_is_away(cause: str) -> None:
     """Once announced, once happening; then all the threads wait for KIS, or for one another."""
-    ended = interrupted(signal.SIGINT, [cause, cause], "--symbols", "2000", "--threads", "64")
+    ended = interrupted(signal.SIGINT, [cause, cause], "--symbols", "1000", "--threads", "64")
     assert ended == (130, "kis-retry: interrupted\n")
 
 

@@ -47,6 +47,9 @@ def all_prices(credentials, symbols):
         answers = [price(symbol, headers) for symbol in symbols]
     return [answer["output"]["stck_prpr"] for answer in answers if answer["rt_cd"] == "0"]
 """
+HUNDRED = THE_FIVE_LINES.replace("500", "50").replace("1000", "100")
+"""The same of a tenth of the calls: where another batch is judged, there is nothing new in a thousand."""
+
 UNPROTECTED = HAND_WRITTEN.format(decorator="# nothing here")
 DECORATED = HAND_WRITTEN.format(decorator="@refresh_on_expired_token(tokens=tokens)")
 
@@ -150,18 +153,24 @@ def test_the_users_test_has_five_lines_and_none_is_crammed() -> None:
     ids=["own-function", "library-that-swallows"],
 )
 def test_the_five_lines_are_red_on_an_unprotected_batch(project: Project, unprotected: str) -> None:
+    project.write("tests/test_prices.py", HUNDRED)
     project.write("myfund/prices.py", unprotected)
     status, summary, said = project.run_tests()
     assert (status, summary) == (1, {"failed": 1}), said
-    assert "assert 499 == 1000" in said
+    assert "assert 49 == 100" in said
 
 
 @pytest.mark.parametrize(
-    "protected",
-    [DECORATED, CLIENT, SWALLOWING.format(protection="protect(broker, tokens=tokens)")],
+    ("protected", "lines"),
+    [
+        (DECORATED, THE_FIVE_LINES),
+        (CLIENT, HUNDRED),
+        (SWALLOWING.format(protection="protect(broker, tokens=tokens)"), HUNDRED),
+    ],
     ids=["decorated-function", "client-in-threads", "protected-library-that-swallows"],
 )
-def test_the_five_lines_are_green_on_a_protected_batch(project: Project, protected: str) -> None:
+def test_the_five_lines_are_green_on_a_protected_batch(project: Project, protected: str, lines: str) -> None:
+    project.write("tests/test_prices.py", lines)
     project.write("myfund/prices.py", protected)
     status, summary, said = project.run_tests()
     assert (status, summary) == (0, {"passed": 1}), said
