@@ -98,13 +98,17 @@ def all_prices(credentials, symbols):
 
 
 class Project:
-    """Somebody's project, with a package `myfund` and a folder of tests."""
+    """Somebody's project, with a package for each of their funds and a folder of tests."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name, text in {"pytest.ini": "[pytest]\npythonpath = .\n", "myfund/__init__.py": ""}.items():
-            self.write(name, text)
-        self.write("tests/test_prices.py", THE_FIVE_LINES)
+        self.write("pytest.ini", "[pytest]\npythonpath = .\n")
+
+    def add(self, fund: str, batch: str, lines: str) -> None:
+        """A batch, and the five lines that ask about it."""
+        self.write(f"{fund}/__init__.py", "")
+        self.write(f"{fund}/prices.py", batch)
+        self.write(f"tests/test_{fund}.py", lines.replace("myfund", fund))
 
     def write(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -147,33 +151,20 @@ def test_the_users_test_has_five_lines_and_none_is_crammed() -> None:
     assert all(line.strip() and ";" not in line and len(line) <= 88 for line in lines)
 
 
-@pytest.mark.parametrize(
-    "unprotected",
-    [UNPROTECTED, SWALLOWING.format(protection="")],
-    ids=["own-function", "library-that-swallows"],
-)
-def test_the_five_lines_are_red_on_an_unprotected_batch(project: Project, unprotected: str) -> None:
-    project.write("tests/test_prices.py", HUNDRED)
-    project.write("myfund/prices.py", unprotected)
+def test_the_five_lines_are_red_on_an_unprotected_batch(project: Project) -> None:
+    project.add("own_function", UNPROTECTED, HUNDRED)
+    project.add("library_that_swallows", SWALLOWING.format(protection=""), HUNDRED)
     status, summary, said = project.run_tests()
-    assert (status, summary) == (1, {"failed": 1}), said
-    assert "assert 49 == 100" in said
+    assert (status, summary) == (1, {"failed": 2}), said
+    assert len(re.findall("^E .*assert 49 == 100$", said, re.MULTILINE)) == 2, said
 
 
-@pytest.mark.parametrize(
-    ("protected", "lines"),
-    [
-        (DECORATED, THE_FIVE_LINES),
-        (CLIENT, HUNDRED),
-        (SWALLOWING.format(protection="protect(broker, tokens=tokens)"), HUNDRED),
-    ],
-    ids=["decorated-function", "client-in-threads", "protected-library-that-swallows"],
-)
-def test_the_five_lines_are_green_on_a_protected_batch(project: Project, protected: str, lines: str) -> None:
-    project.write("tests/test_prices.py", lines)
-    project.write("myfund/prices.py", protected)
+def test_the_five_lines_are_green_on_a_protected_batch(project: Project) -> None:
+    project.add("decorated_function", DECORATED, THE_FIVE_LINES)
+    project.add("client_in_threads", CLIENT, HUNDRED)
+    project.add("library_that_swallows", SWALLOWING.format(protection="protect(broker, tokens=tokens)"), HUNDRED)
     status, summary, said = project.run_tests()
-    assert (status, summary) == (0, {"passed": 1}), said
+    assert (status, summary) == (0, {"passed": 3}), said
 
 
 def test_red_and_green_differ_by_the_decorator_alone() -> None:
