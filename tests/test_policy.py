@@ -21,6 +21,7 @@ from kis_retry import ConfigurationError, RetryPolicy
 from kis_retry.policy import variable_of
 
 quick = settings(max_examples=40, deadline=None, database=None)
+of_each_number = settings(quick, max_examples=15)  # the seven of them are read by the same code
 
 
 class Bounds(NamedTuple):
@@ -178,7 +179,7 @@ def test_a_policy_takes_its_fields_by_name_alone() -> None:
 
 
 @numbers
-@quick
+@of_each_number
 @given(data=st.data())
 def test_a_number_in_range_is_read(bounds: Bounds, data: st.DataObject) -> None:
     if bounds.field == "max_retries":
@@ -191,7 +192,7 @@ def test_a_number_in_range_is_read(bounds: Bounds, data: st.DataObject) -> None:
 
 
 @numbers
-@quick
+@of_each_number
 @given(data=st.data())
 def test_a_number_out_of_range_is_refused_with_name_value_and_range(bounds: Bounds, data: st.DataObject) -> None:
     if bounds.field == "max_retries":
@@ -202,7 +203,7 @@ def test_a_number_out_of_range_is_refused_with_name_value_and_range(bounds: Boun
 
 
 @numbers
-@quick
+@of_each_number
 @given(text=st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="\0@"), min_size=1, max_size=12))
 def test_a_text_that_is_no_number_is_refused_with_name_value_and_range(bounds: Bounds, text: str) -> None:
     assume(text.strip())
