@@ -29,7 +29,6 @@ def remembering_interrupts() -> Iterator[None]:
     Where SIGINT is ignored or somebody else's, and on any but the main thread, all stays as it is.
     """
     global _came
-    _came = False
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -47,7 +46,9 @@ def remembering_interrupts() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = tell
-        check_interrupt()
+        came, _came = _came, False
+        if came:
+            raise KeyboardInterrupt
 
 
 def check_interrupt() -> None:
@@ -55,7 +56,7 @@ def check_interrupt() -> None:
     For what runs long to call now and then.
 
     Raises:
-        KeyboardInterrupt: a Ctrl-C has come since `remembering_interrupts`.
+        KeyboardInterrupt: a Ctrl-C has come inside `remembering_interrupts`.
     """
     if _came:
         raise KeyboardInterrupt

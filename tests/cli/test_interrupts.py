@@ -127,10 +127,12 @@ def test_a_handler_of_somebody_else_stays() -> None:
     assert seen == [signal.SIGINT]
 
 
-def test_all_is_as_before_afterwards() -> None:
+def test_all_is_as_before_afterwards(ctrl_c: Callable[[], None]) -> None:
     hook = sys.unraisablehook
-    with remembering_interrupts():
+    with pytest.raises(KeyboardInterrupt), remembering_interrupts():  # noqa: PT012  # as above
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        ctrl_c()
+    check_interrupt()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert sys.unraisablehook is hook
 
