@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 import requests
 
+from alarms import alarm_once
 from answers import EXPIRED, GOOD
 from kis_retry import (
     AccessToken,
@@ -35,6 +36,7 @@ from kis_retry import (
 from kis_retry.context import CURRENT, current_call
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
+from patience import PATIENCE
 from sources import FAR, NumberedTokens
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
@@ -251,9 +253,9 @@ class _Limit:
 def test_an_exception_of_a_signal_handler_during_a_refresh_reaches_the_caller(handler: Any, wrapped: bool) -> None:
     class Slow(NumberedTokens):
         def refresh(self, rejected: AccessToken) -> AccessToken:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            asked.set()
             try:
-                time.sleep(0.9)
+                threading.Event().wait(PATIENCE)
             except TimeLimitError:
                 if wrapped:
                     raise RuntimeError("the source's own") from LookupError("and what it blames")
@@ -261,12 +263,12 @@ def test_an_exception_of_a_signal_handler_during_a_refresh_reaches_the_caller(ha
             return super().refresh(rejected)
 
     before = signal.signal(signal.SIGALRM, handler)
+    asked = threading.Event()
     try:
         fetch = refresh_on_expired_token(tokens=Slow())(lambda: EXPIRED)
-        with pytest.raises(RuntimeError if wrapped else TimeLimitError):
+        with pytest.raises(RuntimeError if wrapped else TimeLimitError), alarm_once(asked.is_set):
             fetch()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
