@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -583,6 +584,7 @@ def test_a_straggler_does_not_refresh_again(
         protect(slow, tokens=manager)
         gateway.expire()
         gateway.reset_counts()
+        began = time.monotonic()
         straggler = pool.submit(slow.fetch_price, "SLOW")
         assert refused.wait(10)
         assert slow.fetch_price("005930")["rt_cd"] == "0"
@@ -590,6 +592,7 @@ def test_a_straggler_does_not_refresh_again(
         assert straggler.result(10)["rt_cd"] == "0"
     assert gateway.counts.token_requests == 1
     assert [event.name for event in events] == ["token_refreshed", "token_adopted"]
+    assert all(0 <= (event.elapsed or 0) <= time.monotonic() - began for event in events), "each of its own step"
 
 
 @pytest.mark.parametrize("watch_transport", [True, False])

@@ -81,7 +81,9 @@ def test_without_a_margin_the_token_is_used_to_its_end() -> None:
         token = manager.token()
         clock.move_to(token.expires_at - timedelta(seconds=1))
         assert manager.token() is token
+        assert not manager.is_dead(token.value)
         clock.move_to(token.expires_at)
+        assert manager.is_dead(token.value), "from that very second on"
         assert manager.token() != token
 
 
