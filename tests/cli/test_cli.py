@@ -12,6 +12,7 @@ import requests
 
 from kis_retry import ConfigurationError, KisRetryError, TokenIssueError
 from kis_retry.cli import main, output
+from kis_retry.cli.arguments import parser
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -49,6 +50,23 @@ def test_wrong_use_is_status_2_and_says_so_on_stderr(words: list[str], capsys: p
     said = capsys.readouterr()
     assert said.out == ""
     assert "error:" in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "--symbols", "2"],
+        ["demo", "--threads", "1"],
+        ["demo", "--threads", "64"],
+        ["gateway", "--port", "0"],
+        ["gateway", "--port", "65535"],
+        ["gateway", "--expire-at", "1"],
+        ["gateway", "--latency", "0"],
+        ["gateway", "--rate-limit", "1"],
+    ],
+)
+def test_the_least_and_the_most_of_a_number_are_taken(words: list[str]) -> None:
+    assert parser().parse_args(words)
 
 
 @pytest.mark.parametrize(
