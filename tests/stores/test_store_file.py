@@ -102,6 +102,16 @@ def test_folder_0700_and_files_0600_whatever_the_umask(tmp_path: Path) -> None:
     assert store.load(KEY) == TOKEN
 
 
+def test_a_lock_file_that_somebody_removed_before_it_was_opened_is_made_0600_too(
+    store: FileTokenStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(KEY, TOKEN)
+    monkeypatch.setattr("kis_retry.stores.file_lock.prepare_lock_file", lambda path: None)
+    with store.lock(KEY, timeout=0, lease=1) as held:
+        assert held is True
+    assert mode(folder / f"{KEY}.lock") == 0o600
+
+
 def test_a_file_that_stood_open_is_closed_by_the_next_save(store: FileTokenStore, folder: Path) -> None:
     store.save(KEY, TOKEN)
     (folder / f"{KEY}.json").chmod(0o666)
