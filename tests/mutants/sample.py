@@ -157,7 +157,7 @@ def own_tests(module: Path) -> list[str]:
 
 
 def first_failure(output: str) -> str:
-    found = re.search(r"^(?:FAILED|ERROR) (.*)$", output, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (\S.*)$", output, re.MULTILINE)
     return found[1] if found else output.strip()[-200:]
 
 
