@@ -148,7 +148,7 @@ def test_after_an_outage_longer_than_issue_wait_calls_recover_within_seconds_and
     answers = batch(client, clock, 150, pace=4)
     lost = answers.index(GOOD)
     assert answers == ["EGW00123"] * lost + [GOOD] * (150 - lost)
-    assert sum(clock.slept) == pytest.approx(10), "once, and not before each call"
+    assert 9 < sum(clock.slept) <= 10.001, "once, and not before each call"
     assert lost <= (40 - 10 + 1.5) * 4, "a probe a second finds that the endpoint is back"
 
 
