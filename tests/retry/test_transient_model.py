@@ -157,7 +157,7 @@ def test_nothing_is_lost_that_could_be_had_and_no_order_is_sent_more_often_than_
 @pytest.mark.parametrize("seed", range(2))
 def test_so_it_is_with_all_of_them_at_once(quick: None, seed: int) -> None:
     with KisGateway(seed=seed, issue_interval=0, same_token_for=0) as gateway:
-        crowd = list(callers(gateway, timeout=9))
+        crowd = list(callers(gateway, timeout=9, max_retries=2))  # one that the outage keeps may meet both expiries
         gateway.refuse_calls("EGW00201", share=0.22)
         for code in ("EGW00215", "EGW00316", "EGW00300", "OPSQ1002"):
             gateway.refuse_calls(code, share=0.02)

@@ -58,14 +58,15 @@ def _outcome(call: Callable[[], Any]) -> Any:
             return None
 
 
-def callers(gateway: KisGateway, timeout: float) -> Iterator[Caller]:
+def callers(gateway: KisGateway, timeout: float, *, max_retries: int = 1) -> Iterator[Caller]:
     """
     One of each, with a token of its own.
 
     Args:
         timeout: seconds that they wait for an answer.
+        max_retries: how many expiries one call may meet.
     """
-    policy = RetryPolicy(transient_deadline=600)
+    policy = RetryPolicy(transient_deadline=600, max_retries=max_retries)
 
     def manager() -> TokenManager:
         return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=policy)
