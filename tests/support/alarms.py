@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType
 
 from patience import PATIENCE, until
 
 __all__ = ["alarm_once"]
 
-_LOOKS = 10
+_LOOKS = 10  # that find the thread at the same place
+_MOST_LOOKS = 500
 
 
 @contextmanager
@@ -23,16 +26,17 @@ def alarm_once(condition: Callable[[], object]) -> Iterator[None]:
     In the middle of its work the signal could meet coverage's tracer, whose lock stays locked when a handler raises.
     """
     me = threading.get_ident()
-    places: list[tuple[int, int]] = []
 
-    def stands_still() -> bool:
+    def place() -> tuple[CodeType, int]:
         frame = sys._current_frames()[me]
-        places.append((id(frame), frame.f_lasti))
-        return places[-_LOOKS:] == [places[-1]] * _LOOKS
+        return frame.f_code, frame.f_lasti
 
     def send() -> None:
         until(condition)
-        until(stands_still)
+        seen = [place()]
+        while seen[-_LOOKS:] != [seen[-1]] * _LOOKS and len(seen) < _MOST_LOOKS:
+            time.sleep(0.002)
+            seen.append(place())
         signal.pthread_kill(me, signal.SIGALRM)
 
     sending = threading.Thread(target=send)
