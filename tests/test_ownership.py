@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kis_retry.ownership import _is_private_group
+from kis_retry.ownership import _is_private_group, may_be_written_by_strangers
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -35,7 +36,8 @@ def test_a_group_of_ones_own_name_is_private(own: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gid", "name", "members"), [(4_001, "kim", []), (4_000, "users", []), (4_000, "kim", ["kim", "lee"])]
+    ("gid", "name", "members"),
+    [(4_001, "kim", []), (4_000, "users", []), (4_000, "adm", []), (4_000, "kim", ["kim", "lee"])],
 )
 def test_a_group_of_others_is_not(own: dict[str, Any], gid: int, name: str, members: list[str]) -> None:
     own["group"] = grp.struct_group((name, "x", gid, members))
@@ -52,3 +54,10 @@ def test_where_nobody_knows_who_is_in_it_a_group_is_not_private(
 
     monkeypatch.setattr(module, asked, unknown)
     assert not _is_private_group(4_000)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(("rights", "open_to_others"), [(0o640, False), (0o755, False), (0o660, True)])
+def test_the_group_of_a_file_counts_where_it_may_write(rights: int, open_to_others: bool) -> None:
+    found = os.stat_result((stat.S_IFREG | rights, 0, 0, 1, os.geteuid(), 4_001, 0, 0, 0, 0))
+    assert may_be_written_by_strangers(found) is open_to_others
