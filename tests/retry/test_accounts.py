@@ -14,7 +14,7 @@ from accounts import Accounts
 from answers import PRICE
 from kis_retry import AccessToken, Credentials, MemoryTokenStore, RefreshEvent, TokenManager, refresh_on_expired_token
 from kis_retry.context import Sighting
-from kis_retry.retry.accounts import identity_of, is_of
+from kis_retry.retry.accounts import _REMEMBERED, _Refusals, identity_of, is_of
 from kis_retry.retry.wire import sighting_of
 from kis_retry.testing import KisGateway
 from sources import NumberedTokens
@@ -185,3 +185,13 @@ def test_another_port_or_host_is_another_host(asked: str) -> None:
     assert identity is not None
     sighting: Sighting = sighting_of("GET", asked, {"appkey": "A"})
     assert not is_of(sighting, *identity)
+
+
+def test_of_too_many_refusals_the_oldest_is_forgotten() -> None:
+    refusals = _Refusals()
+    seen = [Sighting("GET", "kis.example", PRICE, None, f"t{number}") for number in range(_REMEMBERED + 1)]
+    for sighting in seen[:-1]:
+        refusals.note(sighting)
+    assert all(refusals.include(sighting) for sighting in seen[:-1])
+    refusals.note(seen[-1])
+    assert [refusals.include(sighting) for sighting in seen] == [False, *[True] * _REMEMBERED]
