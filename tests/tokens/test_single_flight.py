@@ -93,7 +93,8 @@ def test_eight_who_ask_for_the_same_share_one_request(flights: SingleFlight[Any]
 
 def test_they_share_a_failure_too_each_with_an_exception_of_its_own(flights: SingleFlight[Any]) -> None:
     gate = Gate(TokenIssueError("no", code="EGW00105"))
-    threads, got = together(8, lambda: flights.run("a", gate, look=nothing, seconds=PATIENCE))
+    read = lambda: b"token".decode()  # as from the header of a request: equal, and another object each time
+    threads, got = together(8, lambda: flights.run(read(), gate, look=nothing, seconds=PATIENCE))
     until(lambda: waiting(flights) == (8 if flights._own_thread else 7))
     gate.let_through.set()
     for thread in threads:
