@@ -11,7 +11,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from .codec import decode, encode
+from .codec import MAX_ENTRY, decode, encode
 
 if TYPE_CHECKING:
     from ..token import AccessToken
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DOCUMENT", "TOKEN", "DocumentStore", "DocumentTokenStore", "documents_of"]
 
 TOKEN = "token"  # noqa: S105  # the kind of document, no secret
-MAX_DOCUMENT = 16 * 1024
-"""Bytes that a document may have; a reader need not take in more than one byte beyond."""
+MAX_DOCUMENT = MAX_ENTRY
+"""Bytes that a document may have, of whatever kind; a reader need not take in more than one byte beyond."""
 
 _LEAST_TTL = 60.0  # seconds a token is kept even where this clock says that it is over: the clock may be wrong
 
