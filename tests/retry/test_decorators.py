@@ -202,6 +202,21 @@ def test_a_broker_that_takes_no_force_is_asked_without() -> None:
     assert Broker().fetch() == GOOD
 
 
+def test_a_broker_that_takes_whatever_option_is_asked_to_force() -> None:
+    class Broker:
+        access_token = "Bearer t0"
+
+        def issue_access_token(self, **options: bool) -> None:
+            assert options == {"force": True}
+            self.access_token = "Bearer t1"
+
+        @refresh_on_expired_token
+        def fetch(self) -> dict[str, str]:
+            return EXPIRED if self.access_token == "Bearer t0" else GOOD
+
+    assert Broker().fetch() == GOOD
+
+
 def test_the_entry_is_filled_in_the_callers_own_headers_and_right_for_the_next_call() -> None:
     tokens = Tokens()
 
