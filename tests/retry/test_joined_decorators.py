@@ -124,3 +124,11 @@ def test_idempotent_and_the_first_arguments_limiter_are_those_of_the_one_that_re
     fetch = both(scripted(ConnectionError(), GOOD), refresh_outside, tokens=owner.tokens, idempotent=True)
     assert fetch(owner, headers={}) == GOOD
     assert len(asked) == 2
+
+
+@pytest.mark.usefixtures("clock")
+def test_two_that_refresh_are_none_that_repeats() -> None:
+    fetch, tokens = scripted(LIMITED), NumberedTokens()
+    twice = refresh_on_expired_token(refresh_on_expired_token(fetch, tokens=tokens), tokens=tokens)
+    assert twice(headers={}) is LIMITED
+    assert fetch.calls == 1
