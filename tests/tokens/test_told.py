@@ -105,6 +105,18 @@ def test_a_renewal_inside_a_call(
     assert events == [issued(manager.token(), old, callable=name)]
 
 
+def test_a_renewal_on_a_machine_that_has_just_begun(
+    manager: TokenManager, clock: FakeClock, events: list[RefreshEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock begins there, and has shown less than the renewal takes."""
+    old = manager.token()
+    clock.now += DAY
+    began = clock.now - TAKES / 2
+    monkeypatch.setattr(clock, "monotonic", lambda: clock.now - began)
+    new = manager.token()
+    assert events == [issued(new, old)]
+
+
 @pytest.mark.parametrize("seconds", [DAY, DAY - 300], ids=["past the expiry", "ahead of it"])
 def test_a_renewal_that_failed_inside_a_call(
     seconds: float, manager: TokenManager, gateway: KisGateway, clock: FakeClock, events: list[RefreshEvent]
