@@ -51,17 +51,16 @@ def symbols(total: int | None = None) -> list[Symbol]:
 
 class Tracker:
     """
-    Counts what became of each symbol, and gives up after so many identical failures in a row. For many threads.
+    Counts what became of each symbol, and gives up after `IN_A_ROW` identical failures in a row. For many threads.
 
     With several calls under way "in a row" needs a rule: the order is that of the symbols, not that of their answers.
     """
 
-    def __init__(self, in_a_row: int = IN_A_ROW) -> None:
-        self._in_a_row = in_a_row
+    def __init__(self) -> None:
         self._changed = threading.Condition()  # guards everything below
         self._early: dict[int, Failure | None] = {}  # outcomes of symbols after one that has none yet
         self._known = 0  # how many symbols from the first on have an outcome
-        self._row = 0
+        self._row = 0  # outcomes in a row that are the same as the last one, which counts too
         self._last: Failure | None = None
         self.answered = 0
         self.failed = 0
@@ -101,11 +100,10 @@ class Tracker:
     def _judge(self, failure: Failure | None) -> None:
         if self.aborted:
             return
-        same = failure is not None and failure == self._last
-        self._row = 0 if failure is None else self._row + 1 if same else 1
+        self._row = self._row + 1 if failure == self._last else 1
         self._last = failure
         self.failure = failure or self.failure
-        if self._row >= self._in_a_row:
+        if failure is not None and self._row >= IN_A_ROW:
             self.aborted_at = self._known
 
 
