@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from answers import GOOD
 from kis_retry import KisClient, MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager
 from kis_retry.cli import batch
 from kis_retry.testing import KisGateway
+from patience import PATIENCE
 
 unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -152,3 +157,22 @@ def test_a_stopped_batch_begins_no_further_call(gateway: KisGateway) -> None:
         gateway.heal()
         assert running.wait(5)
     assert gateway.counts.calls <= 1
+
+
+def test_a_stopped_batch_waits_for_the_calls_that_are_under_way() -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def fetch(_: str) -> dict[str, str]:
+        asked.set()
+        assert over.wait(PATIENCE)
+        return dict(GOOD)
+
+    client: Any = SimpleNamespace(fetch_domestic_price=fetch, fetch_price_detail_oversea=fetch)
+    running = batch.Batch(client, batch.symbols(50), threads=1)
+    running.start()
+    assert asked.wait(PATIENCE)
+    answer = threading.Timer(0.05, over.set)
+    answer.start()
+    running.stop(PATIENCE)
+    assert running.tracker.processed == 1
+    answer.join()
