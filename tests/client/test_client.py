@@ -169,6 +169,15 @@ def test_an_order_posted_with_an_expired_token_is_placed_exactly_once(status: in
         assert gateway.counts.refused == 1
 
 
+def test_a_body_goes_out_in_utf_8(manager: TokenManager) -> None:
+    with requests.Session() as session:
+        sent: list[Any] = []
+        session.hooks["response"].append(lambda response, **_: sent.append(response.request.body))
+        client = KisClient(tokens=manager, session=session)
+        client.post("/uapi/domestic-stock/v1/trading/order-cash", "TTTC0012U", {"PRDT_NAME": "삼성전자"})
+    assert sent == ['{"PRDT_NAME": "삼성전자"}'.encode()]
+
+
 @pytest.mark.parametrize("code", ["EGW00301", "EGW00302"])
 def test_an_answer_that_says_check_your_last_order_is_never_repeated(
     gateway: KisGateway, client: KisClient, code: str
