@@ -326,6 +326,12 @@ def test_the_issue_named_outright_is_refused(broker: Broker) -> None:
         protect(broker, methods="issue_access_token")
 
 
+def test_an_error_names_eight_of_many_methods_and_how_many_more_there_are(source: NumberedTokens) -> None:
+    many: Any = type("Many", (), {f"fetch_{letter}": lambda _: GOOD for letter in "abcdefghijkl"})
+    with pytest.raises(ValueError, match=r"it has fetch_a, .*, fetch_h and 4 more$"):
+        protect(many, tokens=source, methods="get_*")
+
+
 def test_an_object_that_lists_more_than_it_has_is_no_problem(source: NumberedTokens) -> None:
     class Lazy(Library):
         def __dir__(self) -> list[str]:
