@@ -23,7 +23,10 @@ def test_a_refresh_is_given_up_once_it_has_had_all_its_time(
     over = threading.Event()
     under_way, _ = flights.begin("another token", lambda: over.wait(PATIENCE))
 
-    def wait_in_vain(*_: Any, **__: Any) -> None:
+    waited: list[float] = []
+
+    def wait_in_vain(*_: Any, **options: Any) -> None:
+        waited.append(options["seconds"])
         raise StillUnderWayError(under_way, seconds)
 
     monkeypatch.setattr(flights, "run", wait_in_vain)
@@ -31,5 +34,6 @@ def test_a_refresh_is_given_up_once_it_has_had_all_its_time(
         manager.token()
     waited_for = flights.busy
     over.set()
+    assert 10 < waited[0] < 11, "as long as it may take, and a moment to say how it ended"
     assert waited_for is not given_up
     assert (manager._memory.cooldown.failure is not None) is given_up
