@@ -551,7 +551,7 @@ def test_a_holder_killed_while_it_asks_blocks_other_machines_for_its_lease(
 
 
 @pytest.mark.parametrize(
-    ("issue_timeout", "issue_wait", "waits"), [(0.1, 70, 2.1), (10, 70, 12), (120, 70, 35), (2, 4, 2)]
+    ("issue_timeout", "issue_wait", "waits"), [(0.1, 70, 2.1), (10, 70, 12), (120, 70, 35), (2, 4, 2), (2, 5, 2.5)]
 )
 def test_the_lock_is_waited_for_as_long_as_a_live_holder_may_need_it_and_half_of_issue_wait_at_most(
     issue_timeout: float, issue_wait: float, waits: float, make: Callable[..., KisClient], clock: FakeClock
