@@ -20,7 +20,10 @@ class Span(NamedTuple):
 
     @classmethod
     def of(cls, node: ast.expr | ast.stmt) -> Span:
-        return cls((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
+        """All of `node`, from its first decorator on: `ast` begins a function at its `def`."""
+        decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+        line = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+        return cls((line, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
 
     def holds(self, other: Span) -> bool:
         return self.begin <= other.begin and other.end <= self.end
