@@ -20,6 +20,7 @@ from kis_retry import (
     refresh_on_expired_token,
 )
 from kis_retry.testing import KisGateway
+from sources import NumberedTokens
 
 if TYPE_CHECKING:
     from kis_retry import RefreshEvent
@@ -215,6 +216,21 @@ def test_a_broker_that_takes_whatever_option_is_asked_to_force() -> None:
             return EXPIRED if self.access_token == "Bearer t0" else GOOD
 
     assert Broker().fetch() == GOOD
+
+
+def test_a_dead_token_in_the_headers_is_replaced_before_the_call_whatever_its_letters() -> None:
+    tokens = NumberedTokens()
+    tokens.number = 9
+    sent: list[str] = []
+
+    @refresh_on_expired_token(tokens=tokens)
+    def fetch(headers: dict[str, str]) -> dict[str, str]:
+        sent.append(headers["authorization"])
+        return EXPIRED if sent[-1] == "Bearer t9" else GOOD
+
+    for _ in range(2):
+        assert fetch({"authorization": "Bearer t9"}) == GOOD
+    assert sent == ["Bearer t9", "Bearer t10", "Bearer t10"]
 
 
 def test_the_entry_is_filled_in_the_callers_own_headers_and_right_for_the_next_call() -> None:
