@@ -340,6 +340,7 @@ def test_a_store_that_finds_itself_in_a_child_connects_anew(
 ) -> None:
     parents = store._documents.client
     store.save(KEY, TOKEN)
+    assert store._documents.client is parents
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert store.load(KEY) == TOKEN
     assert store._documents.client is store._documents.client is not parents
