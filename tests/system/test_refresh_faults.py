@@ -206,6 +206,18 @@ def test_a_dead_token_that_kis_hands_out_again_is_not_waited_for(timed: KisGatew
     assert timed.counts.token_requests <= 3
 
 
+def test_a_minute_after_kis_handed_it_out_again_another_one_is_waited_for(timed: KisGateway, clock: FakeClock) -> None:
+    client = KisClient(tokens=made(timed, clock))
+    call(client)
+    timed.expire()
+    timed.same_token()
+    assert call(client) == "EGW00123"
+    clock.pass_by(61)
+    timed.issue_elsewhere()  # which begins another minute
+    assert call(client) == GOOD
+    assert sum(clock.slept) == pytest.approx(60, abs=0.1)
+
+
 # --- what is in the store
 
 
