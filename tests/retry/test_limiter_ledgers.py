@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,6 +245,14 @@ def test_a_store_that_fails_is_one_warning_and_the_process_paces_itself(caplog: 
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.message.startswith("kis_retry.store_unavailable store=FileTokenStore('/x') operation=pace error=")
+
+
+def test_nobody_waits_for_a_slot_before_the_first_though_the_machine_has_just_begun() -> None:
+    class Early(MemoryLedger):
+        def take(self, tally: Tally, rate: float, limit: float | None) -> Grant:
+            return replace(super().take(tally, rate, limit), at=0.2)  # seconds since then
+
+    assert SharedLedger(Early(), FileTokenStore("/x")).take(Tally(), 18, None).at == 0.2
 
 
 def test_a_store_that_fails_is_not_asked_for_every_slot() -> None:
