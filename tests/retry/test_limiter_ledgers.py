@@ -108,13 +108,17 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and rights as POSIX has them")
-def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("somebody's")
-    document(tmp_path).symlink_to(elsewhere)
+    link(document(tmp_path), elsewhere)
     ledger_of(FileTokenStore(tmp_path), KEY).take(Tally(), 2, None)
     assert elsewhere.read_text() == "somebody's"
     assert not document(tmp_path).is_symlink()
+    assert document(tmp_path).stat().st_nlink == 1
     assert document(tmp_path).stat().st_mode & 0o777 == 0o600
 
 
