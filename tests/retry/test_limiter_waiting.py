@@ -299,6 +299,41 @@ def test_a_change_of_the_pace_is_told(events: list[RefreshEvent]) -> None:
     assert [(event.name, event.rate) for event in events] == [("rate_lowered", 2.5), ("rate_raised", 3.0)]
 
 
+def test_one_that_cannot_be_served_in_time_keeps_nobody_behind_it_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kis_retry.retry.slots._PARKED", 2 * PATIENCE)
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(MemoryLedger):
+        def take(self, tally: Tally, rate: float, limit: float | None) -> Grant:
+            asked.set()
+            assert answer.wait(PATIENCE)
+            in_time = limit is None
+            return Grant(time.monotonic() + (0 if in_time else 2 * PATIENCE), slot=in_time, rate=rate)
+
+    queue = SlotQueue(Slow(), 18)
+    served: dict[str, bool] = {}
+
+    def wait(name: str, timeout: float | None) -> None:
+        served[name] = queue.acquire(timeout)
+
+    def queued(number: int) -> bool:
+        return len(queue._waiters) == number
+
+    threads = []
+    for number, (name, timeout) in enumerate([("first", None), ("late", PATIENCE), ("behind", None)]):
+        threads.append(threading.Thread(target=wait, args=(name, timeout), daemon=True))
+        threads[-1].start()
+        assert asked.wait(PATIENCE)
+        until(partial(queued, number))
+    answer.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert served == {"first": True, "late": False, "behind": True}
+    monkeypatch.setattr("kis_retry.retry.slots._PARKED", 0.01)
+    queue._work.release()
+    until(lambda: queue._thread is None)
+
+
 def test_a_limiter_says_the_rate_in_force(monkeypatch: pytest.MonkeyPatch, events: list[RefreshEvent]) -> None:
     monkeypatch.setattr("kis_retry.retry.adaptive._WINDOW", 0.9)
     limiter = RateLimiter(KEY, rate=100, store=MemoryTokenStore())
