@@ -70,7 +70,8 @@ def frames(function: Any, *args: Any) -> int:
         finally:
             sys.setprofile(None)
 
-    for _ in range(2):  # the first one may learn something that the second one knows
+    fewest = sys.maxsize
+    for _ in range(5):  # the first may learn what the next one knows, and any may meet a collection of garbage
         entered = 0
         if inspect.iscoroutinefunction(function):
             assert asyncio.run(watched()) == GOOD
@@ -80,7 +81,8 @@ def frames(function: Any, *args: Any) -> int:
                 assert function(*args) == GOOD
             finally:
                 sys.setprofile(None)
-    return entered
+        fewest = min(fewest, entered)
+    return fewest
 
 
 def by_tenacity(function: Any) -> Any:
