@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from answers import EXPIRED, GOOD, PRICE
-from kis_retry import refresh_on_expired_token
+from kis_retry import refresh_on_expired_token, retry_on_transient_error
 from servers import EndingHTTPServer
 from sources import NumberedTokens
 
@@ -30,6 +30,7 @@ class Stand:
     def __init__(self, tokens: NumberedTokens) -> None:
         self.kind: str | None = "application/json"
         self.status = 200
+        self.picture = b""  # what a proxy sends instead of a refusal
         self.read = threading.Event()  # somebody has read the first of the lines
         self.waited_in_vain = False  # nobody read it before the last one was sent
         self.refused = 0
@@ -51,7 +52,7 @@ class Stand:
                 self._say(200 if good else stand.status, PRICES if good else EXPIRED)
 
             def _say(self, status: int, answer: Any) -> None:
-                body = json.dumps(answer, ensure_ascii=False).encode()
+                body = stand.picture or json.dumps(answer, ensure_ascii=False).encode()
                 self.send_response(status)
                 if stand.kind is not None:
                     self.send_header("Content-Type", stand.kind)
@@ -257,3 +258,31 @@ def test_a_stream_without_an_end_is_left_to_who_reads_it(
 
         follow()
     assert not stand.waited_in_vain
+
+
+async def status_by_httpx(url: str) -> int:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(url)).status_code
+
+
+async def status_by_aiohttp(url: str) -> int:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status
+
+
+@pytest.mark.parametrize("ask", [status_by_httpx, status_by_aiohttp])
+def test_a_status_of_a_failure_counts_though_its_body_is_not_read(
+    stand: Stand, tokens: NumberedTokens, no_backoff: None, ask: Callable[[str], Awaitable[int]]
+) -> None:
+    stand.kind, stand.status, stand.picture = "image/png", 503, b"\x89PNG"
+    url, statuses = stand.url + PRICE, []
+
+    @retry_on_transient_error
+    async def fetch() -> int:
+        statuses.append(await ask(url))
+        if len(statuses) == 2:
+            stand.status = 418
+        return statuses[-1]
+
+    assert asyncio.run(fetch()) == 418
+    assert statuses == [503, 503, 418]
