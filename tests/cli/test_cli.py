@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -259,3 +260,11 @@ def test_only_a_terminal_that_wants_it_is_drawn_on(
 def test_the_entry_point_is_main() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
     assert 'kis-retry = "kis_retry.cli:main"' in text
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"\\uac00\\uaca9\n"), ("cp949", "가격\n".encode("cp949"))])
+def test_what_a_console_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch, encoding: str, shown: bytes) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, newline="\n"))
+    output.echo("가격")
+    assert written.getvalue() == shown
