@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ..credentials import Credentials
 from ..stores.base import key_of
 from ..stores.from_env import store_from_env
-from .queues import process_queue
 
 if TYPE_CHECKING:
     from ..stores.base import TokenStore
     from .slots import SlotQueue
 
-__all__ = ["RateLimiter", "process_pace"]
+__all__ = ["RateLimiter"]
 
 
 class RateLimiter:
@@ -138,8 +137,3 @@ class RateLimiter:
     def __repr__(self) -> str:
         rate = f"{self._found.in_force:g} calls a second" if self._found else "not used yet"
         return f"RateLimiter({self.credentials!r}, {rate})"
-
-
-def process_pace() -> SlotQueue:
-    """What functions without a limiter share: no pace, but in an outage of this process a few probes a second."""
-    return process_queue

@@ -25,8 +25,8 @@ from kis_retry import (
     RateLimiter,
     RedisTokenStore,
 )
-from kis_retry.retry.limiter import process_pace
 from kis_retry.retry.outage import LEAST_FAILURES
+from kis_retry.retry.queues import process_queue
 from kis_retry.retry.rate import RATE_TAKES, checked_rate, parse_rate
 from patience import PATIENCE
 
@@ -209,7 +209,7 @@ def test_a_child_that_was_forked_while_others_waited_has_a_pace_of_its_own(store
 
 
 def test_the_process_pace_is_none_until_nothing_gets_through() -> None:
-    pace = process_pace()
+    pace = process_queue
     assert pace.rate == 0
     for _ in range(LEAST_FAILURES):
         assert pace.acquire(0)
@@ -221,7 +221,7 @@ def test_the_process_pace_is_none_until_nothing_gets_through() -> None:
 
 
 def test_the_process_pace_forgets_single_failures() -> None:
-    pace = process_pace()
+    pace = process_queue
     for _ in range(10 * LEAST_FAILURES):
         pace.report("failed")
         assert pace.acquire(0)
@@ -230,7 +230,7 @@ def test_the_process_pace_forgets_single_failures() -> None:
 
 
 async def test_tasks_learn_of_the_outage_of_the_process_too() -> None:
-    pace = process_pace()
+    pace = process_queue
     for _ in range(LEAST_FAILURES):
         pace.report("failed")
     assert await pace.acquire_async(0)
@@ -242,5 +242,5 @@ async def test_tasks_learn_of_the_outage_of_the_process_too() -> None:
 def test_a_report_of_anything_else_harms_nothing() -> None:
     limiter = RateLimiter(KEY, rate=18, store=MemoryTokenStore())
     limiter.report("lost")
-    process_pace().report("lost")
+    process_queue.report("lost")
     assert limiter.acquire()
