@@ -16,6 +16,7 @@ from ..sessions import leave_connections_to_parent
 from ..stores.base import TokenStore
 from ..tokens.manager import TokenManager
 from ..tokens.source import TokenSource, is_source
+from .exchanges import SearchOrder
 from .session import ClientSession, valid_timeout
 
 __all__ = ["ClientBase"]
@@ -25,7 +26,7 @@ _Client = TypeVar("_Client", bound="ClientBase")
 
 class ClientBase:
     """
-    Credentials, token source, pace, policy and session of a client; its arguments are those of `KisClient`.
+    Credentials, token source, pace, policy, session and search orders of a client; `KisClient` tells its arguments.
 
     The decorators find the first four as attributes of the object whose method they are on.
     """
@@ -53,6 +54,8 @@ class ClientBase:
         self._timeout = valid_timeout(timeout)
         self._given_session = session
         self._session = self._new_session()
+        self._exchanges = SearchOrder()
+        self._product_types = SearchOrder()
         after_fork(self, ClientBase._after_fork)
 
     @property

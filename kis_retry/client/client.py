@@ -12,16 +12,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import requests
-
-from ..credentials import Credentials
 from ..judgement import is_token_expired_response
-from ..policy import RetryPolicy
-from ..retry.call import Pace
 from ..retry.decorators import refresh_on_expired_token
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager
-from ..tokens.source import TokenSource
 from .endpoints import (
     EXCHANGES,
     PRICE_TRANSACTIONS,
@@ -34,7 +28,6 @@ from .endpoints import (
     offering_days,
     valid_symbol,
 )
-from .exchanges import SearchOrder
 from .paging import answers_of
 from .request import RequestingClient
 
@@ -64,20 +57,6 @@ class KisClient(RequestingClient):
     Raises:
         ConfigurationError: no credentials, or an unusable one.
     """
-
-    def __init__(
-        self,
-        credentials: Credentials | None = None,
-        *,
-        tokens: TokenSource | None = None,
-        policy: RetryPolicy | None = None,
-        limiter: Pace | None = None,
-        session: requests.Session | None = None,
-        timeout: float | tuple[float, float] = (3.05, 10.0),
-    ) -> None:
-        super().__init__(credentials, tokens=tokens, policy=policy, limiter=limiter, session=session, timeout=timeout)
-        self._exchanges = SearchOrder()
-        self._product_types = SearchOrder()
 
     @classmethod
     def from_env(cls) -> KisClient:
