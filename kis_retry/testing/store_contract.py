@@ -35,6 +35,7 @@ from ..token import AccessToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 __all__ = ["KEY", "OTHER_KEY", "TokenStoreCompliance", "TwoViews", "token_named"]
 
@@ -42,6 +43,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 OTHER_KEY = "fedcba9876543210fedcba9876543210"
 _SEOUL = timezone(timedelta(hours=9))
 _LEASE = 60.0  # seconds; no test here lasts as long
+_MOMENT = 0.05  # seconds; how long somebody waits for a lock that is not let go
 _PATIENCE = 30.0  # seconds; how long something that must happen may take before it counts as not happening
 
 
@@ -49,6 +51,10 @@ def token_named(name: str, *, hours: float = 24) -> AccessToken:
     """A token with `name` in it, for a test."""
     expires_at = datetime.now(_SEOUL).replace(microsecond=0) + timedelta(hours=hours)
     return AccessToken(f"eyJ0eXAi.{name}.c2ln", expires_at)
+
+
+def _one_try(store: TokenStore, key: str = KEY) -> AbstractContextManager[bool]:
+    return store.lock(key, timeout=0, lease=_LEASE)
 
 
 def _runs(target: Callable[[], object]) -> threading.Thread:
@@ -88,7 +94,7 @@ class TokenStoreCompliance(TwoViews):
     @pytest.mark.parametrize("zone", [timezone.utc, timezone(timedelta(hours=-3, minutes=-30))], ids=["utc", "west"])
     def test_an_expiry_of_any_zone_is_the_same_instant(self, store: TokenStore, zone: timezone) -> None:
         """A store may not take a stamp for local time."""
-        token = AccessToken("abc", datetime.now(zone).replace(microsecond=0) + timedelta(hours=1))
+        token = AccessToken("abc", token_named("abc").expires_at.astimezone(zone))
         store.save(KEY, token)
         loaded = store.load(KEY)
         assert loaded is not None
@@ -143,13 +149,13 @@ class TokenStoreCompliance(TwoViews):
 
     def test_readers_never_see_half_an_entry(self, store: TokenStore, second_store: TokenStore) -> None:
         """While one writes, the others see the token before or the token after."""
-        tokens = [token_named("even"), token_named("odd" * 100)]
-        store.save(KEY, tokens[0])
+        short, long = tokens = [token_named("short"), token_named("long-" + KEY + OTHER_KEY)]
+        store.save(KEY, short)
         done = threading.Event()
 
         def write() -> None:
-            for turn in range(50):
-                store.save(KEY, tokens[turn % 2])
+            for token in [long, short] * 25:
+                store.save(KEY, token)
             done.set()
 
         writer = _runs(write)
@@ -172,36 +178,36 @@ class TokenStoreCompliance(TwoViews):
     def test_only_one_at_a_time_holds_the_lock(self, store: TokenStore, second_store: TokenStore) -> None:
         """Each of a crowd gets it in the end, and none while another has it."""
         inside: list[int] = []
-        crowds: list[int] = []
-        start = threading.Barrier(6)
+        crowds: list[tuple[int, bool]] = []
+        views = [store, second_store] * 3
+        start = threading.Barrier(len(views))
 
         def enter(view: TokenStore, number: int) -> None:
             start.wait(_PATIENCE)
             with view.lock(KEY, timeout=_PATIENCE, lease=_LEASE) as held:
                 inside.append(number)
                 time.sleep(0.005)
-                crowds.append(len(inside) if held else 0)
+                crowds.append((len(inside), held))
                 inside.remove(number)
 
-        views = [store, second_store] * 3
         threads = [_runs(partial(enter, view, number)) for number, view in enumerate(views)]
         for thread in threads:
             thread.join(_PATIENCE)
-        assert crowds == [1] * 6
+        assert crowds == [(1, True)] * len(views)
 
     def test_the_lock_is_not_reentrant(self, store: TokenStore) -> None:
         """The holder itself does not get it twice, and is not blocked for ever either."""
-        with store.lock(KEY, timeout=0, lease=_LEASE) as held:
+        with _one_try(store) as held:
             assert held is True
-            with store.lock(KEY, timeout=0, lease=_LEASE) as again:
+            with _one_try(store) as again:
                 assert again is False
 
     def test_a_timeout_of_zero_is_one_try(self, store: TokenStore, second_store: TokenStore) -> None:
         """True where the lock is free; where it is not, False at once and no exception."""
-        with store.lock(KEY, timeout=0, lease=_LEASE) as held:
+        with _one_try(store) as held:
             assert held is True
             begin = time.monotonic()
-            with second_store.lock(KEY, timeout=0, lease=_LEASE) as late:
+            with _one_try(second_store) as late:
                 assert late is False
             assert time.monotonic() - begin < 2, "a timeout of 0 must not wait"
 
@@ -209,11 +215,11 @@ class TokenStoreCompliance(TwoViews):
         """With False, and no exception."""
         begin = time.monotonic()
         with (
-            store.lock(KEY, timeout=0, lease=_LEASE),
-            second_store.lock(KEY, timeout=0.1, lease=_LEASE) as late,
+            _one_try(store),
+            second_store.lock(KEY, timeout=2 * _MOMENT, lease=_LEASE) as late,
         ):
             assert late is False
-        assert time.monotonic() - begin >= 0.05, "it did not wait at all"
+        assert time.monotonic() - begin >= _MOMENT, "it did not wait at all"
 
     def test_waiting_ends_when_the_lock_is_released(self, store: TokenStore, second_store: TokenStore) -> None:
         """Those who wait get it long before their time is up."""
@@ -223,50 +229,50 @@ class TokenStoreCompliance(TwoViews):
             with second_store.lock(KEY, timeout=_PATIENCE, lease=_LEASE) as held:
                 outcome.append(held)
 
-        with store.lock(KEY, timeout=0, lease=_LEASE):
+        with _one_try(store):
             waiter = _runs(wait)
-            waiter.join(0.05)
+            waiter.join(_MOMENT)
             assert waiter.is_alive(), "the waiter did not wait for the holder"
         waiter.join(_PATIENCE)
         assert outcome == [True]
 
     def test_who_did_not_get_the_lock_does_not_release_it(self, store: TokenStore, second_store: TokenStore) -> None:
         """Only its holder does."""
-        with store.lock(KEY, timeout=0, lease=_LEASE):
-            for _ in range(3):
-                with second_store.lock(KEY, timeout=0, lease=_LEASE) as late:
+        with _one_try(store):
+            for view in (second_store, store, second_store):
+                with _one_try(view) as late:
                     assert late is False
 
     def test_an_exception_in_the_body_comes_out_and_releases_the_lock(
         self, store: TokenStore, second_store: TokenStore
     ) -> None:
         """A refresh that failed must not block the next one."""
-        with pytest.raises(ZeroDivisionError), store.lock(KEY, timeout=0, lease=_LEASE):
+        with pytest.raises(ZeroDivisionError), _one_try(store):
             raise ZeroDivisionError
-        with second_store.lock(KEY, timeout=0, lease=_LEASE) as held:
+        with _one_try(second_store) as held:
             assert held is True
 
     def test_an_exception_without_the_lock_comes_out_too(self, store: TokenStore, second_store: TokenStore) -> None:
         """The body runs with False, and what it raises is its own."""
         with (
-            store.lock(KEY, timeout=0, lease=_LEASE),
+            _one_try(store),
             pytest.raises(ZeroDivisionError),
-            second_store.lock(KEY, timeout=0, lease=_LEASE),
+            _one_try(second_store),
         ):
             raise ZeroDivisionError
 
     def test_the_locks_of_two_keys_do_not_block_each_other(self, store: TokenStore, second_store: TokenStore) -> None:
         """One account's refresh is nothing to the other's."""
         with (
-            store.lock(KEY, timeout=0, lease=_LEASE) as one,
-            second_store.lock(OTHER_KEY, timeout=0, lease=_LEASE) as other,
+            _one_try(store) as one,
+            _one_try(second_store, OTHER_KEY) as other,
         ):
             assert (one, other) == (True, True)
 
     def test_the_lock_can_be_taken_again_and_again(self, store: TokenStore, second_store: TokenStore) -> None:
         """A token lives a day, a batch longer."""
-        for view in (store, second_store) * 5:
-            with view.lock(KEY, timeout=0, lease=_LEASE) as held:
+        for view in (store, second_store, second_store, store):
+            with _one_try(view) as held:
                 assert held is True
 
     def test_loading_saving_and_deleting_need_no_lock_and_work_under_it(
@@ -274,7 +280,7 @@ class TokenStoreCompliance(TwoViews):
     ) -> None:
         """The refresh saves under the lock; the others go on reading."""
         token = token_named("under-lock")
-        with store.lock(KEY, timeout=0, lease=_LEASE):
+        with _one_try(store):
             store.save(KEY, token)
             assert store.load(KEY) == second_store.load(KEY) == token
             second_store.delete(KEY)
@@ -282,11 +288,11 @@ class TokenStoreCompliance(TwoViews):
 
     def test_the_lock_is_no_entry(self, store: TokenStore) -> None:
         """Taking it neither makes an entry nor harms one."""
-        with store.lock(KEY, timeout=0, lease=_LEASE):
+        with _one_try(store):
             assert store.load(KEY) is None
         token = token_named("kept")
         store.save(KEY, token)
-        with store.lock(KEY, timeout=0, lease=_LEASE):
+        with _one_try(store):
             pass
         assert store.load(KEY) == token
 
@@ -303,11 +309,11 @@ class TokenStoreCompliance(TwoViews):
         outcome: list[bool] = []
 
         def attempt() -> None:
-            with other.lock(KEY, timeout=0.05, lease=_LEASE) as held:
+            with other.lock(KEY, timeout=_MOMENT, lease=_LEASE) as held:
                 outcome.append(held)
 
-        with holder.lock(KEY, timeout=0, lease=_LEASE) as held:
+        with _one_try(holder) as held:
             assert held is True, "the lock was not free to begin with"
             _runs(attempt).join(_PATIENCE)
         assert outcome, "the other thread got no answer"
-        return outcome[0]
+        return outcome.pop()

@@ -1,9 +1,7 @@
-"""The one contract, against every store of this package, and against stores that break it."""
+"""The one contract, against every store of this package."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +13,7 @@ from kis_retry.stores.file import FileTokenStore
 from kis_retry.stores.memory import MemoryTokenStore
 from kis_retry.stores.redis import RedisTokenStore
 from kis_retry.testing.corruption import DamagedEntryCompliance
-from kis_retry.testing.store_contract import KEY, OTHER_KEY, TokenStoreCompliance
+from kis_retry.testing.store_contract import TokenStoreCompliance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,69 +80,3 @@ class TestRedisTokenStoreByValkeyClient(_RedisCompliance):  # what is damaged is
         client: Any = valkey.Valkey.from_url(self.url)
         yield RedisTokenStore(client)
         client.close()
-
-
-class _NoLock(MemoryTokenStore):
-    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
-        return contextlib.nullcontext(enter_result=True)
-
-
-class _OneForAll(MemoryTokenStore):
-    def load(self, key: str) -> Any:
-        return super().load(OTHER_KEY if key == KEY else KEY) or super().load(key)
-
-
-taken: list[Any] = []  # a context that is collected releases its lock
-
-
-class _NeverReleased(MemoryTokenStore):
-    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
-        taken.append(super().lock(key, timeout=timeout, lease=lease))
-        return contextlib.nullcontext(taken[-1].__enter__())
-
-
-class _NeverFree(MemoryTokenStore):
-    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
-        return contextlib.nullcontext(enter_result=False)
-
-
-class _Counting(MemoryTokenStore):
-    """It says 0 where the lock is somebody else's: to those who ask `is False`, that is another answer."""
-
-    @contextlib.contextmanager
-    def lock(self, key: str, *, timeout: float, lease: float) -> Any:
-        with super().lock(key, timeout=timeout, lease=lease) as held:
-            yield held or 0
-
-
-class _Talkative(MemoryTokenStore):
-    def __repr__(self) -> str:
-        token = self.load(KEY)
-        return f"Talkative({token and token.value})"
-
-
-@pytest.mark.parametrize(
-    ("broken", "failing"),
-    [
-        (_NoLock, "test_the_lock_keeps_other_threads_out"),
-        (_NoLock, "test_only_one_at_a_time_holds_the_lock"),
-        (_NoLock, "test_the_lock_is_not_reentrant"),
-        (_OneForAll, "test_keys_are_independent"),
-        (_NeverReleased, "test_an_exception_in_the_body_comes_out_and_releases_the_lock"),
-        (_NeverReleased, "test_the_lock_can_be_taken_again_and_again"),
-        (_NeverFree, "test_a_timeout_of_zero_is_one_try"),
-        (_Counting, "test_the_lock_keeps_the_second_view_out"),
-        (_Counting, "test_who_did_not_get_the_lock_does_not_release_it"),
-        (_Talkative, "test_no_token_is_in_the_repr"),
-    ],
-)
-def test_the_suite_finds_a_store_that_breaks_the_contract(broken: type[MemoryTokenStore], failing: str) -> None:
-    store = broken()
-    test = getattr(TokenStoreCompliance(), failing)
-    with pytest.raises(AssertionError):
-        test(*[store for _ in inspect.signature(test).parameters])
-
-
-def test_the_suite_asks_for_the_way_to_damage_an_entry() -> None:
-    with pytest.raises(NotImplementedError, match="must say how"):
-        DamagedEntryCompliance().damage(MemoryTokenStore(), "k", b"x")
