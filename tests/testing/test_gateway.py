@@ -107,10 +107,15 @@ def test_the_lifetime_is_a_setting() -> None:
     ("changed", "code"),
     [
         ({"appkey": "wrong"}, "EGW00103"),
+        ({"appkey": "!"}, "EGW00103"),
+        ({"appkey": "~"}, "EGW00103"),
         ({"appkey": None}, "EGW00103"),
         ({"appsecret": "wrong"}, "EGW00105"),
+        ({"appsecret": "!"}, "EGW00105"),
+        ({"appsecret": "~"}, "EGW00105"),
         ({"appkey": "wrong", "appsecret": "wrong"}, "EGW00103"),
         ({"grant_type": "authorization_code"}, "EGW00115"),
+        ({"grant_type": "password"}, "EGW00115"),
     ],
 )
 def test_a_wrong_token_request_is_refused_by_its_first_fault(
@@ -317,6 +322,8 @@ def test_a_dead_token_is_refused_in_the_words_of_kis(status: int) -> None:
         ("Bearer", "EGW00122"),
         ("Bearer ", "EGW00122"),
         ("Basic abc", "EGW00122"),
+        ("bearer {token}", "EGW00122"),
+        ("Token {token}", "EGW00122"),
         ("{token}", "EGW00122"),
         ("Bearer nobody's", "EGW00121"),
         ("Bearer Bearer {token}", "EGW00121"),
@@ -336,7 +343,10 @@ def test_the_authorization_header_is_judged(caller: Caller, header: str | None, 
         ({"appkey": "{key}", "appsecret": "{secret}"}, "MCA00000"),
         ({"appkey": "wrong"}, "EGW00103"),
         ({"appkey": ""}, "EGW00103"),
+        ({"appkey": "~"}, "EGW00103"),
         ({"appsecret": "wrong"}, "EGW00304"),
+        ({"appsecret": ""}, "EGW00304"),
+        ({"appsecret": "~"}, "EGW00304"),
         ({"appkey": "{key}", "appsecret": "{secret}x"}, "EGW00304"),
     ],
 )
@@ -365,11 +375,18 @@ def test_every_refusal_for_the_token_has_the_expired_status(msg_cd: str) -> None
 
 
 @pytest.mark.parametrize(
-    "settings", [{"expired_status": 99}, {"expired_status": 600}, {"latency": -1}, {"rate_limit": 0}]
+    "settings", [{"expired_status": 199}, {"expired_status": 600}, {"latency": -0.1}, {"rate_limit": 0}]
 )
 def test_an_unusable_setting_is_named(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(settings))}=.* is not usable: it takes"):
         KisGateway(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"expired_status": 200}, {"expired_status": 599}, {"latency": 0}, {"rate_limit": 1}]
+)
+def test_a_setting_at_the_edge_is_usable(settings: dict[str, Any]) -> None:
+    KisGateway(**settings)
 
 
 @pytest.mark.parametrize("value", ["", "a b", "키", "a\n"])
@@ -661,11 +678,23 @@ def test_a_hash_key_needs_no_token(caller: Caller) -> None:
     status, body = opened(caller.send("POST", "/uapi/hashkey", {"PDNO": "005930"}))
     assert status == 200
     assert body["BODY"] == {"PDNO": "005930"}
-    assert body["HASH"]
+    assert (len(body["HASH"]), int(body["HASH"], 16) >= 0) == (64, True), "as a SHA-256 is written"
+    assert caller.gateway.counts.answered == 1
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/"), ("GET", "/uapi"), ("POST", "/oauth2/token"), ("GET", "/oauth2/tokenP")]
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/uapi"),
+        ("POST", "/oauth2/token"),
+        ("POST", "/oauth2/tokenP2"),
+        ("POST", "/oauth2/Approval"),
+        ("GET", "/oauth2/tokenP"),
+        ("PUT", "/oauth2/tokenP"),
+        ("GET", "/oauth2/revokeP"),
+        ("PUT", "/oauth2/revokeP"),
+    ],
 )
 def test_an_unknown_path_is_not_found(caller: Caller, method: str, path: str) -> None:
     status, body = opened(caller.send(method, path))
@@ -742,6 +771,7 @@ def test_refuse_tokens(caller: Caller, arguments: dict[str, Any], status: int, c
     caller.gateway.refuse_tokens(times=1, **arguments)
     found, body = caller.ask_token()
     assert (found, body.get("error_code")) == (status, code)
+    assert caller.gateway.faults_met == {code or f"HTTP {status}": 1}
     assert caller.ask_token()[0] == 200
     counts = caller.gateway.counts
     assert (counts.token_requests, counts.token_requests_refused, counts.tokens_issued) == (2, 1, 1)
@@ -881,6 +911,7 @@ def test_every_gateway_has_credentials_of_its_own(caller: Caller) -> None:
     assert mine.account == "12345678-01"
     assert mine.app_key != other.app_key
     assert mine.app_secret != other.app_secret
+    assert (mine.app_key[:2], len(mine.app_key), len(mine.app_secret)) == ("PS", 36, 180), "as KIS makes them"
 
 
 def test_a_gateway_that_is_not_open_has_no_address() -> None:

@@ -407,7 +407,13 @@ def test_each_request_is_remembered_with_what_became_of_it(caller: Caller) -> No
 
 @pytest.mark.parametrize(
     ("query", "symbol"),
-    [({"SYMB": "AAPL"}, "AAPL"), ({"pdno": "005930"}, "005930"), ({"SHT_CD": ""}, ""), ({"CANO": "12345678"}, "")],
+    [
+        ({"SYMB": "AAPL"}, "AAPL"),
+        ({"pdno": "005930"}, "005930"),
+        ({"SHT_CD": ""}, ""),
+        ({"CANO": "12345678"}, ""),
+        ({"SYMB": "AAPL", "FID_INPUT_ISCD": "005930"}, "005930"),
+    ],
 )
 def test_the_symbol_is_what_a_call_asks_for_and_never_an_account(
     caller: Caller, query: dict[str, str], symbol: str

@@ -74,7 +74,7 @@ def test_a_cursor_may_be_sent_back_without_its_blanks() -> None:
 
 def test_a_cursor_that_was_never_handed_out_finds_nothing() -> None:
     reader = Reader(pages=2, rows=2)
-    for cursor in ("nonsense", "PAGE9", "PAGE0", "PAGE" + "9" * 5000, ""):
+    for cursor in ("nonsense", "PAGE9", "PAGE0", "PAGE" + "9" * 5000, "", "PAGE", "PAGEx", "xPAGE2", "PAGE²", "PAGE٢"):
         body, mark = reader.page({"ctx_area_fk100": "LIST", "ctx_area_nk100": cursor})
         assert (body["rt_cd"], mark) == ("7", "")
 
@@ -87,6 +87,46 @@ def test_a_repeated_cursor_is_a_loop() -> None:
     assert second != first
     assert (again, mark_again) == (second, mark)
     assert mark == "M"
+    last = {**second, "ctx_area_nk100": "PAGE3"}
+    assert reader.page(last) == reader.page(reader.page(last)[0]), "those after it are loops of their own"
+    assert reader.page(last)[1] == "M"
+
+
+def test_a_first_page_may_be_a_loop_already() -> None:
+    reader = Reader(pages=3, rows=1, repeat_from=1)
+    first = reader.page()
+    assert first[1] == "F"
+    assert reader.page(first[0]) == first
+
+
+@pytest.mark.parametrize(("pages", "last"), [(300, "PAGE300"), (999_999, "PAGE999999")])
+def test_the_last_of_many_pages_is_the_last(pages: int, last: str) -> None:
+    body, mark = Reader(pages=pages, rows=1).page({"ctx_area_fk100": "LIST", "ctx_area_nk100": last})
+    assert (body["output1"], mark) == ([{"row": str(pages), "pdno": f"{pages:06}"}], "D")
+    assert body["ctx_area_nk100"] == " " * 100
+
+
+def test_a_page_is_the_rows_the_cursors_and_the_words_of_kis() -> None:
+    body, mark = Reader(pages=2, rows=2).page()
+    assert (body, mark) == (
+        {
+            "rt_cd": "0",
+            "msg_cd": "MCA00000",
+            "msg1": "정상처리 되었습니다.",
+            "output1": [{"row": "1", "pdno": "000001"}, {"row": "2", "pdno": "000002"}],
+            "ctx_area_fk100": "LIST".ljust(100),
+            "ctx_area_nk100": "PAGE2".ljust(100),
+        },
+        "F",
+    )
+
+
+def test_there_are_three_pages_of_ten_rows_where_nothing_else_is_said() -> None:
+    reader = Reader()
+    answers = [reader.page()]
+    while answers[-1][1] != "D":
+        answers.append(reader.page(answers[-1][0]))
+    assert [len(body["output1"]) for body, _ in answers] == [10, 10, 10]
 
 
 def test_pages_meet_the_faults_of_any_call() -> None:
@@ -102,12 +142,22 @@ def test_pages_meet_the_faults_of_any_call() -> None:
     ("arguments", "named"),
     [
         ({"pages": 0}, "pages=0"),
+        ({"pages": 1_000_000}, "pages=1000000"),
         ({"rows": -1}, "rows=-1"),
         ({"cursor": "300"}, "cursor='300'"),
         ({"last": "M"}, "last='M'"),
         ({"pages": 2, "repeat_from": 3}, "repeat_from=3"),
+        ({"pages": 2, "repeat_from": 0}, "repeat_from=0"),
     ],
 )
 def test_an_unusable_listing_is_named(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=f"{named} is not usable: it takes"):
         Reader(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"pages": 1}, {"pages": 999_999}, {"rows": 0}, {"pages": 2, "repeat_from": 1}, {"pages": 2, "repeat_from": 2}],
+)
+def test_a_listing_at_the_edge_is_usable(arguments: dict[str, Any]) -> None:
+    Reader(**arguments)

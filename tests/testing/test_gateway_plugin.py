@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def test_from_env_finds_the_gateway(
     tmp_path: Path,
 ) -> None:
     assert kis_gateway_env is kis_gateway
+    assert os.environ["KIS_ACCOUNT_NO"] == kis_gateway.credentials.account == "12345678-01"
     kis_gateway.expire_at(2)
     with KisClient.from_env() as client:
         assert [client.fetch_domestic_price("005930")["rt_cd"] for _ in range(3)] == ["0"] * 3
