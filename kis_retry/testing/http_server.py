@@ -37,7 +37,7 @@ class HttpServer:
         port: 0 takes a free one.
     """
 
-    def __init__(self, gateway: KisGateway, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, gateway: KisGateway, host: str, port: int) -> None:
         self._gateway = gateway
         self._listener = _listener(host, port)
         self.url = f"http://{_reachable(host)}:{self._listener.getsockname()[1]}"
@@ -131,11 +131,10 @@ class _Connection:
     def _serve_one(self) -> bool:
         try:
             request = self._read()
+            response = None if request is None else self._respond(request)
         except _BadRequestError as error:
             self._last = True
-            self._send(json_response(400, failure("EGW00101", str(error))))
-            return False
-        response = None if request is None else self._respond(request)
+            response = json_response(400, failure("EGW00101", str(error)))
         if response is None:
             return False
         self._send(response)

@@ -307,6 +307,7 @@ def _code_and_times(given: tuple[str | int | None, ...], times: int | None) -> t
     numbers = [value for value in given if not isinstance(value, str)]
     if len(codes) > 1 or len(numbers) > 1 or (numbers and times is not None):
         raise TypeError(f"it takes one code and one number of times; it got {given}, times={times!r}")
-    if codes and codes[0].isdigit() and len(codes[0]) < 6:
-        raise ValueError(f"times={codes[0]!r} is not usable: it takes a whole number from 1, or None for ever")
-    return codes[0] if codes else None, numbers[0] if numbers else times
+    code = next(iter(codes), None)
+    if code is not None and code.isdigit() and len(code) < 6:
+        raise ValueError(f"times={code!r} is not usable: it takes a whole number from 1, or None for ever")
+    return code, next(iter(numbers), times)

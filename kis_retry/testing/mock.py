@@ -36,7 +36,7 @@ class MockedHosts(AbstractContextManager["KisGateway"]):
 
     def __init__(self, gateway: KisGateway) -> None:
         self._gateway = gateway
-        self._mock = responses.RequestsMock(assert_all_requests_are_fired=False)
+        self._mock = responses.RequestsMock()
         self._mock.add_passthru(_LOOPBACK)
         for realm, url in _REALMS.items():
             for method in ("GET", "POST"):

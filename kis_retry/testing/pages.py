@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, NamedTuple
 
 from .listings import Query, no_data, success
@@ -10,6 +11,7 @@ __all__ = ["Cursor", "Listing", "Page"]
 
 Cursor = Literal["100", "200"]
 _MARK = "PAGE"
+_MARKED = re.compile(_MARK + "([1-9][0-9]{0,5})")
 
 
 class Page(NamedTuple):
@@ -67,7 +69,5 @@ class Listing:
         return Page(body, ("F" if number == 1 else "M") if more else self._last)
 
     def _number(self, cursor: str) -> int | None:
-        mark, _, digits = cursor.strip().partition(_MARK)
-        if mark or not digits.isascii() or not digits.isdigit() or not 1 <= len(digits) <= 6:
-            return None
-        return int(digits) if 1 <= int(digits) <= self._pages else None
+        found = _MARKED.fullmatch(cursor.strip())
+        return int(found[1]) if found and int(found[1]) <= self._pages else None

@@ -59,6 +59,14 @@ def test_of_the_calls_of_two_seconds_only_the_old_ones_are_forgotten() -> None:
     assert not limit.has_room(11.75)
 
 
+def test_a_limit_of_hundreds_is_full_when_they_are_taken() -> None:
+    limit = CallLimit(300, "sliding")
+    for _ in range(300):
+        assert limit.has_room(10.0)
+        limit.take(10.0)
+    assert not limit.has_room(10.0)
+
+
 # -- faults
 
 
@@ -99,6 +107,7 @@ def test_shares_that_come_to_all_but_for_rounding_fit() -> None:
     shares = (0.33, 0.56, 0.11)
     assert shares[2] + (shares[0] + shares[1]) > 1
     plan_of(*(dropping(share=share) for share in shares))
+    plan_of(dropping(share=0.5), dropping(share=0.500000001))
 
 
 def test_a_share_meets_a_request_of_its_own_kind_and_path_alone() -> None:
@@ -171,7 +180,7 @@ def test_what_nobody_can_read_off_its_place_takes_a_name(method: str, too_many: 
 
 @pytest.mark.parametrize("made", [KisGateway, TokenBook, Listing])
 def test_a_setting_takes_a_name(made: Any) -> None:
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
         made(500)
 
 

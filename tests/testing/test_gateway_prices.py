@@ -130,10 +130,12 @@ def test_another_tr_id_asks_for_the_price_of_a_stock(tr_id: str) -> None:
 
 def test_a_request_need_not_be_made_of_the_same_objects() -> None:
     """As strings that come off a wire are not."""
-    path, tr_id, product_type = (text.encode().decode() for text in (DOMESTIC, ETF_PRICE, "300"))
+    path, tr_id, product_type, place = (text.encode().decode() for text in (DOMESTIC, ETF_PRICE, "300", "NAS"))
     query = {"FID_INPUT_ISCD": "069500", "PDNO": "005930", "PRDT_TYPE_CD": product_type}
     assert "nav" in Catalogue().answer(path, query, tr_id)["output"]
     assert Catalogue().answer(STOCK, query)["rt_cd"] == "0"
+    assert Catalogue().answer(INFO, query)["rt_cd"] == "0"
+    assert Catalogue().answer(OVERSEAS, {"EXCD": place, "SYMB": "AAPL"})["output"]["rsym"] == "DNASAAPL"
 
 
 @pytest.mark.parametrize(
