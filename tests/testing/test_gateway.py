@@ -97,6 +97,13 @@ def test_a_token_comes_with_the_four_fields_of_kis(caller: Caller) -> None:
     assert len(body["access_token"]) <= 350
 
 
+def test_korean_is_sent_as_it_is(caller: Caller) -> None:
+    for response in (caller.raw_call(caller.token()), caller.raw_call(None)):
+        assert isinstance(response, WireResponse)
+        assert ("정상처리" in response.body.decode()) is (response.status == 200)
+        assert ("token을 찾을 수 없습니다." in response.body.decode()) is (response.status == 500)
+
+
 def test_the_lifetime_is_a_setting() -> None:
     caller = Caller(lifetime=7_776_000)
     body = caller.ask_token()[1]
@@ -682,6 +689,11 @@ def test_a_hash_key_needs_no_token(caller: Caller) -> None:
     assert caller.gateway.counts.answered == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_hash_key_is_made_of_what_is_posted_alone(caller: Caller, method: str) -> None:
+    assert opened(caller.send(method, "/uapi/hashkey", {"PDNO": "005930"}))[1]["msg_cd"] == "EGW00122"
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -699,7 +711,7 @@ def test_a_hash_key_needs_no_token(caller: Caller) -> None:
 def test_an_unknown_path_is_not_found(caller: Caller, method: str, path: str) -> None:
     status, body = opened(caller.send(method, path))
     assert (status, body["msg_cd"]) == (404, "OPSQ0002"), "a code that does not pass by itself"
-    assert caller.gateway.counts.answered == 0
+    assert (caller.gateway.counts.answered, caller.gateway.counts.token_requests) == (0, 0)
 
 
 def test_kis_sends_its_own_headers_in_lower_case(caller: Caller) -> None:

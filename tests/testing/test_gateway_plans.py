@@ -231,6 +231,10 @@ def test_an_outage_of_no_seconds_is_over_at_once() -> None:
 # -- what is remembered
 
 
+def test_a_gateway_takes_no_time_unless_it_is_told_to() -> None:
+    assert KisGateway().latency == 0
+
+
 def test_counts_begin_at_nothing_and_cannot_be_changed() -> None:
     counts = Counts()
     assert set(counts.values()) == {0}

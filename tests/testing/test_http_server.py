@@ -88,6 +88,20 @@ def test_a_bad_header_line_is_refused_and_the_answer_says_that_it_is_the_last(li
     assert b"\r\nConnection: close\r\n" in wire.sent
 
 
+@pytest.mark.parametrize("length", [b"", b"many", b"-1", b"1.0", b"\xb2", b"9" * 8, b"9" * 5000])
+def test_a_length_that_is_no_number_of_bytes_is_refused(length: bytes) -> None:
+    assert statuses(b"POST / HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\n") == [400]
+
+
+def test_what_comes_with_a_body_is_the_next_request() -> None:
+    post = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+    assert statuses(post + post + b"GET / HTTP/1.1\r\n\r\n") == [404, 404, 404]
+
+
+def test_no_request_at_all_is_refused() -> None:
+    assert statuses(b"\r\n\r\n") == [400]
+
+
 @pytest.mark.parametrize(("length", "is_told"), [(0, False), (2, True)])
 def test_a_caller_that_asks_is_told_to_go_on_where_there_is_a_body(length: int, is_told: bool) -> None:
     head = f"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"

@@ -57,6 +57,11 @@ def test_a_token_is_handed_out_again_for_so_long(now: float, same: bool) -> None
     assert again.expires_at == (87_400.0 if same else now + 86_400)
 
 
+def test_that_it_is_to_be_the_same_token_takes_a_name() -> None:
+    with pytest.raises(TypeError):
+        book().issue(1_000.0, True)  # type: ignore[call-arg]  # the mistake under test
+
+
 @pytest.mark.parametrize("state", ["expired", "revoked"])
 def test_a_dead_token_is_handed_out_again_only_where_it_is_to_be_the_same(state: str) -> None:
     tokens = book()

@@ -213,6 +213,11 @@ def test_the_suite_takes_a_store_that_is_tidy_for_one_that_knows_the_time_of_eve
         run("test_an_expiry_of_any_zone_is_the_same_instant", Tidy(), zone=zone)
 
 
+def test_the_suite_tries_utc_and_a_zone_whose_distance_is_west_and_no_whole_hours() -> None:
+    (mark,) = TokenStoreCompliance.test_an_expiry_of_any_zone_is_the_same_instant.pytestmark  # type: ignore[attr-defined]
+    assert [zone.utcoffset(None) / timedelta(minutes=1) for zone in mark.args[1]] == [0, -210]
+
+
 class HalfWritten(MemoryTokenStore):
     """The second save waits for somebody who reads; the next few let him see half an entry before the whole."""
 
@@ -497,5 +502,7 @@ def test_a_token_with_a_name_lives_a_day_unless_it_says_so() -> None:
     before = datetime.now(timezone.utc)
     token, short = token_named("mine"), token_named("mine", hours=-1)
     assert ".mine." in token.value
+    with pytest.raises(TypeError):
+        token_named("mine", 1)  # type: ignore[call-arg]  # hours take their name
     assert timedelta(hours=24, seconds=-1) < token.expires_at - before < timedelta(hours=24, seconds=PATIENCE)
     assert token.expires_at - short.expires_at == pytest.approx(timedelta(hours=25), abs=timedelta(seconds=PATIENCE))
