@@ -10,8 +10,11 @@ import pytest
 import redis
 from redis.crc import key_slot
 
+from clocks import FakeClock
 from kis_retry import FileTokenStore, MemoryTokenStore, RedisTokenStore
+from kis_retry.stores import documents as documents_module
 from kis_retry.stores.documents import TOKEN, DocumentStore, DocumentTokenStore, documents_of
+from kis_retry.stores.memory import MemoryDocuments
 from kis_retry.token import AccessToken
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 KEY = "0123456789abcdef0123456789abcdef"
 OTHER_KEY = KEY[::-1]
+SAME_KIND = "-token-".strip("-")  # the same word, and another object
 TOKEN_OF_A_DAY = AccessToken("eyJ0eXAi.abc.c2ln", datetime(2090, 11, 24, tzinfo=timezone.utc))
 
 
@@ -55,8 +59,10 @@ def test_kinds_and_keys_are_independent(store: DocumentTokenStore, documents: Do
     store.save(KEY, TOKEN_OF_A_DAY)
     documents.write(KEY, "pace", b"1", None)
     documents.write(OTHER_KEY, "pace", b"2", None)
+    documents.write(KEY, "zeal", b"3", None)
     assert store.load(KEY) == TOKEN_OF_A_DAY
     assert (documents.read(KEY, "pace"), documents.read(OTHER_KEY, "pace")) == (b"1", b"2")
+    assert documents.read(KEY, "zeal") == b"3"
     store.delete(KEY)
     assert documents.read(KEY, "pace") == b"1"
     documents.delete(KEY, "pace")
@@ -69,8 +75,10 @@ def test_each_kind_has_a_lock_of_its_own(store: DocumentTokenStore, documents: D
         assert (token, pace) == (True, True)
         with documents.lock(KEY, "pace", timeout=0, lease=60) as again:
             assert again is False
-        with documents.lock(KEY, TOKEN, timeout=0, lease=60) as again:
+        with documents.lock(KEY, SAME_KIND, timeout=0, lease=60) as again:
             assert again is False, "the token's lock is one, whoever takes it"
+        with documents.lock(KEY, "zeal", timeout=0, lease=60) as another:
+            assert another is True
     with documents.lock(KEY, "pace", timeout=0, lease=60) as free:
         assert free is True
 
@@ -80,8 +88,25 @@ def test_the_token_is_the_document_of_kind_token(store: DocumentTokenStore, docu
     data = documents.read(KEY, TOKEN)
     assert data is not None
     store.delete(KEY)
-    documents.write(KEY, TOKEN, data, None)
+    documents.write(KEY, SAME_KIND, data, None)
     assert store.load(KEY) == TOKEN_OF_A_DAY
+
+
+@pytest.mark.parametrize(("lives", "kept"), [(86_400, 86_400), (61, 61), (60, 60), (59, 60), (0, 60), (-5, 60)])
+def test_a_token_is_kept_for_as_long_as_it_lives_and_a_minute_at_least(
+    monkeypatch: pytest.MonkeyPatch, lives: int, kept: int
+) -> None:
+    written: list[float | None] = []
+
+    class Noting(MemoryDocuments):
+        def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
+            written.append(ttl)
+
+    clock = FakeClock()
+    monkeypatch.setattr(documents_module, "time", clock)
+    expires_at = datetime.fromtimestamp(clock.now + lives, timezone.utc)
+    DocumentTokenStore(Noting()).save(KEY, AccessToken("abc", expires_at))
+    assert written == [kept]
 
 
 def test_a_document_travels_with_a_pickled_store(store: DocumentTokenStore, documents: DocumentStore) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 import filelock
 import pytest
 
+from children import in_child
+from clocks import FakeClock
+from kis_retry.stores import file_lock
 from kis_retry.stores.file_lock import FileLock
 
 FORKED_UNDER_IT = """
@@ -85,6 +88,34 @@ def test_who_waits_gets_it_once_it_is_free_and_not_before(path: Path) -> None:
     got[0].release()
 
 
+@pytest.mark.parametrize(
+    ("timeout", "slept"),
+    [
+        (-1, []),
+        (0, []),
+        (0.0005, [0.0005]),
+        (0.001, [0.001]),
+        (0.1, [0.001, 0.002, 0.004, 0.008, 0.016, 0.02, 0.02, 0.02, 0.009]),
+    ],
+)
+def test_who_waits_looks_again_after_a_millisecond_and_then_ever_more_rarely_up_to_twenty(
+    path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float, slept: list[float]
+) -> None:
+    lock, clock = held(path), FakeClock(0.0)
+    monkeypatch.setattr(file_lock, "time", clock)
+    assert FileLock.acquire(path, timeout) is None
+    assert clock.slept == pytest.approx(slept)
+    lock.release()
+
+
+def test_one_that_is_free_by_the_last_look_is_had(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, clock = held(path), FakeClock(0.0)
+    monkeypatch.setattr(file_lock, "time", clock)
+    clock.at(0.001, lock.release)
+    held(path, 0.001).release()
+    assert clock.slept == [0.001]
+
+
 def test_releasing_twice_is_releasing_once(path: Path) -> None:
     lock = held(path)
     lock.release()
@@ -133,9 +164,34 @@ def test_no_descriptor_stays_open_of_one_that_was_not_had_or_is_released(
         raise OSError(errno.ENOLCK, "no locks")
 
     monkeypatch.setattr(filelock, "lock_descriptor", fail)
-    with pytest.raises(OSError, match="no locks"):
+    with pytest.raises(OSError, match="no locks") as caught:
         FileLock.acquire(path, 1)
+    assert descriptors() == before, f"while somebody still looks at {caught.value}"
+
+
+def test_a_file_that_a_stranger_puts_there_just_before_it_is_locked_is_nobodys_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = descriptors()
+    monkeypatch.setattr(file_lock, "is_of_this_user", lambda found: found.st_size > 0)
+    assert FileLock.acquire(path, 0) is None
     assert descriptors() == before
+    path.write_bytes(b"mine")
+    held(path).release()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 on, where some other thread is alive
+def test_a_child_has_nothing_open_of_its_parents_locks(path: Path) -> None:
+    locks = [held(path), held(path.with_name("b.lock"))]
+
+    def is_open() -> bool:
+        files = [found.resolve() for found in Path("/proc/self/fd").iterdir()]
+        return any(file.parent == path.parent for file in files)
+
+    assert is_open()
+    assert in_child(lambda: not is_open())
+    for lock in locks:
+        lock.release()
 
 
 @pytest.mark.parametrize("kind", ["a link", "a FIFO"])

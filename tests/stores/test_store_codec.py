@@ -81,8 +81,9 @@ def test_an_entry_cut_short_is_no_token(length: int) -> None:
 
 
 def test_an_entry_at_the_size_limit_is_read_and_one_past_it_is_not() -> None:
+    assert MAX_ENTRY == 16_384
     text = encode(KEY, TOKEN)
-    full = text + " " * (MAX_ENTRY - len(text))
+    full = text + " " * (16_384 - len(text))
     assert decode(full, KEY) == decode(full.encode(), KEY) == TOKEN
     assert decode(full + " ", KEY) is None
     assert decode(full.encode() + b" ", KEY) is None
@@ -95,6 +96,29 @@ def test_an_entry_is_json_of_four_fields() -> None:
         "access_token": "eyJ0eXAi.abc.c2ln",
         "expires_at": "2030-11-24T09:00:00+09:00",
     }
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *({"version": 0}, {"version": 2}, {"version": True}, {"version": 1.0}, {"version": "1"}, {"version": None}),
+        *({"key": KEY[:-1] + "e"}, {"key": KEY[:-1] + "g"}, {"key": None}, {"key": [KEY]}),
+        *({"access_token": None}, {"access_token": 5}, {"access_token": ""}, {"access_token": "토큰"}),
+        *({"access_token": "a b"}, {"access_token": "a\r\nX-Evil: 1"}, {"access_token": ["abc"]}),
+        *({"expires_at": None}, {"expires_at": 1_900_000_000}, {"expires_at": ""}, {"expires_at": "tomorrow"}),
+        {"expires_at": "2030-11-24T09:00:00"},
+    ],
+    ids=str,
+)
+def test_an_entry_with_one_field_that_is_not_as_it_was_written_is_no_token(field: dict[str, object]) -> None:
+    assert decode(json.dumps({**json.loads(encode(KEY, TOKEN)), **field}), KEY) is None
+
+
+@pytest.mark.parametrize("field", ["version", "key", "access_token", "expires_at"])
+def test_an_entry_without_a_field_is_no_token(field: str) -> None:
+    entry = json.loads(encode(KEY, TOKEN))
+    del entry[field]
+    assert decode(json.dumps(entry), KEY) is None
 
 
 @pytest.mark.parametrize("stamp", ["2030-11-24T00:00:00Z", "20301124T090000+0900", "2030-11-24 09:00:00+09:00"])
@@ -112,8 +136,7 @@ def test_the_years_of_this_world(year: str, usable: bool) -> None:
 
 def test_a_key_is_32_hex_digits_that_do_not_hold_the_app_key() -> None:
     key = key_of(Credentials(APP_KEY, SECRET))
-    assert len(key) == 32
-    assert set(key) <= set("0123456789abcdef")
+    assert key == "544d49cc93fa4859647043775e4fe708", "of another, the next version would find no token"
 
 
 def test_the_same_application_has_the_same_key_whatever_its_secret_and_account() -> None:
@@ -144,11 +167,23 @@ def test_a_memory_store_travels_with_its_entries_and_new_locks() -> None:
     assert store.load(KEY) == TOKEN
 
 
-def test_waiting_for_ever_is_a_timeout_too() -> None:
-    with MemoryTokenStore().lock(KEY, timeout=float("inf"), lease=1) as held:
-        assert held is True
-    with MemoryTokenStore().lock(KEY, timeout=-1, lease=1) as held:
-        assert held is True
+@pytest.mark.parametrize(
+    ("timeout", "waits"), [(-1, 0), (0, 0), (0.25, 0.25), (3, 3), (float("inf"), threading.TIMEOUT_MAX)]
+)
+def test_a_lock_is_waited_for_as_long_as_a_thread_can_and_not_less_than_no_time(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, waits: float
+) -> None:
+    waited: list[float] = []
+
+    class Lock:
+        def acquire(self, *, timeout: float) -> bool:
+            waited.append(timeout)
+            return False
+
+    monkeypatch.setattr("kis_retry.stores.memory.threading.Lock", Lock)
+    with MemoryTokenStore().lock(KEY, timeout=timeout, lease=1) as held:
+        assert held is False
+    assert waited == [waits]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 on, of a fork beside threads: that is the test

@@ -437,6 +437,7 @@ def test_valkey_is_redis(server: Server, scheme: str) -> None:
         (f"redis://cache.example?password={PASSWORD}", "redis://cache.example:6379/0"),
         (f"unix:///run/redis.sock?password={PASSWORD}", "unix:///run/redis.sock?db=0"),
         (f"unix://{PASSWORD}@/run/redis.sock", "unix:///run/redis.sock?db=0"),
+        ("unix:///s", "unix:///s?db=0"),
         ("redis://[::1]:7000/0", "redis://::1:7000/0"),
     ],
 )
@@ -485,6 +486,8 @@ def test_the_repr_of_a_client_without_a_pool_is_its_kind() -> None:
         f"redis://:{PASSWORD}@[::1",
         f"rediss://:{PASSWORD}@host?ssl_cert_reqs=perhaps",
         "unix://",
+        "unix:///",
+        f"unix://{PASSWORD}@relative/redis.sock",
         f"unix://relative/{PASSWORD}.sock",
     ],
 )

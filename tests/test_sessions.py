@@ -1,0 +1,91 @@
+"""What sessions of `requests` need: connections that stay the parent's, and errors about files of certificates."""
+
+from __future__ import annotations
+
+import ssl
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from kis_retry.sessions import behind, leave_connections_to_parent, missing_bundle
+
+MISSING = "Could not find a suitable TLS CA certificate bundle, invalid path: /nowhere/bundle.pem"
+KEY_MISSING = "Could not find the TLS key file, invalid path: key.pem"
+TAKES = "(REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE take the path of a bundle of certificates)"
+
+
+class Mock(requests.adapters.BaseAdapter):
+    """An adapter that is none of HTTP, as those of tests are."""
+
+    def __getstate__(self) -> object:
+        pytest.fail("nothing is known of it")
+
+    def close(self) -> None:
+        pass
+
+
+def test_every_adapter_has_empty_pools_then_and_the_settings_that_it_had() -> None:
+    with requests.Session() as session:
+        session.mount("https://", HTTPAdapter(pool_maxsize=3, max_retries=2))
+        session.mount("mock://", Mock())
+        adapters: list[Any] = [session.adapters[scheme] for scheme in ("https://", "http://")]
+        for adapter in adapters:
+            adapter.poolmanager.connection_from_url("https://kis.example")
+        before = [adapter.poolmanager for adapter in adapters]
+        leave_connections_to_parent(session)
+        assert [len(manager.pools) for manager in before] == [1, 1], "the parent's stay open"
+        assert [len(adapter.poolmanager.pools) for adapter in adapters] == [0, 0]
+        assert adapters[0].max_retries.total == 2
+        assert adapters[0].poolmanager.connection_pool_kw["maxsize"] == 3
+
+
+def test_a_stand_in_for_a_session_that_has_no_adapters_is_left_alone() -> None:
+    stand_in: Any = SimpleNamespace()
+    leave_connections_to_parent(stand_in)
+    assert vars(stand_in) == {}
+
+
+def test_behind_an_error_are_its_cause_its_context_its_reason_and_its_arguments_and_theirs() -> None:
+    cause, context, reason, argument, deeper = (OSError(str(number)) for number in range(5))
+    error = requests.ConnectionError(argument, "text")
+    error.__cause__, error.__context__ = cause, context
+    error.reason = reason  # type: ignore[attr-defined]  # as urllib3 does it
+    argument.__context__ = deeper
+    deeper.__cause__ = error
+    found = list(behind(error))
+    assert found[0] is error
+    assert len(found) == 6
+    assert set(found) == {error, cause, context, reason, argument, deeper}
+
+
+def of_openssl(part: str) -> OSError:
+    error = ssl.SSLError(1, "no certificate or crl found")
+    error.library = part
+    return error
+
+
+def around(inner: BaseException) -> OSError:
+    return requests.exceptions.SSLError(inner)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(MISSING), f"{MISSING} {TAKES}"),
+        (OSError(KEY_MISSING), f"{KEY_MISSING} {TAKES}"),
+        (OSError("Could not find a suitable TLS CA certificate bundle"), None),
+        (OSError("Could not find the bundle, invalid path: a"), None),
+        (requests.ConnectionError(MISSING), None),
+        (OSError(), None),
+        (of_openssl("X509"), f"the file of certificates holds none {TAKES}"),
+        (around(of_openssl("PEM")), f"the file of certificates holds none {TAKES}"),
+        (of_openssl("SSL"), None),
+        (around(of_openssl("SSL")), None),
+    ],
+    ids=repr,
+)
+def test_an_error_about_a_file_of_certificates_names_it_and_the_variables(error: OSError, said: str | None) -> None:
+    assert missing_bundle(error) == said
