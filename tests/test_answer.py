@@ -72,6 +72,23 @@ def test_a_body_that_is_no_json_is_an_error_of_the_value() -> None:
         answer_of(httpx.Response(502, text="<html>"))
 
 
+def test_a_body_that_must_be_awaited_is_closed_and_unread() -> None:
+    closed: list[object] = []
+
+    class Awaitable:
+        def __await__(self) -> Any:
+            pytest.fail("awaited")
+
+    class Closable(Awaitable):
+        def close(self) -> None:
+            closed.append(self)
+
+    for body in (Awaitable(), Closable()):
+        with pytest.raises(UnreadError):
+            answer_of(SimpleNamespace(json=lambda body=body: body))
+    assert len(closed) == 1
+
+
 async def test_the_body_of_an_answer_of_aiohttp_is_unread_until_it_has_been_read(
     listen: Callable[..., str],
 ) -> None:

@@ -123,6 +123,10 @@ def plant_device_link(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def plant_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere")
+
+
 def plant_loop(path: Path) -> None:
     path.symlink_to(path)
 
@@ -142,6 +146,7 @@ PLANTED = [
     (plant_folder, "no regular file"),
     (plant_device_link, "no regular file"),
     (plant_loop, "a link to nothing"),
+    (plant_link_to_nothing, "a link to nothing"),
 ]
 
 

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from freezegun import freeze_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -247,6 +248,44 @@ def test_the_message_is_the_name_and_every_field_that_is_set(log: pytest.LogCapt
 def test_seconds_are_said_to_the_millisecond(log: pytest.LogCaptureFixture, seconds: float, said: str) -> None:
     emit(RefreshEvent(name="token_issue_waiting", elapsed=seconds))
     assert log.records[0].getMessage() == f"kis_retry.token_issue_waiting elapsed={said}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("EGW00123", "EGW00123"),
+        ("토큰", "토큰"),
+        ("토큰 만료", '"토큰 만료"'),
+        ("a b", '"a b"'),
+        ('say"so"', '"say\\"so\\""'),
+        ("", '""'),
+        ("a\nb", '"a\\nb"'),
+        ("토큰\n", '"\\ud1a0\\ud070\\n"'),
+        ("\u2028", '"\\u2028"'),
+        (True, "True"),
+        (datetime(2026, 11, 24, 9, 0, 0, 123456, tzinfo=timezone.utc), "2026-11-24T09:00:00+00:00"),
+    ],
+)
+def test_a_text_is_quoted_where_it_is_more_than_a_word_and_escaped_where_it_cannot_be_shown(
+    log: pytest.LogCaptureFixture, text: object, said: str
+) -> None:
+    warn("something", text=text)
+    assert log.messages == [f"kis_retry.something text={said}"]
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "level"),
+    [
+        ("2026-11-24T09:00:00.000001+09:00", logging.WARNING),
+        ("2026-11-24T09:00:00+09:00", logging.ERROR),
+        ("2026-11-24T08:59:59.999999+09:00", logging.ERROR),
+        ("2026-11-24T00:00:01+00:00", logging.WARNING),
+    ],
+)
+def test_a_token_is_good_up_to_the_instant_of_its_expiry(expires_at: str, level: int) -> None:
+    with freeze_time("2026-11-24T00:00:00Z"):
+        failed = RefreshEvent(name="token_refresh_failed", expires_at=datetime.fromisoformat(expires_at))
+        assert level_of(failed) == level
 
 
 @pytest.mark.one_python

@@ -416,6 +416,7 @@ def test_every_other_exception_is_final(error: Exception) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(503), asyncio.CancelledError(), GeneratorExit()])
 def test_what_is_no_exception_of_a_program_is_never_transient(error: BaseException) -> None:
     assert not is_transient_error(error)
+    assert not is_transient_failure(error)
 
 
 # -- what an exception was made of
@@ -425,6 +426,33 @@ def test_an_error_made_from_a_transient_failure_is_judged_by_its_own_type() -> N
     error = TokenIssueError("no token")
     error.__cause__ = requests.ConnectionError()
     assert not is_transient_error(error)
+
+
+DROPPED = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (requests.exceptions.SSLError(DROPPED), True),
+        (requests.exceptions.ConnectionError(DROPPED), True),
+        (urllib.error.URLError(DROPPED), True),
+        (urllib3.exceptions.SSLError(DROPPED), True),
+        (OSError(DROPPED), False),
+        (ValueError(DROPPED), False),
+    ],
+    ids=repr,
+)
+def test_a_handshake_that_was_dropped_passes_where_a_library_says_that_it_was_the_network(
+    error: Exception, passes: bool
+) -> None:
+    assert is_transient_error(error) is passes
+
+
+@pytest.mark.parametrize("inner", [ValueError("redirect"), requests.exceptions.InvalidSchema()])
+def test_an_error_that_wraps_another_is_as_good_as_what_it_wraps(inner: Exception) -> None:
+    assert is_transient_error(urllib.error.URLError(inner)) is False
+    assert is_transient_error(urllib.error.URLError(TimeoutError())) is True
 
 
 def test_a_time_out_while_a_certificate_error_is_handled_passes() -> None:
@@ -447,6 +475,22 @@ def a_long_chain(length: int) -> Exception:
         link.__cause__ = requests.ConnectionError()
         link = link.__cause__
     return first
+
+
+@pytest.mark.parametrize(("links", "passes"), [(10, False), (11, False), (12, True)])
+def test_twelve_links_of_a_chain_are_looked_at(links: int, passes: bool) -> None:
+    first = link = requests.ConnectionError()
+    for _ in range(links - 1):
+        link.__cause__ = link = requests.ConnectionError()
+    link.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    assert is_transient_error(first) is passes
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_near_is_looked_at_before_what_is_far(first: bool) -> None:
+    certificate = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    parts = (certificate, a_long_chain(50)) if first else (a_long_chain(50), certificate)
+    assert not is_transient_error(requests.ConnectionError(*parts))
 
 
 def a_ring() -> Exception:

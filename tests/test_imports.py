@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
+
+import kis_retry
 
 OF_OTHERS = {"aiohttp", "asyncio", "dotenv", "environs", "filelock", "httpx", "marshmallow", "platformdirs", "redis"}
 OWN = {
@@ -70,3 +73,16 @@ def test_what_a_slot_needs_is_loaded_with_its_limiter(store: str) -> None:
 def test_each_of_those_modules_is_there() -> None:
     """One that was moved would be loaded by nobody."""
     assert [name for name in OWN if importlib.util.find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("name", ["Clients", "__all_of_it__", "__versions__", "__version", "clients", "~"])
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error_that_says_so(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"^module 'kis_retry' has no attribute '{name}'$"):
+        getattr(kis_retry, name)
+
+
+def test_the_version_and_the_other_programs_are_there_when_asked_for() -> None:
+    assert kis_retry.__version__ == importlib.metadata.version("kis-retry")
+    assert kis_retry.testing.__name__ == "kis_retry.testing"
+    assert kis_retry.instrumentation.__name__ == "kis_retry.instrumentation"
+    assert dir(kis_retry) == sorted({*vars(kis_retry), *kis_retry.__all__, "__version__"})

@@ -560,6 +560,7 @@ def test_the_form_and_where_kis_spoke_the_status_change_nothing(answer: dict[str
 PAGE = "<html>Bad Gateway</html>"
 STATUSES = {200: False, 302: False, 400: False, 403: False, 404: False, 429: True, 500: True, 502: True, 503: True}
 STATUSES |= {504: True, 520: True, 599: True, 600: False, 0: False, -1: False}
+STATUSES |= {428: False, 430: False, 499: False, 501: True}
 
 
 def _page(status: int, body: str) -> list[Any]:
@@ -752,6 +753,13 @@ def test_a_group_passes_if_every_exception_in_it_does() -> None:
     assert is_transient_error(GROUP("", [GROUP("", [away]), away]))
     assert not is_transient_error(GROUP("", [away, expired]))
     assert not is_transient_error(GROUP("", [away, GROUP("", [ValueError()])]))
+
+
+@pytest.mark.parametrize("name", ["AllFailed", "ExceptionGroup2", "Several"])
+def test_an_exception_that_merely_has_exceptions_is_no_group(name: str) -> None:
+    kind: Any = type(name, (Exception,), {"exceptions": (requests.ConnectionError(),)})
+    assert not is_transient_error(kind())
+    assert is_transient_error(type(name, (requests.ConnectionError,), {"exceptions": (ValueError(),)})())
 
 
 @with_groups

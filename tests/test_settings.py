@@ -233,6 +233,19 @@ def test_a_setting_says_where_it_was_found(folder: Path, monkeypatch: pytest.Mon
     assert environment.find("KIS_ACCOUNT_NO") is None
 
 
+def test_what_is_ignored_of_a_file_is_noted_once_however_often_it_is_asked_for(folder: Path) -> None:
+    (folder / ".env").write_text("KIS_TOKEN_STORE=memory\nKIS_BASE_URL=https://evil.example\n")
+    environment = Environment()
+    assert environment.ignored == []
+    for _ in range(2):
+        assert environment.find("KIS_TOKEN_STORE") is None
+        assert environment.find("KIS_BASE_URL") is None
+    assert environment.ignored == [
+        (folder / ".env", f"{name} counts only beside the app key and secret in force")
+        for name in ("KIS_TOKEN_STORE", "KIS_BASE_URL")
+    ]
+
+
 def test_the_repr_of_a_setting_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_APP_SECRET", SECRET)
     assert SECRET not in repr(Environment().find("KIS_APP_SECRET"))
@@ -273,6 +286,21 @@ def test_a_path_is_a_folder_for_files(monkeypatch: pytest.MonkeyPatch, folder: P
 
 def test_an_absolute_path_is_a_folder_for_files(folder: Path) -> None:
     assert repr(store(str(folder / "shared"))) == repr(FileTokenStore(folder / "shared"))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_folder"),
+    [("tokens\\daily", True), ("C:\\tokens", True), ("tokens/daily", True), ("tokens", False), ("t:\\x:y", True)],
+)
+def test_a_path_may_have_the_separator_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, text: str, is_folder: bool
+) -> None:
+    monkeypatch.setattr("kis_retry.stores.from_env.os.sep", "\\")
+    if is_folder:
+        assert isinstance(store(text), FileTokenStore)
+    else:
+        with pytest.raises(ConfigurationError):
+            store(text)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])

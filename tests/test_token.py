@@ -127,6 +127,8 @@ def test_a_token_travels_whole(travel: Any) -> None:
         ("", ""),
         ("  ", ""),
         ("Basic dXNlcg==", "Basic dXNlcg=="),
+        ("Bearer Bearer abc", "Bearer abc"),
+        ("bearer bearer abc", "bearer abc"),
     ],
 )
 def test_bare_is_the_token_without_its_scheme(text: str, value: str) -> None:

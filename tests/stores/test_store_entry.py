@@ -84,6 +84,25 @@ def test_the_text_of_an_error_is_never_said(caplog: pytest.LogCaptureFixture) ->
     assert warned(caplog, Failing(error)).endswith(" error=ValueError")
 
 
+@pytest.mark.parametrize(("links", "said"), [(0, True), (1, True), (7, True), (8, False)])
+@pytest.mark.parametrize("through", ["__cause__", "__context__"])
+def test_what_the_system_said_is_found_behind_seven_other_errors(
+    caplog: pytest.LogCaptureFixture, links: int, through: str, said: bool
+) -> None:
+    first = link = ValueError(PASSWORD) if links else OSError(errno.ENOSPC, "no space")
+    for left in reversed(range(links)):
+        setattr(link, through, LookupError(PASSWORD) if left else OSError(errno.ENOSPC, "no space"))
+        link = getattr(link, through)
+    kind = type(first).__name__
+    assert warned(caplog, Failing(first)).endswith(f' error="{kind}: no space"' if said else f" error={kind}")
+
+
+def test_a_cause_is_believed_before_what_was_being_handled(caplog: pytest.LogCaptureFixture) -> None:
+    error = ValueError()
+    error.__cause__, error.__context__ = OSError(errno.EIO, "the cause"), OSError(errno.EIO, "beside it")
+    assert warned(caplog, Failing(error)).endswith(' error="ValueError: the cause"')
+
+
 def test_causes_that_go_in_a_ring_are_looked_at_once(caplog: pytest.LogCaptureFixture) -> None:
     one, other = ValueError(), LookupError()
     one.__cause__, other.__cause__ = other, one
