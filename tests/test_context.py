@@ -71,6 +71,13 @@ def test_a_request_that_differs_in_anything_else_is_another(other: Sighting) -> 
     assert Sighting("POST", "kis.example", ORDER, "key", None, query="a=1", body=5).identity != other.identity
 
 
+def test_query_and_body_which_are_alike_are_given_by_name() -> None:
+    with pytest.raises(TypeError):
+        Sighting("GET", "kis.example", PRICE, "key", "token", "a=1", None)  # type: ignore[call-arg]  # the mistake this is about
+    with pytest.raises(TypeError):
+        call().observe_failed(sent(), True)  # type: ignore[call-arg]  # as above
+
+
 # -- what a call knows of its requests
 
 

@@ -34,6 +34,20 @@ def test_an_error_travels_with_its_kind_its_text_and_its_fields(
 
 
 @pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (ResponseError, (502,)),
+        (PageError, (3, REFUSED)),
+        (TokenIssueError, ("EGW00105",)),
+        (TokenIssueLimited, (None,)),
+    ],
+)
+def test_the_fields_of_an_error_are_given_by_name_alone(kind: type[KisRetryError], values: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError):
+        kind("text", *values)
+
+
+@pytest.mark.parametrize(
     ("answer", "said"),
     [
         (REFUSED, "page 2 was refused (EGW00206)"),

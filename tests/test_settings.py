@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import platformdirs
@@ -23,6 +24,7 @@ from kis_retry import (
     TokenManager,
 )
 from kis_retry.credentials import PAPER_URL, REAL_URL
+from kis_retry.env_file import find_env_file
 from kis_retry.settings import Environment, without_password
 from kis_retry.stores.from_env import store_from_env
 
@@ -233,13 +235,23 @@ def test_a_setting_says_where_it_was_found(folder: Path, monkeypatch: pytest.Mon
     assert environment.find("KIS_ACCOUNT_NO") is None
 
 
+def test_what_was_found_does_not_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", KEY)
+    setting, file = Environment().find("KIS_APP_KEY"), find_env_file(folder)
+    for found, name in ((setting, "text"), (file, "path")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(found, name, "another")
+
+
 def test_what_is_ignored_of_a_file_is_noted_once_however_often_it_is_asked_for(folder: Path) -> None:
-    (folder / ".env").write_text("KIS_TOKEN_STORE=memory\nKIS_BASE_URL=https://evil.example\n")
+    (folder / ".env").write_text("KIS_TOKEN_STORE=memory\nKIS_BASE_URL=https://evil.example\nKIS_RETRY_WAIT=7\n")
     environment = Environment()
     assert environment.ignored == []
     for _ in range(2):
         assert environment.find("KIS_TOKEN_STORE") is None
-        assert environment.find("KIS_BASE_URL") is None
+        found = environment.find("KIS_BASE_URL", "KIS_RETRY_WAIT")
+        assert found is not None
+        assert found.text == "7", "the next one counts"
     assert environment.ignored == [
         (folder / ".env", f"{name} counts only beside the app key and secret in force")
         for name in ("KIS_TOKEN_STORE", "KIS_BASE_URL")

@@ -264,6 +264,12 @@ def test_credentials_are_frozen(name: str) -> None:
         setattr(credentials, name, getattr(credentials, name))
 
 
+def test_host_and_kind_of_trading_are_given_by_name_alone() -> None:
+    with pytest.raises(TypeError):
+        Credentials(KEY, SECRET, ACCOUNT, True)  # type: ignore[call-arg]  # the mistake this is about
+    assert Credentials(app_key=KEY, app_secret=SECRET, account=ACCOUNT) == Credentials(KEY, SECRET, ACCOUNT)
+
+
 def test_credentials_are_equal_by_value() -> None:
     assert Credentials(KEY, SECRET, ACCOUNT) == Credentials(KEY, SECRET, ACCOUNT)
     assert Credentials(KEY, SECRET) != Credentials(KEY, SECRET, paper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,12 @@ from redis.crc import key_slot
 from clocks import FakeClock
 from kis_retry import FileTokenStore, MemoryTokenStore, RedisTokenStore
 from kis_retry.stores import documents as documents_module
+from kis_retry.stores.base import TokenStore
 from kis_retry.stores.documents import TOKEN, DocumentStore, DocumentTokenStore, documents_of
+from kis_retry.stores.entry import StoreEntry
+from kis_retry.stores.folder import FileDocuments
 from kis_retry.stores.memory import MemoryDocuments
+from kis_retry.stores.redis_documents import RedisDocuments
 from kis_retry.token import AccessToken
 
 if TYPE_CHECKING:
@@ -140,6 +145,16 @@ def test_names_on_a_server_share_one_slot_and_a_document_has_its_time_to_live(va
         assert len({key_slot(name.encode()) for name in names}) == 1
         assert 15_000 < client.pttl(names[2]) <= 20_000
         assert client.pttl(names[0]) == -1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [TokenStore, DocumentStore, DocumentTokenStore, FileDocuments, MemoryDocuments, RedisDocuments, StoreEntry],
+)
+def test_the_seconds_of_a_lock_are_given_by_name_lest_they_be_mixed_up(kind: Any) -> None:
+    parameters = inspect.signature(kind.lock).parameters
+    by_name = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    assert by_name == ["timeout", "lease"]
 
 
 class _Own:
