@@ -112,6 +112,12 @@ def test_where_a_strangers_file_is_in_the_way_all_goes_on_in_a_folder_of_ones_ow
     assert (folder / f"{KEY}.pace.{planted}").read_bytes() == b"planted"
 
 
+def test_the_token_has_the_name_of_its_key_alone(documents: FileDocuments, folder: Path) -> None:
+    documents.write(KEY, "-token-".strip("-"), b"1", None)
+    documents.write(KEY, "zeal", b"2", None)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{KEY}.json", f"{KEY}.zeal.json"]
+
+
 def test_a_document_of_a_stranger_is_not_believed(strangers: Strangers, documents: FileDocuments, folder: Path) -> None:
     strangers.plant(folder / f"{KEY}.pace.json")
     assert documents.read(KEY, "pace") is None

@@ -138,6 +138,14 @@ def test_a_lock_file_that_is_ones_own_stays_as_it_is(path: Path) -> None:
     assert (path.stat().st_ino, mode(path)) == (before, 0o644)
 
 
+def test_a_lock_file_with_another_name_elsewhere_is_replaced(tmp_path: Path, path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"content")
+    os.link(precious, path)
+    prepare_lock_file(path)
+    assert (path.stat().st_nlink, path.read_bytes(), precious.read_bytes()) == (1, b"", b"content")
+
+
 # --- reading
 
 
