@@ -406,6 +406,16 @@ def test_no_value_makes_the_judgement_raise(make: Make) -> None:
     assert not warned
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, RecursionError, OSError, TypeError])
+def test_what_cannot_be_read_is_no_refusal_and_no_failure_that_passes(error: type[Exception]) -> None:
+    for make in _hostile(error):
+        for value in (make(), CarryingError(make())):
+            assert passes(value) == (False, False)
+            assert not is_token_expired_response(value)
+            assert not is_token_expired_error(value)
+            assert not is_transient_error(value)
+
+
 def test_a_json_that_must_be_awaited_is_no_verdict_and_no_warning() -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
