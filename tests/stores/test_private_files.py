@@ -146,6 +146,25 @@ def test_a_lock_file_with_another_name_elsewhere_is_replaced(tmp_path: Path, pat
     assert (path.stat().st_nlink, path.read_bytes(), precious.read_bytes()) == (1, b"", b"content")
 
 
+def test_a_link_that_somebody_puts_there_at_the_last_moment_is_not_followed(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"content")
+    precious.chmod(0o644)
+    lstat = Path.lstat
+
+    def before_it_is_there(found: Path) -> os.stat_result:
+        monkeypatch.setattr(Path, "lstat", lstat)
+        path.symlink_to(precious)
+        raise FileNotFoundError(found)
+
+    monkeypatch.setattr(Path, "lstat", before_it_is_there)
+    prepare_lock_file(path)
+    assert path.is_symlink()
+    assert (mode(precious), precious.read_bytes()) == (0o644, b"content")
+
+
 # --- reading
 
 
