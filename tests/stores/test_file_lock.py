@@ -194,6 +194,17 @@ def test_a_child_has_nothing_open_of_its_parents_locks(path: Path) -> None:
         lock.release()
 
 
+def test_a_link_that_somebody_puts_there_at_the_last_moment_is_not_followed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_lock, "prepare_lock_file", lambda _: None)
+    path.symlink_to(path.with_name("elsewhere"))
+    with pytest.raises(OSError) as caught:
+        FileLock.acquire(path, 0)
+    assert caught.value.errno == errno.ELOOP
+    assert not path.with_name("elsewhere").exists()
+
+
 @pytest.mark.parametrize("kind", ["a link", "a FIFO"])
 def test_what_is_no_file_in_its_place_is_replaced_and_never_waited_for(path: Path, kind: str) -> None:
     if kind == "a FIFO":

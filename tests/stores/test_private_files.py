@@ -229,6 +229,14 @@ def test_a_strangers_file_is_replaced_and_not_written_over(path: Path, monkeypat
         assert (opened.read(), path.read_bytes()) == (b"the stranger's", b"mine")
 
 
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path, path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"content")
+    path.symlink_to(precious)
+    overwrite_private(path, b"{}")
+    assert (precious.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"content", b"{}", False)
+
+
 def test_what_is_no_file_is_replaced_and_not_written_over(path: Path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
