@@ -101,6 +101,7 @@ class Call:
         attempt: which attempt this is, from 1.
         exhausted: names of the causes that were met inside it and could not be mended.
         failed: the last request that did not go well, in this attempt.
+        last_failed: the same, unless the function recovered from it.
         refusals: by identity, the requests of this attempt that were refused for their token, each with the number
             of its answer; without those that were made again and went well.
         orders: requests that may have been acted upon, in all attempts.
@@ -112,12 +113,12 @@ class Call:
     attempt = 1
     exhausted: frozenset[str] = frozenset()
     failed: Sighting | None = None
+    last_failed: Sighting | None = None
     refusals: Mapping[tuple[object, ...], tuple[Sighting, int]] = MappingProxyType({})
     orders: Sequence[Sighting] = ()
     last_sent: Sighting | None = None
     finished = False
-    _failed_at = 0
-    _recovered = False
+    _failed_at: int
 
     def __init__(self, name: str, parent: Call | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.name = name
@@ -132,11 +133,6 @@ class Call:
             if not call.finished:
                 yield call
             call = call.parent
-
-    @property
-    def last_failed(self) -> Sighting | None:
-        """The last request of this attempt, where that is one that did not go well."""
-        return None if self._recovered else self.failed
 
     def observe_sent(self, sighting: Sighting) -> None:
         """Note a request that is about to go out."""
@@ -167,7 +163,8 @@ class Call:
 
     def note_failed(self, sighting: Sighting, number: int) -> None:
         """`observe_failed`, for this call alone; `number`: when the failure was known."""
-        self.failed, self._failed_at, self._recovered = sighting, number, False
+        self._failed_at = number  # first: another thread that sees a failure asks when it was
+        self.failed = self.last_failed = sighting
 
     def note_answered(self, sighting: Sighting) -> None:
         """
@@ -179,7 +176,7 @@ class Call:
         if self.failed is None:
             return
         if sighting.number > self._failed_at:
-            self._recovered = True
+            self.last_failed = None
         refusal = self.refusals.get(sighting.identity)
         if refusal is not None and sighting.number > refusal[1]:
             self.own_refusals().pop(sighting.identity, None)
@@ -191,8 +188,7 @@ class Call:
                 if call is not self and call.refusals.get(identity) is refusal:
                     call.own_refusals().pop(identity, None)
         vars(self).pop("refusals", None)
-        self.failed = self.last_sent = None
-        self._recovered = False
+        self.failed = self.last_failed = self.last_sent = None
 
     def refused(self) -> list[Sighting]:
         """The requests of this attempt that were refused for their tokens, and not made again with success."""
@@ -205,7 +201,7 @@ class Call:
         if self.kwargs:
             self.kwargs = {}
         if self.failed is not None:
-            self.failed = None
+            self.failed = self.last_failed = None
             vars(self).pop("refusals", None)
 
     def own_orders(self) -> list[Sighting]:
