@@ -33,8 +33,6 @@ def answer_of(value: object) -> Mapping[str, Any] | None:
     """
     if isinstance(value, Mapping):
         return value
-    if value is None or isinstance(value, (str, bytes, int, float, list, tuple, set)):
-        return None  # by far the most common other results; they have no `.json()`
     read = getattr(value, "json", None)
     if not callable(read) or isinstance(value, type):
         return None

@@ -21,7 +21,7 @@ PAPER_URL = "https://openapivts.koreainvestment.com:29443"
 _warned: set[str] = set()  # addresses that this process has warned of
 
 
-@dataclass(frozen=True, repr=False, init=False)
+@dataclass(frozen=True)
 class Credentials:
     """
     App key, secret and account of one KIS application. `repr` shows none of them.

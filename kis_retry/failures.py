@@ -79,7 +79,7 @@ def is_transient_failure(exc: object) -> bool:
     if any(names & _TLS for _, names in chain):
         return False  # a handshake that failed fails again
     if chain[0][1] & _WRAPPERS:
-        return any(_nobody_answered(error, names) for error, names in chain[1:])
+        return any(_nobody_answered(error, names) for error, names in chain)
     return _nobody_answered(*chain[0])
 
 

@@ -28,7 +28,7 @@ def bare(value: str) -> str:
     return _BEARER.sub("", value, count=1).strip() if _BEARER.match(value) else value.strip()
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class AccessToken:
     """
     A token of KIS and the instant it dies. `repr` and `str` show the fingerprint alone.

@@ -41,11 +41,9 @@ def _token_of(entry: Any, key: str) -> AccessToken | None:
     version = entry.get("version") if isinstance(entry, dict) else None
     if type(version) is not int or version != _VERSION or entry.get("key") != key:  # `True == 1`, and 1.0 too
         return None
-    value, stamp = entry.get("access_token"), entry.get("expires_at")
-    if not isinstance(value, str) or not value.isascii() or not isinstance(stamp, str):
-        return None
+    stamp = entry.get("expires_at")
     expires_at = datetime.fromisoformat(stamp)
     # What fromisoformat takes differs between Pythons; what isoformat writes does not.
     if expires_at.isoformat() != stamp:
         return None
-    return AccessToken(value, expires_at)
+    return AccessToken(entry.get("access_token"), expires_at)

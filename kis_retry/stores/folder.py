@@ -117,8 +117,6 @@ class FileDocuments:
             return _where_made(folder, action)
         except ForeignFileError:
             own = self._own()
-            if folder == own:
-                raise
             make_private_folder(own)
             if not is_own_folder(own):
                 raise
@@ -127,7 +125,7 @@ class FileDocuments:
     def _current(self) -> Path:
         """The user's own folder once it is there, so that all of the user's processes meet in the same one."""
         own = self._own()
-        return own if own != self.folder and is_own_folder(own) else self.folder
+        return own if is_own_folder(own) else self.folder
 
     def _own(self) -> Path:
         return _own_of(self.folder, os.geteuid()) if hasattr(os, "geteuid") else self.folder
@@ -137,7 +135,7 @@ def _where_made(folder: Path, action: Callable[[Path], T]) -> T:
     """Do `action` in a folder, which is nearly always there: making it first would cost each time."""
     try:
         return action(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         make_private_folder(folder)
         return action(folder)
 

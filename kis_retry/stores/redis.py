@@ -67,7 +67,7 @@ def _place(client: Any) -> str:
     database = arguments.get("db") or 0
     if "path" in arguments:
         return f"unix://{arguments['path']}?db={database}"
-    if "host" not in arguments and pool is None:
+    if pool is None:
         return type(client).__name__
     scheme = "rediss" if "SSL" in getattr(pool, "connection_class", object).__name__ else "redis"
     return f"{scheme}://{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}/{database}"

@@ -65,13 +65,13 @@ def _client_of(url: str) -> Any:
 def _normalised(url: str) -> str:
     """`url` as redis-py takes it. ValueError where redis-py would go to its default server without a word."""
     scheme, _, rest = url.strip().partition("://")
-    known = _SCHEMES.get(scheme.lower(), "")
+    known = _SCHEMES.get(scheme.lower(), "")  # without any, redis-py refuses it
     parts = urlsplit(f"{known}://{rest}")
     if known == "unix":
-        usable = len(parts.path) > 1 and parts.netloc.rpartition("@")[2] == ""
+        usable = len(parts.path) > 1 and not parts.netloc.rpartition("@")[2]
     else:
         database = parts.path.strip("/")
-        usable = known != "" and (database.isdecimal() or not database) and "@" not in parts.query + parts.fragment
+        usable = (database.isdecimal() or not database) and "@" not in parts.query + parts.fragment
     if not usable:
         raise ValueError("not a URL of a Redis server")
     return f"{known}://{rest}"
