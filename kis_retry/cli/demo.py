@@ -87,8 +87,8 @@ def _run(running: Batch, gateway: GatewayProcess, news: _News, progress: Progres
     """Show what happens until the batch is over, of events of a kind the first; give back all of them."""
     heard: list[Heard] = []
     shown: set[tuple[str, str] | None] = set()
-    running.start()
     try:
+        running.start()
         over = False
         while not over:
             over = running.wait(_TICK)
