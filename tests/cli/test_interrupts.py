@@ -70,12 +70,36 @@ def test_a_command_is_interrupted_whatever_becomes_of_the_exception(
     assert capsys.readouterr().err == "kis-retry: interrupted\n"
 
 
-def test_what_runs_long_learns_of_a_dropped_ctrl_c(ctrl_c: Callable[[], None]) -> None:
+@pytest.mark.parametrize("fate", [dropped, replaced])
+def test_what_runs_long_learns_of_a_ctrl_c_whose_exception_is_lost(
+    fate: Callable[[Callable[[], None]], None], ctrl_c: Callable[[], None]
+) -> None:
+    done: list[str] = []
     with pytest.raises(KeyboardInterrupt), remembering_interrupts():  # noqa: PT012  # each line is a moment
         check_interrupt()
-        dropped(ctrl_c)
+        with suppress(RuntimeError):
+            fate(ctrl_c)
+        done.append("what lost it")
         check_interrupt()
-        pytest.fail("it went on")
+        done.append("and more")
+    assert done == ["what lost it"]
+
+
+def test_a_ctrl_c_interrupts_at_once(ctrl_c: Callable[[], None]) -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), remembering_interrupts():  # noqa: PT012  # as above
+        ctrl_c()
+        done.append("what came after")
+    assert done == []
+
+
+def test_a_ctrl_c_that_python_cannot_place_interrupts_too() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), remembering_interrupts():  # noqa: PT012  # as above
+        handler: Any = signal.getsignal(signal.SIGINT)
+        handler(signal.SIGINT, None)
+        done.append("what came after")
+    assert done == []
 
 
 def test_an_import_is_not_interrupted_before_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
