@@ -35,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         with remembering_interrupts():
-            return _parse_and_run(argv)
+            status = _parse_and_run(argv)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        _give_up_stdout()
+        return 1
     except KeyboardInterrupt:
         from .output import echo_error
 
@@ -47,7 +52,7 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
     try:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # --help, --version and wrong use: argparse has said it all
-        return end.code if isinstance(end.code, int) else 2
+        return int(end.code or 0)
     quiet = logging.NullHandler()  # else logging's last resort prints bare event names on stderr
     logger = logging.getLogger("kis_retry")
     logger.addHandler(quiet)
@@ -67,10 +72,8 @@ def _run(arguments: Namespace) -> int:
         return 1
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
     except BrokenPipeError:
-        _give_up_stdout()
-        return 1
+        raise
     except Exception as error:
         return _explain(error)
     return status

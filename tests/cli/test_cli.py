@@ -6,14 +6,15 @@ import io
 import json
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
-from kis_retry import ConfigurationError, KisRetryError, TokenIssueError
+from kis_retry import ConfigurationError, KisRetryError, TokenIssueError, cli
 from kis_retry.cli import main, output
-from kis_retry.cli.arguments import parser
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -28,22 +29,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         [],
         ["unknown"],
         ["--unknown"],
-        ["demo", "--symbols", "1"],
-        ["demo", "--symbols", "many"],
-        ["demo", "--threads", "0"],
-        ["demo", "--threads", "65"],
         ["token", "--refresh", "--revoke"],
         ["config", "extra"],
-        ["gateway", "--port", "65536"],
-        ["gateway", "--port", "-1"],
-        ["gateway", "--expire-at", "0"],
-        ["gateway", "--expire-at", "3,,4"],
-        ["gateway", "--latency", "-0.1"],
-        ["gateway", "--latency", "nan"],
-        ["gateway", "--latency", "inf"],
-        ["gateway", "--latency", "long"],
-        ["gateway", "--expired-status", "404"],
-        ["gateway", "--rate-limit", "0"],
     ],
 )
 def test_wrong_use_is_status_2_and_says_so_on_stderr(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,23 +38,6 @@ def test_wrong_use_is_status_2_and_says_so_on_stderr(words: list[str], capsys: p
     said = capsys.readouterr()
     assert said.out == ""
     assert "error:" in said.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["demo", "--symbols", "2"],
-        ["demo", "--threads", "1"],
-        ["demo", "--threads", "64"],
-        ["gateway", "--port", "0"],
-        ["gateway", "--port", "65535"],
-        ["gateway", "--expire-at", "1"],
-        ["gateway", "--latency", "0"],
-        ["gateway", "--rate-limit", "1"],
-    ],
-)
-def test_the_least_and_the_most_of_a_number_are_taken(words: list[str]) -> None:
-    assert parser().parse_args(words)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +82,28 @@ def test_the_module_exits_with_the_status_of_the_command() -> None:
     assert refused.stdout == ""
     assert "KIS_APP_KEY and KIS_APP_SECRET are not set" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def begin_module(name: str) -> None:
+    """Execute `kis_retry/__main__.py` under a name, as the interpreter does."""
+    loader = SourceFileLoader("kis_retry.__main__", str(Path(cli.__file__).parents[1] / "__main__.py"))
+    code: Any = loader.get_code(loader.name)
+    exec(code, {"__name__": name, "__package__": "kis_retry"})
+
+
+def test_the_module_is_the_command_when_it_is_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kis-retry", "token"])
+    with pytest.raises(SystemExit) as ended:
+        begin_module("__main__")
+    assert ended.value.code == 2
+    assert "KIS_APP_KEY and KIS_APP_SECRET are not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["kis_retry.__main__", "Main"])
+def test_the_module_does_nothing_when_it_is_imported(name: str) -> None:
+    begin_module(name)
 
 
 @pytest.mark.parametrize("command", ["demo", "token", "config", "gateway"])
@@ -183,6 +175,37 @@ def test_a_reader_that_goes_away_causes_no_traceback() -> None:
     process.stdout.close()
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (1, "")
+
+
+class Gone(io.StringIO):
+    """A stdout whose reader has gone away, over a descriptor that is open."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+@pytest.mark.parametrize("words", [["config"], ["--version"]])
+def test_what_nobody_reads_any_more_is_status_1_and_goes_nowhere(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "stdout").open("w") as written:
+        monkeypatch.setattr(sys, "stdout", Gone(written.fileno()))
+        assert main(words) == 1
+        written.write("what the interpreter flushes at its end")
+    assert (tmp_path / "stdout").read_text() == ""
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stdout_that_is_no_file_can_lose_its_reader_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Gone(-1))
+    assert main(["config"]) == 1
 
 
 @pytest.mark.one_python
