@@ -89,7 +89,7 @@ class ClientSession:
             if self._session is None:
                 session = requests.Session()
                 for scheme in ("http://", "https://"):
-                    session.mount(scheme, HTTPAdapter(pool_connections=2, pool_maxsize=_POOL))
+                    session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL))
                 settings = session.merge_environment_settings(self._base_url, {}, None, None, None)
                 session.proxies, session.verify, session.cert = (
                     settings["proxies"],
@@ -103,8 +103,8 @@ class ClientSession:
 
 def valid_timeout(timeout: Any) -> Any:
     """`timeout` itself, if it really is one: a call without one may hang for ever."""
-    parts = timeout if isinstance(timeout, tuple) else (timeout,)
-    good = len(parts) in (1, 2) and all(
+    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,)
+    good = all(
         isinstance(part, (int, float)) and not isinstance(part, bool) and 0 < part < float("inf") for part in parts
     )
     if not good:
