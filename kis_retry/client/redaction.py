@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import requests
 
+from ..sessions import behind
+
 __all__ = ["without_query"]
 
 _QUERY = re.compile(r"\?[^\s'\"<>)]+")
-_DEPTH = 20  # exceptions that one is made of; far more than there are layers
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def without_query() -> Iterator[None]:
     try:
         yield
     except requests.RequestException as error:
-        for part in _parts(error):
+        for part in behind(error):
             part.args = tuple(_hidden(value) for value in part.args)
             if isinstance(getattr(part, "url", None), str):  # of urllib3's
                 part.url = _hidden(part.url)  # type: ignore[attr-defined]  # just seen
@@ -33,14 +34,3 @@ def without_query() -> Iterator[None]:
 
 def _hidden(value: object) -> object:
     return _QUERY.sub("?***", value) if isinstance(value, str) else value
-
-
-def _parts(error: BaseException) -> Iterator[BaseException]:
-    waiting: list[object] = [error]
-    seen: set[int] = set()
-    while waiting and len(seen) < _DEPTH:
-        part = waiting.pop(0)
-        if isinstance(part, BaseException) and id(part) not in seen:
-            seen.add(id(part))
-            yield part
-            waiting += [part.__cause__, part.__context__, getattr(part, "reason", None), *part.args]

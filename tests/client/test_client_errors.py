@@ -6,6 +6,7 @@ import socket
 import threading
 import traceback
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ from kis_retry import (
     TokenIssueError,
     TokenManager,
 )
+from kis_retry.client.redaction import without_query
 from kis_retry.failures import is_transient_failure
 from kis_retry.stores.base import key_of
 from kis_retry.testing.store_contract import token_named
@@ -109,6 +111,31 @@ def test_a_failed_handshake_does_not_show_the_account_and_is_known_for_what_it_i
     with requests.Session() as session:
         error = ask(client_for(f"https://127.0.0.1:{rude_port}", session))
     assert ACCOUNT not in everything_said(error)
+
+
+class LayerError(Exception):
+    """One of those that an exception is made of, with an address of its own as urllib3's have."""
+
+    def __init__(self, said: object, url: object = None) -> None:
+        super().__init__(said, 7)
+        self.url = url
+
+
+def test_no_layer_of_an_exception_shows_the_query_however_deep_and_in_whatever_circle() -> None:
+    layers = [LayerError(f"GET http://kis.invalid/x{number}?CANO={ACCOUNT} failed") for number in range(30)]
+    for outer, inner in pairwise(layers):
+        outer.__context__ = inner
+    layers[-1].__context__ = layers[0]
+    cause, reason, argument = (LayerError(f"?CANO={ACCOUNT}", url) for url in (f"/x?CANO={ACCOUNT}", None, 7))
+    error = requests.ConnectionError(LayerError(argument))
+    error.__cause__, error.__context__ = cause, layers[0]
+    cause.reason = reason  # type: ignore[attr-defined]  # urllib3's have one
+    with pytest.raises(requests.ConnectionError) as caught, without_query():
+        raise error
+    assert caught.value is error
+    assert ACCOUNT not in everything_said(error)
+    assert [layer.args for layer in layers] == [(f"GET http://kis.invalid/x{n}?*** failed", 7) for n in range(30)]
+    assert [part.url for part in (cause, reason, argument)] == ["/x?***", None, 7]
 
 
 def test_an_exception_of_another_kind_passes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
