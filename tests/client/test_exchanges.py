@@ -41,6 +41,24 @@ def test_what_was_found_in_one_country_says_nothing_of_another() -> None:
     assert order.places("CN", "X", EXCHANGES["CN"]) == ["SHS", "SZS"]
 
 
+def test_places_of_two_symbols_are_remembered_apart_and_the_newest_counts() -> None:
+    order = SearchOrder()
+    for place in ("NAS", "AMS"):
+        order.found("US", "AAPL", place)
+    order.found("US", "SPY", "NYS")
+    assert order.places("US", "AAPL", US)[:2] == ["AMS", "NYS"]
+
+
+def test_as_many_symbols_are_remembered_as_five_such_markets_have_and_then_the_oldest_is_forgotten() -> None:
+    order = SearchOrder()
+    for number in range(1, 65_536):
+        order.found("US", f"S{number}", "AMS")
+    order.found("US", "ONE", "NYS")
+    assert order.places("US", "S1", US)[0] == "AMS"
+    order.found("US", "MORE", "NYS")
+    assert [order.places("US", symbol, US)[0] for symbol in ("S1", "S2", "S65535")] == ["NYS", "AMS", "AMS"]
+
+
 places = st.sampled_from(US)
 
 
@@ -78,6 +96,26 @@ def test_product_types_are_learned_too(gateway: KisGateway, client: KisClient) -
     for number in range(50):
         assert client.fetch_stock_info(f"FUND{number}", "US")["rt_cd"] == "0"
     assert gateway.counts.calls == 50 + 2
+
+
+def test_a_product_type_that_does_not_know_the_symbol_is_not_asked_first_for_the_next(
+    gateway: KisGateway, client: KisClient
+) -> None:
+    gateway.list_symbol("FIRST", "NAS")  # 512, the first that is asked
+    assert client.fetch_stock_info("NONE1", "US")["rt_cd"] == "7"
+    gateway.reset_counts()
+    assert client.fetch_stock_info("FIRST", "US")["rt_cd"] == "0"
+    assert gateway.counts.calls == 1
+
+
+@pytest.mark.parametrize("rt_cd", ["1", "8", "9"])
+def test_a_failure_of_another_kind_ends_the_search_of_a_product_type(
+    rt_cd: str, gateway: KisGateway, client: KisClient
+) -> None:
+    client.access_token  # noqa: B018  # the first token
+    gateway.garble("calls", 1, body=f'{{"rt_cd": "{rt_cd}", "msg_cd": "APBK0919"}}'.encode(), status=200)
+    assert client.fetch_stock_info("KO", "US") == {"rt_cd": rt_cd, "msg_cd": "APBK0919"}
+    assert gateway.counts.calls == 1
 
 
 def test_a_rate_limit_in_the_loop_does_not_become_not_found(gateway: KisGateway, client: KisClient) -> None:

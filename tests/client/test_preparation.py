@@ -90,11 +90,23 @@ def test_transactions_paths_and_headers_are_kept_apart() -> None:
     assert all(first.count(one) == 1 for one in first)
 
 
-def test_no_more_is_kept_than_kis_has_transactions() -> None:
+def test_as_many_transactions_are_kept_as_kis_has_and_no_more() -> None:
     session, preparation = requests.Session(), Preparation(CREDENTIALS)
-    for number in range(1_000):
+    prepared = 0
+    prepare = session.prepare_request
+
+    def count(request: requests.Request) -> requests.PreparedRequest:
+        nonlocal prepared
+        prepared += 1
+        return prepare(request)
+
+    session.prepare_request = count  # type: ignore[method-assign]  # to see what was made anew
+    for number in [*range(256), *range(256)]:
         assert preparation.read(session, read(path=f"/uapi/{number}"), BEARER).url.endswith(f"/{number}")  # type: ignore[union-attr]  # it has one
-    assert len(preparation._kept) <= 256
+    assert prepared == 256
+    for number in (256, 256, 0):
+        preparation.read(session, read(path=f"/uapi/{number}"), BEARER)
+    assert prepared == 258, "all are forgotten for the one too many"
 
 
 def test_a_token_that_no_header_can_carry_is_refused_as_requests_does() -> None:
