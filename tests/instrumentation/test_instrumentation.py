@@ -216,6 +216,54 @@ def test_prometheus_has_every_event_at_zero_from_the_start(
     assert {sample.value for sample in found} == {0}
 
 
+def test_prometheus_has_the_series_that_are_to_be_expected_and_no_other(
+    registry: prometheus_client.CollectorRegistry,
+) -> None:
+    PrometheusHook(registry)
+    series = {
+        (sample.name, *sample.labels.values())
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+    assert series == {
+        ("kis_retry_events_total", "token_expired", "", ""),
+        ("kis_retry_events_total", "token_refreshed", "issued", ""),
+        ("kis_retry_events_total", "token_adopted", "memory", ""),
+        ("kis_retry_events_total", "token_adopted", "store", ""),
+        ("kis_retry_events_total", "token_refresh_failed", "", "TokenIssueError"),
+        ("kis_retry_events_total", "token_issue_waiting", "", "TokenIssueLimited"),
+        *(("kis_retry_events_total", f"call_{ended}", "", "") for ended in ("retried", "recovered", "given_up")),
+        *(("kis_retry_events_total", f"rate_{moved}", "", "") for moved in ("lowered", "raised")),
+        ("kis_retry_codes_total", "token_expired", "EGW00123"),
+        ("kis_retry_codes_total", "token_issue_waiting", "EGW00133"),
+        ("kis_retry_codes_total", "call_retried", "EGW00201"),
+        ("kis_retry_codes_total", "call_given_up", "EGW00201"),
+        ("kis_retry_codes_total", "call_given_up", "EGW00123"),
+        ("kis_retry_wait_seconds_total", "token_issue_waiting"),
+        ("kis_retry_wait_seconds_total", "call_retried"),
+    }
+
+
+def test_the_buckets_reach_from_a_look_into_the_store_to_an_outage_of_ten_minutes(
+    registry: prometheus_client.CollectorRegistry,
+) -> None:
+    PrometheusHook(registry)(RefreshEvent(name="token_refreshed", elapsed=0))
+    bounds = [
+        float(sample.labels["le"])
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "kis_retry_refresh_seconds_bucket"
+    ]
+    assert bounds == [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90, 180, 600, float("inf")]
+
+
+@pytest.mark.parametrize("error", ["ReadTimeout", "ConnectError", "ServerDisconnectedError", "ResponseError"])
+def test_prometheus_names_the_usual_errors(registry: prometheus_client.CollectorRegistry, error: str) -> None:
+    PrometheusHook(registry)(RefreshEvent(name="call_retried", error=error))
+    assert said_of(registry, "kis_retry_events_total", event="call_retried", source="", error=error) == 1
+
+
 @every_name
 def test_prometheus_counts_events_by_name(registry: prometheus_client.CollectorRegistry, name: EventName) -> None:
     hook = PrometheusHook(registry)
@@ -311,6 +359,8 @@ def test_prometheus_says_no_rate_before_it_knows_one(registry: prometheus_client
     assert said_of(registry, said) == 3.5
     hook(RefreshEvent(name="rate_raised", rate=5))
     assert said_of(registry, said) == 5
+    hook(RefreshEvent(name="rate_raised", rate=0))
+    assert said_of(registry, said) == 0
 
 
 def test_the_rate_of_a_limiter_is_there_from_the_start_and_always_the_one_in_force(
