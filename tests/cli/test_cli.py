@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
@@ -14,7 +13,7 @@ import pytest
 import requests
 
 from kis_retry import ConfigurationError, KisRetryError, TokenIssueError, cli
-from kis_retry.cli import main, output
+from kis_retry.cli import main
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -217,77 +216,6 @@ def test_a_terminal_that_cannot_write_korean_gets_escapes(monkeypatch: pytest.Mo
     assert r"KIS_RETRY_WAIT='\ub9cc\ub8cc' is not usable" in done.stderr
 
 
-def test_a_line_carries_no_control_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    output.echo("a\x1b[31mred\r\nb")
-    assert capsys.readouterr().out == "a\\x1b[31mred\\r\\nb\n"
-
-
-def test_json_is_one_ascii_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.echo_json({"message": "만료\n"})
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.isascii()
-    assert json.loads(line) == {"message": "만료\n"}
-
-
-def test_plain_columns_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
-    output.echo_table([("a", "1"), ("long", "2")], ["name", "value"])
-    assert capsys.readouterr().out.splitlines() == ["name  value", "a     1", "long  2"]
-
-
-def test_a_batch_in_a_pipe_says_ten_times_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with output.new_progress(2_000, silent=False) as progress:
-        for done in (0, 199, 200, 201, 900, 2_000, 2_000):
-            progress.advance(done)
-    assert capsys.readouterr().out.splitlines() == ["200 of 2,000", "900 of 2,000", "2,000 of 2,000"]
-
-
-def test_a_batch_on_a_terminal_shows_how_far_it_is_and_what_happens(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "drawing", lambda: True)
-    with output.new_progress(2_000, silent=False) as progress:
-        progress.tell("\x1b[31mred")
-        for done in (900, 1_900):
-            progress.advance(done)
-    said = capsys.readouterr().out
-    assert "\\x1b[31mred" in said
-    assert "1900/2000" in said
-
-
-class Terminal:
-    def __init__(self, *, tty: bool) -> None:
-        self.tty = tty
-
-    def isatty(self) -> bool:
-        return self.tty
-
-
-@pytest.mark.parametrize(
-    ("tty", "no_color", "term", "expected"),
-    [
-        (True, "", "xterm", True),
-        (False, "", "xterm", False),
-        (True, "1", "xterm", False),
-        (True, "", "dumb", False),
-    ],
-)
-def test_only_a_terminal_that_wants_it_is_drawn_on(
-    tty: bool, no_color: str, term: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdout", Terminal(tty=tty))
-    monkeypatch.setenv("NO_COLOR", no_color)
-    monkeypatch.setenv("TERM", term)
-    assert output.drawing() is expected
-
-
 def test_the_entry_point_is_main() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
     assert 'kis-retry = "kis_retry.cli:main"' in text
-
-
-@pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"\\uac00\\uaca9\n"), ("cp949", "가격\n".encode("cp949"))])
-def test_what_a_console_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch, encoding: str, shown: bytes) -> None:
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, newline="\n"))
-    output.echo("가격")
-    assert written.getvalue() == shown
