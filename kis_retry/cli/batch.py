@@ -41,7 +41,7 @@ def symbols(total: int | None = None) -> list[Symbol]:
     """The batch's symbols, US ones first; `total` (from 2) of them in the same proportion."""
     domestic, overseas = DOMESTIC, OVERSEAS
     if total is not None:
-        domestic = min(max(round(total * DOMESTIC / (DOMESTIC + OVERSEAS)), 1), total - 1)
+        domestic = round(total * DOMESTIC / (DOMESTIC + OVERSEAS))
         overseas = total - domestic
     return [
         *(Symbol(f"US{number:05d}", "US") for number in range(1, overseas + 1)),

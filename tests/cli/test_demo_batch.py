@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from answers import GOOD
+from answers import EXPIRED, GOOD
+from clocks import FakeClock
 from kis_retry import KisClient, MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager
 from kis_retry.cli import batch
 from kis_retry.testing import KisGateway
@@ -26,6 +30,17 @@ def test_the_default_batch_is_the_one_of_the_requirement() -> None:
     assert [symbol.country for symbol in symbols] == ["US"] * 11_780 + ["KR"] * 5_000
 
 
+def test_us_symbols_come_first_and_each_kind_is_numbered_from_1() -> None:
+    symbols = batch.symbols()
+    assert [symbols[number].code for number in (0, 11_779, 11_780, 16_779)] == [
+        "US00001",
+        "US11780",
+        "000001",
+        "005000",
+    ]
+    assert batch.symbols(4) == [("US00001", "US"), ("US00002", "US"), ("US00003", "US"), ("000001", "KR")]
+
+
 @unhurried
 @given(st.integers(2, 3_000))
 def test_a_smaller_batch_has_both_kinds(total: int) -> None:
@@ -34,7 +49,7 @@ def test_a_smaller_batch_has_both_kinds(total: int) -> None:
     assert {symbol.country for symbol in symbols} == {"US", "KR"}
 
 
-@pytest.mark.parametrize(("total", "overseas"), [(2, 1), (400, 281), (1_678, 1_178)])
+@pytest.mark.parametrize(("total", "overseas"), [(2, 1), (3, 2), (5, 4), (6, 4), (400, 281), (1_678, 1_178)])
 def test_a_smaller_batch_has_them_in_the_same_proportion(total: int, overseas: int) -> None:
     assert sum(symbol.country == "US" for symbol in batch.symbols(total)) == overseas
 
@@ -120,6 +135,119 @@ def test_what_happens_before_a_symbol_happens_after_those_before_it(gateway: Kis
             pass
     assert seen == [(19, 19)]
     assert running.tracker.answered == 40
+
+
+@pytest.mark.parametrize("known", range(5))
+def test_who_waits_for_a_symbol_waits_until_those_before_it_have_their_outcomes(
+    known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: object) -> bool:
+        raise InterruptedError
+
+    tracker = batch.Tracker()
+    record(tracker, *[None] * known)
+    tracker.record(9, None)  # one that comes early is no help
+    monkeypatch.setattr(threading.Condition, "wait", wait)
+    with nullcontext() if known >= 2 else pytest.raises(InterruptedError):
+        tracker.wait_for(3)
+
+
+def test_the_first_symbol_is_waited_for_by_nobody_and_what_happens_before_it_happens_once() -> None:
+    happened: list[int] = []
+    client: Any = SimpleNamespace(fetch_domestic_price=lambda _: GOOD, fetch_price_detail_oversea=lambda _: GOOD)
+    running = batch.Batch(client, batch.symbols(2), threads=1, before={1: lambda: happened.append(1)})
+    running.start()
+    while not running.wait(PATIENCE):
+        pass
+    assert happened == [1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (GOOD, None),
+        (EXPIRED, ("EGW00123", "기간이 만료된 token 입니다.")),
+        ({"rt_cd": "1"}, ("None", "None")),
+        ({}, ("None", "None")),
+        ({"rt_cd": "", "msg_cd": "A", "msg1": "B"}, ("A", "B")),
+        (requests.ReadTimeout("with what was asked"), ("ReadTimeout", "ReadTimeout")),
+    ],
+)
+@pytest.mark.parametrize("country", ["KR", "US"])
+def test_a_symbol_is_asked_for_by_its_country_and_answered_by_a_success_alone(
+    country: str, answer: Any, failure: tuple[str, str] | None
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def fetch(country: str, code: str) -> Any:
+        asked.append((country, code))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client: Any = SimpleNamespace(
+        fetch_domestic_price=partial(fetch, "KR"), fetch_price_detail_oversea=partial(fetch, "US")
+    )
+    assert batch._ask(client, batch.Symbol("CODE", country)) == failure
+    assert asked == [(country, "CODE")]
+
+
+class SlowThreads:
+    """Stands for `threading.Thread`: those that were started never end, and each wait for one takes 1.5 seconds."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.waited: list[tuple[int, float]] = []
+        self.made = 0
+        self.ended: set[int] = set()
+
+    def __call__(self, *, target: Any, daemon: bool) -> Any:
+        assert daemon, "an interrupted program ends at once"
+        number, self.made = self.made, self.made + 1
+        thread = SimpleNamespace(ident=None)
+
+        def join(seconds: float) -> None:
+            self.waited.append((number, seconds))
+            self.clock.pass_by(1.5)
+
+        thread.start = lambda: setattr(thread, "ident", number)
+        thread.join = join
+        thread.is_alive = lambda: thread.ident is not None and number not in self.ended
+        return thread
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowThreads:
+    made = SlowThreads(FakeClock())
+    monkeypatch.setattr("kis_retry.cli.batch.threading.Thread", made)
+    monkeypatch.setattr(batch, "time", made.clock)
+    return made
+
+
+def test_a_stopped_batch_waits_for_all_of_its_calls_together_as_long_as_it_is_told(slow: SlowThreads) -> None:
+    nobody: Any = None
+    running = batch.Batch(nobody, [], threads=4)
+    running.start()
+    running.stop(2.0)
+    assert slow.waited == [(0, 2.0), (1, 0.5), (2, 0), (3, 0)]
+
+
+def test_a_batch_that_has_not_begun_can_be_stopped(slow: SlowThreads) -> None:
+    nobody: Any = None
+    batch.Batch(nobody, [], threads=4).stop(2.0)
+    assert slow.waited == []
+
+
+def test_waiting_takes_as_long_as_it_is_told_however_many_ask(slow: SlowThreads) -> None:
+    nobody: Any = None
+    running = batch.Batch(nobody, [], threads=3)
+    running.start()
+    slow.ended = {0}
+    assert not running.wait(0.25)
+    assert slow.waited == [(1, 0.25)]
+    slow.ended = {0, 1, 2}
+    assert running.wait(0.25)
+    assert slow.waited == [(1, 0.25)], "nothing is left to wait for"
 
 
 def finished(gateway: KisGateway, symbols: list[batch.Symbol]) -> batch.Tracker:

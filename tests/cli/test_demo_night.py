@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kis_retry import RefreshEvent, RetryPolicy
+from kis_retry import KisRetryError, RefreshEvent, RetryPolicy
 from kis_retry.cli import causes, night
 from kis_retry.cli.batch import Failure, Tracker
 from kis_retry.cli.causes import Cost, Heard
 from kis_retry.cli.report import Report, kind_of
+from kis_retry.events import EventName
 
 unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -80,11 +82,48 @@ def test_what_was_announced_happens() -> None:
     ]
 
 
+def test_nothing_happens_at_a_gateway_that_has_ended_and_what_else_goes_wrong_is_raised() -> None:
+    fates: list[Exception] = [KisRetryError("the gateway process has ended"), ValueError("share=7 is not usable")]
+
+    def tell(_: str, **__: object) -> None:
+        raise fates[0]
+
+    gateway: Any = SimpleNamespace(tell=tell)
+    lines: list[str] = []
+    happenings = night.Night(281, 119).happenings(gateway, lines.append).values()
+    for happen in happenings:
+        happen()
+    assert len(lines) == 2, "the demo tells the rest itself"
+    del fates[0]
+    for happen in happenings:
+        with pytest.raises(ValueError, match="share=7"):
+            happen()
+
+
 @pytest.mark.parametrize(
-    ("number", "name"), [(1, "US symbol 1"), (11_780, "US symbol 11,780"), (11_781, "domestic symbol 1")]
+    ("overseas", "domestic", "number", "name"),
+    [
+        (11_780, 5_000, 1, "US symbol 1"),
+        (11_780, 5_000, 11_780, "US symbol 11,780"),
+        (11_780, 5_000, 11_781, "domestic symbol 1"),
+        (11_780, 5_000, 16_780, "domestic symbol 5,000"),
+        (1, 1, 1, "US symbol 1"),
+        (1, 1, 2, "domestic symbol 1"),
+    ],
 )
-def test_a_symbol_is_named_as_people_count(number: int, name: str) -> None:
-    assert night.Night(11_780, 5_000).name_of(number) == name
+def test_a_symbol_is_named_as_people_count(overseas: int, domestic: int, number: int, name: str) -> None:
+    assert night.Night(overseas, domestic).name_of(number) == name
+
+
+@pytest.mark.parametrize(
+    ("overseas", "domestic", "expires_at", "away_at"),
+    [(11_780, 5_000, 11_776, 2_500), (281, 119, 277, 60), (6, 3, 2, 2), (5, 2, 1, 1), (4, 2, 1, 1), (1, 1, 1, 1)],
+)
+def test_the_token_dies_five_before_the_end_of_the_us_symbols_and_the_api_is_away_in_the_middle_of_the_others(
+    overseas: int, domestic: int, expires_at: int, away_at: int
+) -> None:
+    planned = night.Night(overseas, domestic)
+    assert (planned.symbols, planned.expires_at, planned.away_at) == (overseas + domestic, expires_at, away_at)
 
 
 def test_in_the_whole_batch_the_dice_leave_the_five_refusals_of_the_token_alone() -> None:
@@ -139,6 +178,13 @@ def test_the_gateways_counts_are_taken_apart_by_cause() -> None:
     }
 
 
+def test_a_gateway_that_met_nothing_has_counted_nothing() -> None:
+    counts = {"refused": 0, "token_requests": 0, "tokens_issued": 0, "token_requests_refused": 0}
+    assert causes.causes_met(counts, {}) == dict.fromkeys(
+        ("rate_limited", "dropped", "token_expired", "token_endpoint_away", "api_away"), 0
+    )
+
+
 def costs(*heard: Heard, lost: dict[str, int] | None = None, **struck: int) -> dict[str, Cost]:
     return causes.costs_of(heard, struck, lost or {})
 
@@ -188,6 +234,50 @@ def test_a_refresh_that_failed_repeats_nothing() -> None:
     assert found["token_endpoint_away"] == Cost(struck=3)
 
 
+ENDINGS: tuple[EventName, ...] = ("token_adopted", "token_refreshed", "call_recovered", "call_given_up")
+SAID: tuple[EventName, ...] = ("rate_lowered", "rate_raised", "token_refresh_failed", "token_issue_waiting")
+
+
+@pytest.mark.parametrize("other", [*ENDINGS, *SAID])
+def test_what_is_no_failure_of_a_call_begins_no_wait(other: EventName) -> None:
+    found = costs(
+        Heard(1.0, 7, RefreshEvent(name=other)),
+        Heard(2.0, 7, RefreshEvent(name="call_retried", msg_cd="EGW00201")),
+        Heard(5.0, 7, RefreshEvent(name="call_recovered")),
+    )
+    assert found.pop("rate_limited") == Cost(repeated=1, seconds=3.0, longest=3.0)
+    assert set(found) == set(causes.CAUSES) - {"rate_limited"}
+    assert [cost for cost in found.values() if cost != Cost()] == []
+
+
+@pytest.mark.parametrize("other", SAID)
+def test_what_is_said_in_between_ends_no_wait(other: EventName) -> None:
+    found = costs(
+        Heard(2.0, 7, RefreshEvent(name="call_retried", msg_cd="EGW00201")),
+        Heard(3.0, 7, RefreshEvent(name=other)),
+        Heard(5.0, 7, RefreshEvent(name="call_recovered")),
+    )
+    assert found.pop("rate_limited") == Cost(repeated=1, seconds=3.0, longest=3.0)
+    assert [cost for cost in found.values() if cost != Cost()] == []
+
+
+def test_the_token_endpoint_is_away_from_the_first_word_of_it_to_the_next_token() -> None:
+    found = costs(
+        Heard(1.0, 9, RefreshEvent(name="token_refreshed", source="issued")),
+        Heard(2.0, 7, RefreshEvent(name="call_retried", msg_cd="EGW00201")),
+        Heard(4.0, 7, RefreshEvent(name="call_recovered")),
+        Heard(5.0, 9, RefreshEvent(name="token_issue_waiting")),
+        Heard(6.0, 9, RefreshEvent(name="token_issue_waiting")),
+        Heard(8.0, 9, RefreshEvent(name="token_refreshed", source="issued")),
+        Heard(9.0, 9, RefreshEvent(name="token_refreshed", source="issued")),
+        Heard(10.0, 9, RefreshEvent(name="token_issue_waiting")),
+        Heard(11.0, 9, RefreshEvent(name="token_refreshed", source="issued")),
+        token_endpoint_away=3,
+    )
+    assert found["token_endpoint_away"] == Cost(struck=3, repeated=3, seconds=4.0, longest=3.0)
+    assert found["token_expired"] == Cost()
+
+
 def test_lost_symbols_are_counted_by_their_cause() -> None:
     found = costs(lost={"EGW00201": 4, "ReadTimeout": 1, "EGW00316": 2})
     assert (found["rate_limited"].lost, found["other"].lost) == (4, 3)
@@ -202,13 +292,13 @@ def test_events_are_alike_by_name_and_cause_and_a_new_token_is_always_shown() ->
 # -- what is reported
 
 
-def reported(*outcomes: str | None) -> Report:
+def reported(*outcomes: str | None, heard: Sequence[Heard] = ()) -> Report:
     """Of a batch of US symbols that went so; None is an answer."""
     tracker = Tracker()
     for number, code in enumerate(outcomes, start=1):
         tracker.record(number, None if code is None else Failure(code, f"{code} said so"))
     counts = dict.fromkeys(("calls", "refused", "token_requests", "tokens_issued", "token_requests_refused"), 0)
-    return Report(night.Night(len(outcomes) - 1, 1), tracker, [], counts, {})
+    return Report(night.Night(len(outcomes) - 1, 1), tracker, heard, counts, {})
 
 
 @pytest.mark.parametrize(
@@ -229,11 +319,13 @@ def test_a_batch_that_gave_up_says_where_and_of_what(code: str, name: str, title
     assert [row[0] for row in report.causes() if row[-1] == "5"] == [title]
 
 
-def test_what_is_no_cause_of_the_night_has_a_row_only_where_it_struck() -> None:
-    titles = [row[0] for row in reported(None, "EGW00201").causes()]
-    assert titles == [title for name, title in causes.CAUSES.items() if name != "other"]
+@pytest.mark.parametrize("events", [[], [Heard(1.0, 7, RefreshEvent(name="call_retried", error="ReadTimeout"))]])
+def test_what_is_no_cause_of_the_night_has_a_row_only_where_it_struck(events: list[Heard]) -> None:
+    titles = [row[0] for row in reported(None, "EGW00201", heard=events).causes()]
+    assert titles == [title for name, title in causes.CAUSES.items() if name != "other" or events]
 
 
 def test_a_batch_that_lost_a_symbol_and_did_not_give_up_is_incomplete() -> None:
     document = reported(None, "ReadTimeout", None).document(protected=True, threads=1, seconds=1.0)
     assert (document["ended_by"], document["result"]) == (None, "incomplete, 2 of 3 symbols: ReadTimeout said so")
+    assert (document["aborted"], document["aborted_at"], document["over_limit"]) == (False, None, 0)
