@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kis_retry.cli import main, output
+from kis_retry.cli import config, main, output
 from kis_retry.credentials import PAPER_URL, REAL_URL
 from kis_retry.token import fingerprint
 
@@ -195,6 +195,13 @@ def test_a_bad_value_is_status_2_and_explained(
     assert "not usable" in row
     assert "planted" not in heard.out + heard.err
     assert "pass-word" not in heard.out + heard.err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "true"), (False, "false"), (1.5, "1.5"), (600.0, "600"), (3, "3"), (("A", "B"), "A,B")]
+)
+def test_a_value_is_shown_as_one_would_write_it_into_the_environment(value: object, text: str) -> None:
+    assert config._text(value) == text
 
 
 def test_every_bad_value_is_explained_and_the_rest_is_shown(

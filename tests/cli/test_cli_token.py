@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import redis
 
-from kis_retry import AccessToken, Credentials, FileTokenStore, TokenManager
+from kis_retry import AccessToken, Credentials, FileTokenStore, MemoryTokenStore, RefreshEvent, TokenManager
 from kis_retry.cli import main
+from kis_retry.cli import token as command
 from kis_retry.stores.base import key_of
+from kis_retry.stores.documents import DocumentTokenStore
 from kis_retry.testing import KisGateway
 
 Saver = Callable[[float], AccessToken]
@@ -224,6 +226,92 @@ def test_waiting_for_an_endpoint_that_is_away_is_not_said_to_be_the_minute(
     assert main(["token", "--refresh"]) == 0
     said = capsys.readouterr().err
     assert re.fullmatch(r"kis-retry: the token endpoint is away; waiting for up to (6\d|70) s\n", said)
+
+
+@pytest.mark.parametrize(
+    ("code", "elapsed", "said"),
+    [
+        ("EGW00133", 59.6, "KIS issues one token a minute (EGW00133); waiting for up to 60 s"),
+        (None, 4.2, "the token endpoint is away; waiting for up to 4 s"),
+        ("EGW00105", None, "the token endpoint is away; waiting for up to 0 s"),
+    ],
+)
+def test_a_wait_is_told_with_its_reason_and_its_seconds(
+    code: str | None, elapsed: float | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command._say_waiting(RefreshEvent(name="token_issue_waiting", msg_cd=code, elapsed=elapsed))
+    command._say_waiting(RefreshEvent(name="token_refreshed", msg_cd=code, elapsed=elapsed))
+    assert capsys.readouterr().err == f"kis-retry: {said}\n"
+
+
+def stand_in(store: Any, issued: AccessToken | None = None) -> Any:
+    """A manager whose refresh gives that token and saves it nowhere."""
+    return SimpleNamespace(store=store, credentials=Credentials("key", "secret"), refresh=lambda _: issued)
+
+
+@pytest.mark.parametrize(
+    ("current", "done"),
+    [
+        (None, "issued"),
+        ("a", "renewed"),
+        ("b", "KIS handed the same token out again, as it does within six hours of an issue"),
+        ("c", "renewed"),
+    ],
+)
+def test_what_was_done_goes_by_the_token_that_was_there(current: str | None, done: str) -> None:
+    expires = datetime(2099, 1, 1, tzinfo=timezone.utc)
+    store, issued = MemoryTokenStore(), AccessToken("b", expires)
+    manager = stand_in(store, issued)
+    assert command._refresh(manager, None if current is None else AccessToken(current, expires)) == done
+    assert store.load(key_of(manager.credentials)) == issued, "saved, where the manager could not"
+
+
+def test_a_token_that_is_in_the_store_is_not_written_again(
+    store: FileTokenStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    save = FileTokenStore.save
+
+    def note(self: FileTokenStore, key: str, token: AccessToken) -> None:
+        saved.append(token.value)
+        save(self, key, token)
+
+    monkeypatch.setattr(FileTokenStore, "save", note)
+    ask(capsys, "--refresh")
+    assert len(saved) == 1
+
+
+def test_a_store_is_tried_with_an_empty_document_that_is_gone_within_a_minute() -> None:
+    done: list[tuple[object, ...]] = []
+
+    class Documents:
+        def write(self, *given: object) -> None:
+            done.append(given)
+
+        def delete(self, *given: object) -> None:
+            done.append(given)
+
+    documents: Any = Documents()
+    manager = stand_in(DocumentTokenStore(documents))
+    command._require_writable(manager)
+    key = key_of(manager.credentials)
+    assert done == [(key, "probe", b"", 60.0), (key, "probe")]
+
+
+def test_a_store_that_somebody_else_wrote_is_not_tried() -> None:
+    command._require_writable(stand_in(object()))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "OSError: No space left on device"),
+        (OSError("at redis://name:password@host"), "OSError"),
+        (ValueError("at redis://name:password@host"), "ValueError"),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_type_and_what_the_system_says(error: Exception, reason: str) -> None:
+    assert command._reason(error) == reason
 
 
 def test_revoking_ends_the_token_at_kis_and_in_the_store(
