@@ -53,9 +53,11 @@ def echo_table(rows: Iterable[Sequence[str]], columns: Sequence[str] = ()) -> No
     if drawing():
         _draw_table(table, columns)
         return
-    widths = [max(map(len, column)) for column in zip(*table, *([columns] if columns else []), strict=True)]
-    for row in [*([columns] if columns else []), *table]:
-        echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    lines = [columns, *table] if columns else table
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    line = "  ".join(f"{{:<{width}}}" for width in widths)
+    for texts in lines:
+        echo(line.format(*texts).rstrip())
 
 
 def clean(text: str) -> str:
@@ -131,13 +133,13 @@ def _draw_table(rows: list[list[str]], columns: Sequence[str]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), padding=(0, 2, 0, 0))
-    for number in range(len(rows[0])):
-        table.add_column(
-            columns[number] if columns else "", style="" if number else "cyan", no_wrap=not number, overflow="fold"
-        )
+    table = Table(*columns, box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].style = "cyan"
+    table.columns[0].no_wrap = True
     _console().print(table)
 
 

@@ -100,16 +100,14 @@ def test_a_silent_batch_says_nothing(capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_batch_on_a_terminal_shows_how_far_it_is_and_what_happens(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "drawing", lambda: True)
+@pytest.mark.usefixtures("coloured")
+def test_a_batch_on_a_terminal_shows_how_far_it_is_and_what_happens(capsys: pytest.CaptureFixture[str]) -> None:
     with output.new_progress(2_000, silent=False) as progress:
-        progress.tell("\x1b[31mred")
+        progress.tell("\x1b[31m18 [b]calls[/b] :smile:")
         for done in (900, 1_900):
             progress.advance(done)
     said = capsys.readouterr().out
-    assert "\\x1b[31mred" in said
+    assert "\\x1b[31m18 [b]calls[/b] :smile:" in said, "as it is, in no colour"
     assert "1900/2000" in said
 
 
