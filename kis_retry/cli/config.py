@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from functools import partial
+from typing import NamedTuple
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
@@ -21,8 +22,7 @@ __all__ = ["config"]
 _OTHER = "-"  # stands for the rest of the credentials while one of them is checked
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """
     One variable. `value` is safe to show; `origin` is "environment", ".env" or "default".
 
@@ -49,7 +49,7 @@ def config(*, as_json: bool) -> int:
     errors = [row.error for row in rows if row.error]
     env_file = None if environment.env_file is None else str(environment.env_file)
     if as_json:
-        echo_json({"settings": [asdict(row) for row in rows], "errors": errors, "env_file": env_file})
+        echo_json({"settings": [row._asdict() for row in rows], "errors": errors, "env_file": env_file})
     else:
         echo_table([_texts(row) for row in rows], ["variable", "value", "default", "from"])
         if env_file is not None:

@@ -69,20 +69,31 @@ def coloured(monkeypatch: pytest.MonkeyPatch) -> None:
                 " API away [b]18   :smile: 18",
                 " second           one two",
                 "                  three",
+                " third            ABCDEFGHIJK",
+                "                  LMNOPQRS",
                 "",
             ],
         ),
-        ([], ["API away [b]18  :smile: 18", "second          one two three"]),
+        (
+            [],
+            [
+                "API away [b]18  :smile: 18",
+                "second          one two three",
+                "third           ABCDEFGHIJKLMN",
+                "                OPQRS",
+            ],
+        ),
     ],
 )
 def test_a_drawn_table_names_each_row_in_colour_breaks_no_name_and_takes_every_text_as_it_is(
     columns: list[str], lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output.echo_table([("API away [b]18", ":smile: 18"), ("second", "one two three")], columns)
+    rows = [("API away [b]18", ":smile: 18"), ("second", "one two three"), ("third", "ABCDEFGHIJKLMNOPQRS")]
+    output.echo_table(rows, columns)
     drawn = capsys.readouterr().out
     assert [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", drawn).splitlines()] == lines
     coloured = [text.strip() for text in re.findall(r"\x1b\[36m([^\x1b]*)", drawn)]
-    assert [text for text in coloured if text] == ["API away [b]18", "second"]
+    assert [text for text in coloured if text] == ["API away [b]18", "second", "third"]
 
 
 def test_a_batch_in_a_pipe_says_ten_times_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ class Batch:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    made = FakeClock()
+    made = FakeClock(now=5.0)
     monkeypatch.setattr(demo, "time", made)
     return made
 

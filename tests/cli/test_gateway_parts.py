@@ -209,7 +209,20 @@ def test_without_control_standard_input_means_nothing(
     monkeypatch.setattr(command, "_introduce", lambda *_, **__: None)
     lines, _ = run(capsys)
     assert list(map(json.loads, lines)) == [dict.fromkeys(COUNTS, 0)]
-    assert len(looks) == 3, "it waits until it is to stop"
+    assert looks == [0.5, 0.5, 0.5], "it waits until it is to stop, and looks in between"
+
+
+def test_a_signal_ends_it_though_whoever_controls_it_may_still_say_something(
+    stdin: io.FileIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+    monkeypatch.setattr(command, "_introduce", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    lines, _ = run(capsys, "--control")
+    assert [json.loads(line) for line in lines] == [dict.fromkeys(COUNTS, 0)]
+    (listening,) = set(threading.enumerate()) - before
+    assert listening.daemon, "it keeps no process alive"
+    stdin.close()
+    listening.join()
 
 
 def test_it_stops_with_whoever_gave_commands_even_where_its_answer_reaches_nobody(
