@@ -30,7 +30,7 @@ class SearchOrder:
         A day market never comes before its night market: it would answer with the price of another session.
         """
         likely = (self._homes.get((country, symbol)), self._last.get(country))
-        first = [place for place in likely if place is not None and place in places]
+        first = [place for place in likely if place is not None]
         order: list[str] = []
         for place in [*first, *places]:
             night = NIGHT_OF.get(place, place)

@@ -108,14 +108,23 @@ def test_a_product_type_that_does_not_know_the_symbol_is_not_asked_first_for_the
     assert gateway.counts.calls == 1
 
 
-@pytest.mark.parametrize("rt_cd", ["1", "8", "9"])
-def test_a_failure_of_another_kind_ends_the_search_of_a_product_type(
-    rt_cd: str, gateway: KisGateway, client: KisClient
+@pytest.mark.parametrize("rt_cd", ["1", "8", "", "-1"])
+def test_a_failure_of_another_kind_ends_the_search_of_a_product_type_and_is_no_find(
+    rt_cd: str, client: KisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answers = iter([{"rt_cd": "7"}, {"rt_cd": rt_cd}, {"rt_cd": "0"}])
+    asked: list[str] = []
+
+    def answer(_: KisClient, *__: str, params: dict[str, str]) -> dict[str, str]:
+        asked.append(params["PRDT_TYPE_CD"])
+        return next(answers)
+
+    monkeypatch.setattr(KisClient, "_request", answer)
     client.access_token  # noqa: B018  # the first token
-    gateway.garble("calls", 1, body=f'{{"rt_cd": "{rt_cd}", "msg_cd": "APBK0919"}}'.encode(), status=200)
-    assert client.fetch_stock_info("KO", "US") == {"rt_cd": rt_cd, "msg_cd": "APBK0919"}
-    assert gateway.counts.calls == 1
+    assert client.fetch_stock_info("KO", "US") == {"rt_cd": rt_cd}
+    assert asked == ["512", "513"]
+    assert client.fetch_stock_info("KO", "US") == {"rt_cd": "0"}
+    assert asked == ["512", "513", "512"]
 
 
 def test_a_rate_limit_in_the_loop_does_not_become_not_found(gateway: KisGateway, client: KisClient) -> None:

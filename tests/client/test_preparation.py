@@ -47,6 +47,40 @@ def test_it_is_what_requests_prepares(params: Any, path: str, extra: bool) -> No
     assert sent(preparation.read(session, request, BEARER)) == expected, "from what was kept"
 
 
+class Texts(dict[str, str]):
+    """A query of the user's own kind, which may hand out others than it holds."""
+
+
+@pytest.mark.parametrize(
+    ("params", "taken_apart"),
+    [
+        (None, 0),
+        ({}, 0),
+        ({"A": "1"}, 0),
+        ({"A": "1", "B": "삼성"}, 0),
+        ({"A": 1}, 1),
+        ({"A": "1", "B": None}, 1),
+        (Texts(A="1"), 1),
+    ],
+)
+def test_the_address_is_taken_apart_again_only_for_a_query_that_is_not_texts_by_name(
+    params: Any, taken_apart: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, preparation = requests.Session(), Preparation(CREDENTIALS)
+    preparation.read(session, read(), BEARER)
+    expected = by_requests(preparation, session, read(params))
+    taken: list[str] = []
+    prepare_url = requests.PreparedRequest.prepare_url
+
+    def note(prepared: requests.PreparedRequest, url: str, params: Any) -> None:
+        taken.append(url)
+        prepare_url(prepared, url, params)
+
+    monkeypatch.setattr(requests.PreparedRequest, "prepare_url", note)
+    assert sent(preparation.read(session, read(params), BEARER)) == expected
+    assert len(taken) == taken_apart
+
+
 def test_a_cookie_that_kis_set_is_sent_back_until_it_is_gone() -> None:
     session, preparation = requests.Session(), Preparation(CREDENTIALS)
     without = preparation.read(session, read(), BEARER)

@@ -45,6 +45,25 @@ def test_one_session_serves_reads_and_orders(client: KisClient, opened: list[req
     assert len(opened) == 1
 
 
+def test_a_read_is_prepared_once_for_its_transaction_and_an_order_each_time(
+    client: KisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.access_token  # noqa: B018  # the first token
+    prepared: list[Any] = []
+    prepare = requests.Session.prepare_request
+
+    def note(session: requests.Session, request: requests.Request) -> requests.PreparedRequest:
+        prepared.append(request.method)
+        return prepare(session, request)
+
+    monkeypatch.setattr(requests.Session, "prepare_request", note)
+    for symbol in ("005930", "000660", "035420"):
+        client.fetch_domestic_price(symbol)
+    for _ in range(2):
+        client.post(ORDER, "TTTC0012U")
+    assert prepared == ["GET", "POST", "POST"]
+
+
 @pytest.mark.parametrize("first", ["read", "order"])
 def test_the_environment_is_read_once_and_a_netrc_never(
     first: str, client: KisClient, gateway: KisGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

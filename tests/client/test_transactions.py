@@ -40,6 +40,21 @@ ASKED: dict[str, tuple[Callable[[KisClient], Any], str, str]] = {
         f"{DOMESTIC}/quotations/search-stock-info",
         "CTPF1002R",
     ),
+    "price of whatever is domestic": (
+        lambda client: client.fetch_price("005930"),
+        f"{DOMESTIC}/quotations/inquire-price",
+        "FHKST01010100",
+    ),
+    "price of whatever is an ETF": (
+        lambda client: client.fetch_price("069500"),
+        f"{DOMESTIC}/quotations/inquire-price",
+        "FHPST02400000",
+    ),
+    "price of whatever is in the US": (
+        lambda client: client.fetch_price("AAPL", "US"),
+        "/uapi/overseas-price/v1/quotations/price-detail",
+        "HHDFS76200200",
+    ),
     "public offers": (
         lambda client: client.fetch_ipo_schedule(),
         "/uapi/domestic-stock/v1/ksdinfo/pub-offer",
