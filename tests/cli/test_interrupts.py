@@ -8,11 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from kis_retry import cli
+from kis_retry.cli import interrupts
 from kis_retry.cli.interrupts import check_interrupt, remembering_interrupts
 from kis_retry.testing import KisGateway
 
@@ -83,6 +86,14 @@ def test_what_runs_long_learns_of_a_ctrl_c_whose_exception_is_lost(
         check_interrupt()
         done.append("and more")
     assert done == ["what lost it"]
+
+
+def test_a_program_begins_without_a_ctrl_c() -> None:
+    loader = SourceFileLoader("interrupts_at_their_beginning", str(interrupts.__file__))
+    fresh = ModuleType(loader.name)
+    loader.exec_module(fresh)
+    with fresh.remembering_interrupts():
+        fresh.check_interrupt()
 
 
 def test_a_ctrl_c_interrupts_at_once(ctrl_c: Callable[[], None]) -> None:

@@ -64,6 +64,13 @@ def test_what_cannot_do_its_part_is_refused_at_once(arguments: dict[str, Any], w
         KisClient(CREDENTIALS, **arguments)
 
 
+def test_all_but_the_credentials_is_given_by_name() -> None:
+    tokens: Any = NumberedTokens()
+    with pytest.raises(TypeError, match="positional"):
+        KisClient(CREDENTIALS, tokens)  # type: ignore[call-arg]  # the mistake under test
+    assert KisClient(credentials=CREDENTIALS, tokens=tokens).tokens is tokens
+
+
 def test_credentials_are_those_given_or_those_of_the_tokens_or_the_environments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

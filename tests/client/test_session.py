@@ -83,6 +83,28 @@ def test_an_order_without_a_body_is_an_empty_object(client: KisClient, gateway: 
     assert gateway.orders == [{}]
 
 
+@pytest.mark.parametrize(("given", "limit"), [({}, (3.05, 10.0)), ({"timeout": 7}, 7), ({"timeout": (1, 2)}, (1, 2))])
+@pytest.mark.parametrize("own", [True, False])
+def test_every_request_has_its_time_limit(
+    given: dict[str, Any], limit: object, own: bool, manager: TokenManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.token()
+    limits: list[object] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def note(adapter: Any, request: Any, **options: Any) -> requests.Response:
+        limits.append(options["timeout"])
+        return send(adapter, request, **options)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", note)
+    with requests.Session() as session:
+        client = KisClient(tokens=manager, session=None if own else session, **given)
+        client.fetch_domestic_price("005930")
+        client.post(ORDER, "TTTC0012U")
+        client.close()
+    assert limits == [limit, limit]
+
+
 @pytest.mark.parametrize("timeout", [1, 0.001, 86_400, (3.05, 10), (0.1, 0.1)])
 def test_a_time_limit_is_seconds_or_seconds_to_connect_and_to_read(timeout: Any) -> None:
     assert valid_timeout(timeout) is timeout

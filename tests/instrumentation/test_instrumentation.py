@@ -434,8 +434,9 @@ def test_a_second_hook_in_one_registry_is_refused(registry: prometheus_client.Co
         PrometheusHook(registry)
 
 
-def test_without_a_registry_it_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = prometheus_client.CollectorRegistry()
+def test_without_a_registry_it_is_the_default_one(
+    registry: prometheus_client.CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prometheus_client, "REGISTRY", registry)
     PrometheusHook()(RefreshEvent(name="call_recovered"))
     assert said_of(registry, "kis_retry_events_total", event="call_recovered", source="", error="") == 1
