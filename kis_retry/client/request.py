@@ -18,14 +18,13 @@ __all__ = ["RequestingClient"]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def _request_by_request(method: _Method) -> _Method:
-    """Both decorators on one request, whose events carry the name of the method that makes it."""
-    return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, named_by_caller=True)))
+def _each_request(options: Options) -> Callable[[_Method], _Method]:
+    """Both decorators on one request, whose events carry the name of what makes it."""
 
+    def decorated(method: _Method) -> _Method:
+        return cast("_Method", decorate(method, options))
 
-def _as_pages(method: _Method) -> _Method:
-    """Both decorators on one request, whose events carry the name of the generator that makes it."""
-    return cast("_Method", decorate(method, Options(refreshes=True, repeats=True, name="KisClient.pages")))
+    return decorated
 
 
 class RequestingClient(ClientBase):
@@ -36,7 +35,7 @@ class RequestingClient(ClientBase):
         """The current token as the `authorization` header takes it, with "Bearer " before it."""
         return self.tokens.token().bearer
 
-    @_request_by_request
+    @_each_request(Options(refreshes=True, repeats=True, named_by_caller=True))
     def _request(
         self,
         method: str,
@@ -51,7 +50,7 @@ class RequestingClient(ClientBase):
         request = ApiRequest(method, valid_path(path), valid_transaction(tr_id), headers, params, body)
         return self._send(request)[0]
 
-    @_as_pages
+    @_each_request(Options(refreshes=True, repeats=True, name="KisClient.pages"))
     def _page(self, path: str, tr_id: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Page:
         """One page, and the header that says whether another follows."""
         return self._send(ApiRequest("GET", valid_path(path), valid_transaction(tr_id), headers, params))

@@ -134,6 +134,7 @@ class Terminal:
     ("tty", "no_color", "term", "expected"),
     [
         (True, "", "xterm", True),
+        (True, "", "ansi", True),
         (False, "", "xterm", False),
         (True, "1", "xterm", False),
         (True, "", "dumb", False),

@@ -52,7 +52,7 @@ class Gateway:
 
 class Batch:
     """
-    Stands for the batch of the demo, of nine symbols at most: three more have their outcomes at each of three looks.
+    Stands for the batch of the demo, of which another third has its outcomes at each of three looks.
 
     They are what `outcomes` say, an answer where they say nothing.
     """
@@ -74,8 +74,8 @@ class Batch:
 
     def wait(self, seconds: float) -> bool:
         self.waited.append(seconds)
-        done = self.tracker.processed
-        for number in range(done + 1, min(done + 3, len(self.batch)) + 1):
+        done, third = self.tracker.processed, (len(self.batch) + 2) // 3
+        for number in range(done + 1, min(done + third, len(self.batch)) + 1):
             self.tracker.record(number, self.outcomes.get(number))
         return len(self.waited) == 3
 
@@ -112,22 +112,20 @@ def report(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> 
 
 
 @pytest.mark.parametrize("protected", [True, False])
+@pytest.mark.parametrize(("total", "us", "domestic"), [(7, 5, 2), (2, 1, 1)])
 def test_the_batch_is_the_one_that_was_asked_for(
-    protected: bool, batch: type[Batch], capsys: pytest.CaptureFixture[str]
+    total: int, us: int, domestic: int, protected: bool, batch: type[Batch], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--symbols", "7", "--threads", "3", *([] if protected else ["--unprotected"])]
+    words = ["--symbols", str(total), "--threads", "3", *([] if protected else ["--unprotected"])]
     seen = report(capsys, *words)
-    assert {name: seen[name] for name in ("symbols", "us", "domestic", "threads", "protected")} == {
-        "symbols": 7,
-        "us": 5,
-        "domestic": 2,
-        "threads": 3,
-        "protected": protected,
-    }
+    asked = {"symbols": total, "us": us, "domestic": domestic, "threads": 3, "protected": protected}
+    assert {name: seen[name] for name in asked} == asked
     made = batch.made
-    assert [symbol.country for symbol in made.batch] == ["US"] * 5 + ["KR"] * 2
+    assert [symbol.country for symbol in made.batch] == ["US"] * us + ["KR"] * domestic
     assert made.options["threads"] == 3
-    assert list(made.options["before"]) == [1, 6], "the token dies at the first US symbol, the API at the first other"
+    assert list(made.options["before"]) == [1, us + 1], (
+        "the token dies at the first US symbol, the API at the first other"
+    )
     assert made.client.policy.enabled is protected
     assert made.options["pace"] is (None if protected else made.client.limiter), "somebody keeps the pace"
     assert made.client.limiter.rate == 990
@@ -146,7 +144,7 @@ def test_there_is_a_token_to_die_before_the_first_call(batch: type[Batch], capsy
 def test_it_is_done_where_every_symbol_was_answered_and_not_else(
     batch: type[Batch], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report(capsys, "--symbols", "7")["answered"] == 7
+    assert report(capsys, "--symbols", "300")["answered"] == 300
     batch.outcomes = {4: Failure("EGW00316", "no such data")}
     assert report(capsys, "--symbols", "7", status=1)["result"] == "incomplete, 6 of 7 symbols: no such data"
 

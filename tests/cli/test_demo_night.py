@@ -38,7 +38,14 @@ def test_each_happening_has_its_symbol_and_no_outage_outlasts_what_is_waited_for
 
 @pytest.mark.parametrize(
     ("symbols", "away", "endpoint_away"),
-    [(400, 0.5, 0.5), (16_780, 0.8, 0.5), (39_600, 2.0, 1.0), (70_000, 3.0, 1.8), (1_000_000, 3.0, 3.0)],
+    [
+        (400, 0.5, 0.5),
+        (16_780, 0.8, 0.5),
+        (25_641, 1.3, 0.6),
+        (39_600, 2.0, 1.0),
+        (70_000, 3.0, 1.8),
+        (1_000_000, 3.0, 3.0),
+    ],
 )
 def test_the_api_is_away_for_a_twentieth_of_the_batch_from_half_a_second_to_three_and_the_endpoint_for_half_that(
     symbols: int, away: float, endpoint_away: float
@@ -283,10 +290,20 @@ def test_lost_symbols_are_counted_by_their_cause() -> None:
     assert (found["rate_limited"].lost, found["other"].lost) == (4, 3)
 
 
-def test_events_are_alike_by_name_and_cause_and_a_new_token_is_always_shown() -> None:
-    first, second = (RefreshEvent(name="call_retried", msg_cd="EGW00201", attempt=attempt) for attempt in (1, 2))
-    assert kind_of(first) == kind_of(second) != kind_of(RefreshEvent(name="call_retried", error="ConnectionError"))
-    assert kind_of(RefreshEvent(name="token_refreshed")) is None
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (RefreshEvent(name="call_retried", msg_cd="EGW00201", attempt=2), ("call_retried", "EGW00201")),
+        (RefreshEvent(name="call_retried", error="ReadTimeout"), ("call_retried", "ReadTimeout")),
+        (RefreshEvent(name="call_retried", msg_cd="EGW00201", error="HTTPError"), ("call_retried", "EGW00201")),
+        (RefreshEvent(name="call_recovered", attempt=2), ("call_recovered", "")),
+        (RefreshEvent(name="token_refreshed"), None),
+    ],
+)
+def test_events_are_alike_by_name_and_cause_and_a_new_token_is_always_shown(
+    event: RefreshEvent, kind: tuple[str, str] | None
+) -> None:
+    assert kind_of(event) == kind
 
 
 # -- what is reported
@@ -323,6 +340,17 @@ def test_a_batch_that_gave_up_says_where_and_of_what(code: str, name: str, title
 def test_what_is_no_cause_of_the_night_has_a_row_only_where_it_struck(events: list[Heard]) -> None:
     titles = [row[0] for row in reported(None, "EGW00201", heard=events).causes()]
     assert titles == [title for name, title in causes.CAUSES.items() if name != "other" or events]
+
+
+@pytest.mark.parametrize("asked", [0, 2, 7])
+def test_what_was_never_asked_for_is_neither_answered_nor_lost(asked: int) -> None:
+    tracker = Tracker()
+    for number in range(1, asked + 1):
+        tracker.record(number, None)
+    counts = dict.fromkeys(("calls", "refused", "token_requests", "tokens_issued", "token_requests_refused"), 0)
+    outcome = dict(Report(night.Night(5, 2), tracker, [], counts, {}).outcome(1.0))
+    assert (outcome["answered"], outcome["lost"]) == (str(asked), "0")
+    assert outcome["never asked for"] == {0: "7", 2: "5", 7: "0"}[asked]
 
 
 def test_a_batch_that_lost_a_symbol_and_did_not_give_up_is_incomplete() -> None:
