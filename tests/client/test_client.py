@@ -74,6 +74,26 @@ def test_the_overseas_loop_survives_a_token_that_dies_at_any_exchange(dying_at: 
         assert gateway.counts.calls == 1 + 3 + 1  # the refused request alone is made again
 
 
+@pytest.mark.parametrize("fault", ["refused", "dropped", "failing"])
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.usefixtures("no_backoff")
+def test_a_request_that_was_turned_away_for_a_moment_is_made_again_and_no_other(
+    name: str, fault: str, gateway: KisGateway, client: KisClient
+) -> None:
+    for _ in range(2):  # by the second time it knows where its symbol is
+        gateway.reset_counts()
+        expected = CALLS[name](client)
+    calls = gateway.counts.calls
+    gateway.reset_counts()
+    {
+        "refused": lambda: gateway.refuse_calls("EGW00201", 1),
+        "dropped": lambda: gateway.drop("calls", 1),
+        "failing": lambda: gateway.fail(503, 1),
+    }[fault]()
+    assert CALLS[name](client) == expected
+    assert gateway.counts.calls == calls + 1
+
+
 @pytest.mark.parametrize("status", [500, 200])
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "price"])
 def test_when_kis_calls_every_token_expired_its_own_answer_comes_back(name: str, status: int) -> None:
