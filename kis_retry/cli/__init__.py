@@ -72,7 +72,7 @@ def _run(arguments: Namespace) -> int:
         return 1
     try:
         status: int = arguments.run(arguments)
-    except BrokenPipeError:
+    except BrokenPipeError:  # for `main`
         raise
     except Exception as error:
         return _explain(error)
