@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from clocks import FakeClock
 from kis_retry import AccessToken, KisClient, refresh_on_expired_token
+from kis_retry.tokens import source as tokens_source
 from kis_retry.tokens.broker import broker_source
-from kis_retry.tokens.source import TrackingSource, as_source
+from kis_retry.tokens.source import NEVER, TrackingSource, as_source, is_source
+from refreshes import copied, token_until
 
 if TYPE_CHECKING:
     from kis_retry import RefreshEvent
@@ -271,3 +274,131 @@ def test_a_source_may_have_attributes_of_any_name() -> None:
     source = as_source(Named())
     assert source.token().value == "abc"
     assert source.replace("abc").token.value == "abc-next"
+
+
+class Planned:
+    """A source that hands out what the test put there."""
+
+    def __init__(self, token: AccessToken) -> None:
+        self.now, self.next = token, token
+        self.refused: list[AccessToken] = []
+
+    def token(self) -> AccessToken:
+        return self.now
+
+    def refresh(self, rejected: AccessToken) -> AccessToken:
+        self.refused.append(rejected)
+        self.now = self.next
+        return self.now
+
+
+@pytest.mark.parametrize("others", [("a-lesser-value", "b"), ("x-greater-value", "y")])
+@pytest.mark.parametrize(("now", "alive"), [(1_999.75, True), (2_000, False), (2_000.25, False)])
+def test_a_source_judges_its_tokens_by_their_expiry_and_by_what_was_refused(
+    now: float, alive: bool, others: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, foreign = others
+    monkeypatch.setattr(tokens_source, "time", FakeClock(now))
+    planned = Planned(token_until(2_000, earlier))
+    source = as_source(planned)
+    assert source.peek() is None, "nothing was handed out yet"
+    assert source.renewal_due() is False
+    source.token()
+    token = planned.now = token_until(2_000, "m1")
+    source.token()
+    current = token if alive else None
+    assert source.peek() == current
+    assert source.renewal_due() is not alive
+    assert [source.current_unless(value) for value in (None, earlier, foreign)] == [current] * 3
+    assert source.current_unless(copied("m1")) is None
+    assert [source.issued(value) for value in (earlier, "m1", foreign)] == [True, True, False]
+    assert [source.is_dead(copied(value)) for value in (earlier, "m1", foreign)] == [True, not alive, False]
+    assert [source.successor_of(value) for value in (earlier, "m1", foreign)] == [current, None, None]
+    source.note_refused(foreign)
+    assert source.is_dead(foreign)
+    assert source.successor_of(foreign) == current
+    source.note_refused("m1")
+    assert source.peek() is None
+    assert source.is_dead("m1")
+
+
+@pytest.mark.parametrize(
+    ("rejected", "brings", "origin"),
+    [
+        ("m1", "m2", "issued"),
+        ("m1", "a-lesser-value", "issued"),
+        ("m1", "m1", "issued"),
+        ("m0", "m1", "memory"),
+        ("m2", "m1", "memory"),
+        ("m0", "m2", "issued"),
+        ("m2", "m0", "issued"),
+    ],
+)
+def test_a_token_that_the_source_had_before_is_from_memory_unless_it_is_the_refused_one(
+    rejected: str, brings: str, origin: str
+) -> None:
+    planned = Planned(token_until(2_000_000_000, "m1"))
+    source = as_source(planned)
+    source.token()
+    planned.next = token_until(2_000_000_000, copied(brings))
+    assert source.replace(copied(rejected)) == (planned.next, origin)
+    assert [token.value for token in planned.refused] == [rejected]
+    assert source.peek() == planned.next, "even one that was refused, where it is handed out again"
+    assert source.is_dead(rejected) is (rejected != brings)
+
+
+def test_the_first_token_by_refreshing_is_issued_and_where_nobody_knows_which_was_refused_it_is_as_it_is() -> None:
+    planned = Planned(token_until(2_000_000_000, "m1"))
+    assert as_source(planned).replace("m0") == (planned.now, "issued")
+    assert as_source(planned).replace(None) == (planned.now, "memory")
+    assert len(planned.refused) == 1
+
+
+def test_the_expiry_of_the_refused_token_is_told_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = Planned(token_until(2_000_000_000, "m1"))
+    source = as_source(planned)
+    source.token()
+    source.replace("m1")
+    before = datetime.now(timezone.utc)
+    source.replace("strange")
+    known, strange = planned.refused
+    assert known == token_until(2_000_000_000, "m1")
+    assert before <= strange.expires_at <= datetime.now(timezone.utc)
+
+
+def test_the_last_64_tokens_that_were_handed_out_are_known() -> None:
+    source = as_source(Numbered())
+    source.token()
+    for number in range(1, 65):
+        source.replace(f"t{number}")
+    assert [source.issued(f"t{number}") for number in (1, 2, 65)] == [False, True, True]
+
+
+def test_a_source_that_does_not_say_when_a_token_was_issued_is_taken_at_its_word() -> None:
+    assert as_source(Numbered()).is_new("t1", 0) is True
+
+
+def test_a_token_of_which_nobody_said_when_it_dies_lives_to_the_last_day_there_is() -> None:
+    assert datetime(2199, 12, 31, tzinfo=timezone.utc) == NEVER
+    AccessToken("abc", NEVER)
+
+
+@pytest.mark.parametrize(
+    ("methods", "is_one"), [(("token", "refresh"), True), (("token",), False), (("refresh",), False), ((), False)]
+)
+def test_a_source_has_two_methods(methods: tuple[str, ...], is_one: bool) -> None:
+    kind = type("Kind", (), {name: lambda self: None for name in methods})
+    assert is_source(kind()) is is_one
+    assert is_source(type("Named", (kind,), {"refresh": "text"})()) is False
+
+
+def test_wrappers_tell_sources_apart_and_whose_tokens_they_are() -> None:
+    source = Numbered()
+    source.credentials = "whose"  # type: ignore[attr-defined]  # as a source of a user's may have
+    assert as_source(source).credentials == "whose"  # type: ignore[attr-defined]  # of a TrackingSource
+    assert as_source(Numbered()).credentials is None  # type: ignore[attr-defined]  # as above
+    assert as_source(source).identity is as_source(source).identity
+    assert as_source(source).identity is not as_source(Numbered()).identity
+    assert as_source(source) != object()
+    assert as_source(source).hands_out_unseen is True
+    assert broker_source(Broker()).hands_out_unseen is False
