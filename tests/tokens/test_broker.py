@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -14,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from children import in_child
-from kis_retry import RetryPolicy, refresh_on_expired_token
+from clocks import FakeClock
+from kis_retry import RetryPolicy, TokenIssueError, refresh_on_expired_token
+from kis_retry.tokens import broker as tokens_broker
 from kis_retry.tokens.broker import BrokerSource, broker_source
+from kis_retry.tokens.single_flight import Flight
 from patience import PATIENCE, until
+from refreshes import copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,3 +277,186 @@ def test_a_failed_reissue_is_one_issue_and_as_many_answers_of_kis(events: list[R
     broker = DataBroker(issue=refuse)
     assert [broker.fetch() for _ in range(10)] == [EXPIRED] * 10
     assert {event.error for event in events if event.name == "token_refresh_failed"} == {"OSError"}
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0, 1), (59.75, 1), (60, 2), (61, 2)])
+def test_in_the_cool_down_everybody_is_told_the_failure_and_nobody_asks(
+    seconds: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> None:
+        raise OSError(len(broker.asked), "no")
+
+    clock = FakeClock(3.0)  # of a machine that has just been started
+    monkeypatch.setattr(tokens_broker, "time", clock)
+    broker = DataBroker(issue=refuse)
+    source = BrokerSource(broker, RetryPolicy(issue_cooldown=60))
+    with pytest.raises(OSError, match="no"):
+        source.replace("dead")
+    clock.now += seconds
+    with pytest.raises(OSError, match="no") as caught:
+        source.replace("dead")
+    assert len(broker.asked) == caught.value.errno == asked
+
+
+def test_a_token_ends_the_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = DataBroker()
+    source = BrokerSource(broker, RetryPolicy(issue_cooldown=60))
+    source._state.failure = OSError("long ago")
+    source._state.failed_at = time.monotonic() - 60
+    assert source.replace("dead").token.value == "new"
+    broker.issue = lambda self: setattr(self, "access_token", "Bearer newer")
+    assert source.replace("new").token.value == "newer", "it failed before that"
+    assert source._state.failure is None
+
+
+def test_a_broker_is_asked_for_another_token_than_the_refused_one_alone() -> None:
+    broker = DataBroker()
+    source = BrokerSource(broker)
+    assert source.replace("somebody else's") == (source.token(), "memory")
+    assert source.replace(None) == (source.token(), "memory")
+    assert broker.asked == []
+    assert [source.is_dead(value) for value in ("somebody else's", "dead")] == [True, False]
+    assert None not in source._state.refused
+    assert source.replace("dead").origin == "issued"
+    assert source.is_dead("dead")
+    assert not source.is_dead("new")
+
+
+@pytest.mark.parametrize("rejected", ["dead", "a-lesser-value", "x-greater-value", None])
+def test_the_token_of_a_broker_is_usable_unless_it_is_the_refused_one(rejected: str | None) -> None:
+    source = BrokerSource(DataBroker())
+    found = source.current_unless(copied(rejected) if rejected else None)
+    assert (found is None) is (rejected == "dead")
+    assert source.peek() == source.token()
+
+
+def test_a_token_that_a_broker_hands_out_again_is_refused_no_more() -> None:
+    broker = DataBroker(issue=lambda _: None)
+    source = BrokerSource(broker)
+    assert source.replace("dead").origin == "issued"
+    assert not source.is_dead("dead")
+    assert source.current_unless(None) is not None
+
+
+def test_a_brokers_token_is_its_own_and_never_due() -> None:
+    source = BrokerSource(DataBroker())
+    assert source.renewal_due() is False
+    assert source.issued(source.token().value) is False
+
+
+def test_the_first_token_of_a_broker_is_issued_when_it_is_asked_for() -> None:
+    broker = DataBroker(access_token="")
+    source = BrokerSource(broker)
+    assert source.peek() is source.current_unless(None) is None
+    assert source.token().value == "new"
+    assert BrokerSource(DataBroker()).token().value == "dead"
+    assert broker.asked == [1]
+
+
+def test_a_brokers_token_that_changes_is_seen_and_one_that_does_not_is_made_once() -> None:
+    broker = DataBroker()
+    source = BrokerSource(broker)
+    first = source.token()
+    broker.access_token = copied("Bearer dead")
+    assert source.token() is first
+    for value in ("a-lesser-value", "x-greater-value"):
+        broker.access_token = value
+        assert source.token().value == value
+
+
+@pytest.mark.parametrize(
+    ("policy", "waits"), [({"issue_wait": 0.05}, "0.05"), ({"issue_wait": 0, "issue_timeout": 0.1}, "0.1")]
+)
+def test_who_waits_in_vain_is_told_how_long_and_may_try_again(policy: dict[str, float], waits: str) -> None:
+    source = BrokerSource(DataBroker(), RetryPolicy(**policy))  # type: ignore[arg-type]  # all are seconds
+    source._state.flights._current[""] = Flight("another")
+    began = time.monotonic()
+    with pytest.raises(TokenIssueError) as caught:
+        source.replace("dead")
+    assert time.monotonic() - began >= float(waits)
+    assert str(caught.value) == f"issue_access_token has not come to an end in {waits} seconds"
+    assert caught.value.retryable is True
+    assert caught.value.__context__ is None
+
+
+def test_a_reissue_that_asks_for_what_it_is_about_to_issue_is_told_and_may_try_again() -> None:
+    told: list[TokenIssueError] = []
+
+    def issue(self: Any) -> None:
+        with pytest.raises(TokenIssueError, match="asks for what it is about to issue") as caught:
+            BrokerSource(self).replace("dead")
+        told.append(caught.value)
+        self.access_token = "Bearer new"
+
+    assert BrokerSource(DataBroker(issue=issue)).replace("dead").origin == "issued"
+    assert [(error.retryable, error.__context__) for error in told] == [(True, None)]
+
+
+def by_name(self: Any, zeal: int = 1, *, force: bool = False) -> Any:
+    return {"force": force}
+
+
+def by_any_name(self: Any, zeal: int = 1, **options: Any) -> Any:
+    return options
+
+
+def without(self: Any, a: int = 1, zeal: int = 2, *rest: Any) -> Any:
+    return {"rest": rest} if rest else {}
+
+
+@pytest.mark.parametrize(
+    ("issue", "given"), [(by_name, {"force": True}), (by_any_name, {"force": True}), (without, {})]
+)
+def test_force_is_given_to_a_reissue_that_takes_it(issue: Any, given: dict[str, Any]) -> None:
+    asked: list[Any] = []
+
+    class Named:
+        access_token = "Bearer dead"
+
+        @functools.wraps(issue)
+        def issue_access_token(self, *arguments: Any, **options: Any) -> None:
+            asked.append(issue(self, *arguments, **options))
+            self.access_token = "Bearer new"
+
+    BrokerSource(Named()).replace("dead")
+    assert asked == [given]
+
+
+class Answer:
+    """As of a request, which has to be closed by whoever reads it."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Future:
+    def __await__(self) -> Any:
+        raise AssertionError("nobody awaits it")
+
+
+@pytest.mark.parametrize("answer", [Answer(), Future(), None, "Bearer new"])
+def test_what_a_reissue_hands_back_is_left_alone(answer: Any) -> None:
+    class Answering(DataBroker):
+        def issue_access_token(self) -> Any:
+            self.access_token = "Bearer new"
+            return answer
+
+    assert BrokerSource(Answering()).replace("dead").token.value == "new"
+    assert not getattr(answer, "closed", False)
+
+
+def test_a_coroutine_function_is_named_as_what_cannot_be_asked() -> None:
+    class Later(DataBroker):
+        async def issue_access_token(self) -> None:  # type: ignore[override]  # as a library on asyncio has it
+            raise AssertionError("nobody awaits it")
+
+    with pytest.raises(TypeError, match="is a coroutine function: pass tokens= instead"):
+        BrokerSource(Later()).replace("dead")
+
+
+def test_a_reissue_that_leaves_no_token_is_named_as_such() -> None:
+    with pytest.raises(TypeError, match="left no access_token behind: pass tokens= instead"):
+        BrokerSource(DataBroker(issue=lambda self: setattr(self, "access_token", "two words"))).replace("dead")

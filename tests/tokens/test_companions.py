@@ -73,3 +73,18 @@ def test_an_identity_that_is_used_again_is_not_mistaken(companions: Companions[C
     mine = companions.of(first)
     companions._kept[id(second)] = companions._kept[id(first)]
     assert companions.of(second) is not mine
+
+
+def test_of_those_without_weak_references_the_oldest_are_let_go(companions: Companions[Companion]) -> None:
+    targets = [Slotted() for _ in range(66)]
+    made = [companions.of(target) for target in targets]
+    assert [companions.of(target) for target in targets[2:]] == made[2:]
+    assert companions.of(targets[0]) is not made[0]
+
+
+def test_it_is_made_once_and_when_it_is_first_asked_for() -> None:
+    made: list[int] = []
+    companions: Companions[int] = Companions(lambda: made.append(1) or len(made))  # type: ignore[func-returns-value]  # it appends
+    first, second = Plain(), Plain()
+    assert made == []
+    assert [companions.of(target) for target in (first, second, first, second)] == [1, 2, 1, 2]

@@ -20,6 +20,9 @@ def cooldown() -> Cooldown:
 def test_nothing_has_failed_yet(cooldown: Cooldown) -> None:
     assert not cooldown.is_on(0, 60)
     assert not cooldown.take_probe(1_000)
+    assert cooldown.failed_at == 0
+    told = cooldown.error()
+    assert (type(told), str(told), told.retryable) == (TokenIssueError, "no token could be had", True)
 
 
 def test_it_is_on_for_its_seconds_and_not_a_tick_longer(cooldown: Cooldown) -> None:
@@ -28,6 +31,12 @@ def test_it_is_on_for_its_seconds_and_not_a_tick_longer(cooldown: Cooldown) -> N
     assert cooldown.is_on(100, 60)
     assert cooldown.is_on(159.999, 60)
     assert not cooldown.is_on(160, 60)
+
+
+@pytest.mark.parametrize(("now", "on"), [(3, True), (62.75, True), (63, False), (64, False)])
+def test_on_a_machine_that_has_just_begun_it_is_on_as_long(now: float, on: bool, cooldown: Cooldown) -> None:
+    cooldown.begin(WRONG, 3)
+    assert cooldown.is_on(now, 60) is on
 
 
 def test_of_no_seconds_there_is_none_even_at_that_moment(cooldown: Cooldown) -> None:
@@ -93,3 +102,13 @@ def test_where_the_minute_was_waited_for_in_vain_another_refusal_ends_nothing(co
     cooldown.begin(LIMITED, 100)
     cooldown.probed(LIMITED, 130)
     assert cooldown.is_on(130, 60)
+
+
+def test_a_failure_that_cannot_be_copied_is_told_by_its_type(cooldown: Cooldown) -> None:
+    class PickyError(TokenIssueError):
+        def __init__(self, *, status: int) -> None:
+            super().__init__(f"status {status}")
+
+    cooldown.begin(PickyError(status=5), 100)
+    told = cooldown.error()
+    assert (type(told), str(told)) == (TokenIssueError, "what was waited for failed (PickyError)")

@@ -185,7 +185,7 @@ def test_a_token_that_could_break_out_of_its_header_is_refused_and_not_shown(val
     assert error.__suppress_context__
 
 
-@pytest.mark.parametrize("status", [201, 302, 400, 403, 500])
+@pytest.mark.parametrize("status", [199, 201, 302, 400, 403, 500])
 def test_a_token_with_another_status_than_200_is_not_taken(status: int) -> None:
     assert VALUE not in str(refused(status, GOOD))
 
@@ -195,6 +195,11 @@ def test_a_code_that_does_not_look_like_one_is_not_repeated(code: Any) -> None:
     error = refused(403, {"error_code": code})
     assert error.code is None
     assert not isinstance(code, str) or not code or code not in str(error)
+
+
+@pytest.mark.parametrize("code", ["EGW00133", "E" * 16])
+def test_a_code_of_16_letters_and_digits_looks_like_one(code: str) -> None:
+    assert refused(403, {"error_code": code}).code == code
 
 
 JSON = st.recursive(
