@@ -84,6 +84,22 @@ def test_a_refresh_by_hand(manager: TokenManager, gateway: KisGateway, events: l
     assert events == [issued(new, old)]
 
 
+def test_a_refresh_by_hand_on_a_machine_that_has_just_begun(
+    manager: TokenManager,
+    gateway: KisGateway,
+    clock: FakeClock,
+    events: list[RefreshEvent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The monotonic clock begins there, and has shown less than the refresh takes."""
+    old = manager.token()
+    gateway.expire()
+    began = clock.now - TAKES / 2
+    monkeypatch.setattr(clock, "monotonic", lambda: clock.now - began)
+    new = manager.refresh(old)
+    assert events == [issued(new, old)]
+
+
 def test_a_refresh_of_nobody_knows_what(manager: TokenManager, events: list[RefreshEvent]) -> None:
     token = manager.refresh(None)
     (event,) = events
