@@ -19,7 +19,7 @@ import pytest
 
 from alarms import alarm_once
 from children import in_child
-from kis_retry import TokenIssueError
+from kis_retry import KisRetryError, TokenIssueError
 from kis_retry.tokens import single_flight
 from kis_retry.tokens.single_flight import AskedWithinError, Flight, SingleFlight, StillUnderWayError, fresh
 from patience import PATIENCE, until
@@ -362,14 +362,39 @@ def test_a_failure_keeps_nothing_alive_of_those_who_were_told_of_it() -> None:
         gc.enable()
 
 
-def test_an_exception_that_cannot_be_copied_is_told_by_its_type() -> None:
-    class Picky(Exception):  # noqa: N818  # a stand-in
-        def __init__(self, *, status: int) -> None:
-            super().__init__(f"status {status}")
+class Picky(Exception):  # noqa: N818  # a stand-in, as the next ones
+    """Its class takes other arguments than it shows."""
 
-    class Equal(OSError):  # noqa: N818  # as above
-        pass
+    def __init__(self, *, status: int) -> None:
+        super().__init__(f"status {status}")
 
-    assert str(fresh(Picky(status=5))) == "what was waited for failed (Picky)"
-    copied = fresh(Equal(5, "text"))
-    assert (type(copied), copied.args) == (Equal, (5, "text"))
+
+class Single(Exception):  # noqa: N818
+    """A copy of it is itself."""
+
+    def __copy__(self) -> Single:
+        return self
+
+
+class Changing(Exception):  # noqa: N818
+    """A copy of it is of another kind."""
+
+    def __reduce__(self) -> tuple[type[Exception], tuple[str]]:
+        return LookupError, ("text",)
+
+
+@pytest.mark.parametrize("error", [Picky(status=5), Single("text"), Changing("text")])
+def test_an_exception_that_cannot_be_copied_is_told_by_its_type(error: Exception) -> None:
+    told = fresh(error)
+    assert (type(told), str(told)) == (KisRetryError, f"what was waited for failed ({type(error).__name__})")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "text"), TokenIssueError("text", code="EGW00105", retryable=True)])
+def test_a_copy_of_an_exception_says_the_same_and_holds_on_to_nothing(error: Exception) -> None:
+    try:
+        raise error
+    except type(error):
+        copied = fresh(error)
+    assert copied is not error
+    assert (type(copied), copied.args, vars(copied)) == (type(error), error.args, vars(error))
+    assert (copied.__traceback__, copied.__context__) == (None, None)
