@@ -187,3 +187,8 @@ def test_coroutine_and_static_and_class_methods_stay_what_they_are(target: Any) 
     assert inspect.iscoroutinefunction(target().fetch_later)
     for name, kind in (("fetch_static", staticmethod), ("fetch_of_class", classmethod)):
         assert isinstance(vars(target)[name], kind)
+
+
+def test_its_options_are_named(target: Any, source: NumberedTokens) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        protect(target, source)  # type: ignore[call-arg]  # the mistake that is meant

@@ -165,6 +165,8 @@ def test_equal_brokers_are_two() -> None:
     assert hash(broker_source(first)) == hash(broker_source(first))
     assert broker_source(first) != broker_source(second)
     assert broker_source(first) != object()
+    assert broker_source(first).identity is broker_source(first).identity
+    assert broker_source(first).identity is not broker_source(second).identity
     assert first.fetch() == GOOD
     assert second.asked == []
 

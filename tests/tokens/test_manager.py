@@ -129,6 +129,7 @@ def test_the_headers_are_all_that_kis_wants_and_fresh_each_time(gateway: KisGate
 
 def test_it_is_a_token_source(manager: TokenManager) -> None:
     assert isinstance(manager, TokenSource)
+    assert manager.identity is manager
     assert isinstance(manager.token(), AccessToken)
 
 
@@ -165,3 +166,8 @@ def test_refresh_of_nobody_knows_what_keeps_a_good_token(gateway: KisGateway, ma
     assert manager.refresh(None) == token
     assert manager.refresh("somebody else's") == token
     assert gateway.counts.token_requests == 1
+
+
+def test_its_options_are_named(gateway: KisGateway) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        TokenManager(gateway.credentials, MemoryTokenStore())  # type: ignore[call-arg]  # the mistake that is meant

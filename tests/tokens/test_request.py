@@ -15,6 +15,7 @@ from kis_retry.tokens.adoption import TokenAdoption
 from kis_retry.tokens.freshness import CachedToken
 from kis_retry.tokens.memory import TokenMemory
 from kis_retry.tokens.request import TokenRequest
+from kis_retry.tokens.single_flight import Flight
 from patience import PATIENCE
 from refreshes import Notebook, Scripted, copied, token_until
 
@@ -245,6 +246,19 @@ def test_who_looks_whether_the_endpoint_is_back_asks_once_and_brings_the_token(c
     assert asking.replace() == (NEW, "issued")
     assert asking.issuer.timeouts == [7]
     assert asking.store.locks == [(0, 24)], "and waits for nobody's lock"
+
+
+def test_who_looks_waits_a_second_for_the_answer(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, waited, wait = cooling(clock, AWAY, NEW), list[float](), Flight.wait
+
+    def noted(flight: Flight[Any], seconds: float) -> bool:
+        waited.append(seconds)
+        return wait(flight, PATIENCE)
+
+    monkeypatch.setattr(Flight, "wait", noted)
+    clock.now += 1
+    assert asking.replace() == (NEW, "issued")
+    assert waited == [1]
 
 
 def test_a_look_finds_the_token_of_another_process(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
