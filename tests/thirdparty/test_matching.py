@@ -11,6 +11,7 @@ import pytest
 
 from kis_retry import protect, unprotect
 from kis_retry.retry import patches
+from refreshes import copied
 from sources import NumberedTokens
 
 
@@ -175,6 +176,17 @@ def test_the_issue_is_shared_once_however_often_a_target_is_protected(target: An
     protect(target, tokens=source, methods="fetch_later")
     assert vars(target)["issue_access_token"] is shared
     assert decorated(target) == {"fetch_plain", "fetch_later", "issue_access_token"}
+
+
+def test_the_issue_is_told_by_its_name_however_that_came_about(target: Any) -> None:
+    name = copied("issue_access_token")
+    with pytest.raises(TypeError, match="is what a refresh calls: give tokens= and it is shared there"):
+        protect(target, methods=name)
+    module, issue = ModuleType("samples"), lambda: None
+    vars(module).update({name: issue, "fetch_price": lambda: None})
+    protect(module, methods="*")
+    assert vars(module)["issue_access_token"] is issue
+    unprotect(module)
 
 
 def test_without_a_source_the_issue_stays_the_librarys_own(target: Any) -> None:
