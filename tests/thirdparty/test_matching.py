@@ -44,6 +44,8 @@ class Library:
     def fetch_count(self) -> int:
         return 1
 
+    def place_order(self) -> None: ...
+
     def __fetch__(self) -> None: ...
 
     def _fetch_inner(self) -> None: ...
@@ -75,7 +77,7 @@ def decorated(target: Any) -> set[str]:
     ("methods", "found"),
     [
         ("fetch_*", ALL),
-        ("*", ALL | {"_fetch_inner"}),
+        ("*", ALL | {"_fetch_inner", "place_order"}),
         ("_*", {"_fetch_inner"}),
         ("fetch_[ps]*", {"fetch_plain", "fetch_static"}),
         (["fetch_plain", "fetch_plain", "fetch_l?ter"], {"fetch_plain", "fetch_later"}),
