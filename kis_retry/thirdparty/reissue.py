@@ -19,7 +19,7 @@ from ..retry.binding import in_form_of
 from ..retry.call import ProtectedCall
 from ..retry.token_expired import TokenExpired
 from ..token import AccessToken, bare, fingerprint
-from ..tokens.source import NEVER, NonBlockingSource, Replacement
+from ..tokens.source import NonBlockingSource, Replacement
 
 __all__ = ["ISSUE", "shared_reissue"]
 
@@ -130,7 +130,7 @@ class ReissueRequest:
             attempt=self._under_way.attempt if self._under_way is not None else None,
             token=token.fingerprint,
             previous_token=fingerprint(self.rejected) if self.rejected else None,
-            expires_at=token.expires_at if token.expires_at is not NEVER else None,
+            expires_at=token.expires_at,
             source=origin,
             elapsed=time.monotonic() - self._began,
         )

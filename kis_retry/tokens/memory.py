@@ -84,7 +84,7 @@ class TokenMemory:
         note(self._handed, token.value)
         self.cooldown.end()
         cached = cache(token, margin=margin, now=time.time(), issued=issued)
-        if issued and cached.expired_at != token.expires:
+        if math.isinf(cached.expired_at):  # it looked dead, and has just been issued
             warn("clock_ahead", token=token.fingerprint, expires_at=token.expires_at)
         self.cached = cached
 

@@ -135,7 +135,7 @@ class TokenRefresher:
     def _renew_early(self, cached: CachedToken, began: float) -> None:
         """One caller renews it; others go on with it meanwhile."""
         flight, mine = self._flights.begin(_EARLY, lambda: self._early.renew(cached))
-        if not mine or not flight.wait(self._limit()) or flight.state == "abandoned":
+        if not mine or not flight.wait(self._limit()):
             return
         outcome: AccessToken | TokenIssueError | None
         try:

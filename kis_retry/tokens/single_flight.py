@@ -82,10 +82,10 @@ class Flight(Generic[T]):
             self._end("abandoned")
 
     def outcome(self) -> T:
-        """What it got; its failure as an exception of the caller's own."""
+        """What it got, nothing where it was abandoned; its failure as an exception of the caller's own."""
         if self._error is not None:
             raise fresh(self._error)
-        return self._answer  # type: ignore[return-value]  # an answer is there in every other state that is asked for
+        return self._answer  # type: ignore[return-value]  # None where it was abandoned
 
     def when_done(self, call: Callable[[], object]) -> None:
         """Have `call` called once when it has ended, at once where it has."""
