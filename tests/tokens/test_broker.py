@@ -375,7 +375,7 @@ def test_who_waits_in_vain_is_told_how_long_and_may_try_again(policy: dict[str, 
     began = time.monotonic()
     with pytest.raises(TokenIssueError) as caught:
         source.replace("dead")
-    assert time.monotonic() - began >= float(waits)
+    assert time.monotonic() - began > 0.9 * float(waits)
     assert str(caught.value) == f"issue_access_token has not come to an end in {waits} seconds"
     assert caught.value.retryable is True
     assert caught.value.__context__ is None

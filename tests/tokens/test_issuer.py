@@ -13,6 +13,7 @@ from clocks import FakeClock, tokens_on
 from kis_retry import Credentials, KisRetryError, TokenIssueError, TokenIssueLimited
 from kis_retry.tokens import issuer as tokens_issuer
 from kis_retry.tokens.issuer import TokenIssuer
+from kis_retry.tokens.single_flight import SingleFlight
 from patience import PATIENCE, until
 from refreshes import token_until
 
@@ -153,19 +154,26 @@ def test_what_a_session_raises_is_told_with_the_host_alone(error: Exception, ret
 def test_a_request_that_does_not_end_is_given_up_and_the_next_one_is_not_sent_after_it(
     given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over = threading.Event()
+    entered, over = threading.Event(), threading.Event()
 
     class Endless(Session):
         def post(self, url: str, **options: Any) -> Any:
+            entered.set()
             assert over.wait(PATIENCE)
             return super().post(url, **options)
+
+    def wait_in_vain(*_: object) -> bool:
+        assert entered.wait(PATIENCE)
+        return False
 
     endless = Endless()
     sessions = iter([endless, Session()])
     monkeypatch.setattr(requests, "Session", lambda: next(sessions))
     issuer = issuer_of(endless if given else None)
-    with pytest.raises(TokenIssueError) as caught:
-        issuer.issue(0.02)
+    with monkeypatch.context() as patch:
+        patch.setattr(SingleFlight, "wait", wait_in_vain)
+        with pytest.raises(TokenIssueError) as caught:
+            issuer.issue(7)
     over.set()
     until(lambda: endless.sent)
     assert str(caught.value) == (
