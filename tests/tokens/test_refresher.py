@@ -269,18 +269,14 @@ def test_a_renewal_that_does_not_come_is_not_waited_for_beyond_issue_wait(
     until(lambda: refreshing.cached.token == NEW)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_of_a_renewal_that_ends_without_an_outcome_nothing_is_told(
     clock: FakeClock, events: list[RefreshEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a thread that is ended by force."""
-
-    def end(_: CachedToken) -> None:
-        raise SystemExit
-
     clock.now = STALE
     refreshing = Refreshing(clock)
-    monkeypatch.setattr(refreshing.refresher._early, "renew", end)
+    flight: Flight[Any] = Flight("interrupted")
+    flight.abandon()
+    monkeypatch.setattr(refreshing.refresher._flights, "begin", lambda *_: (flight, True))
     assert refreshing.refresher.current_or_refreshed(refreshing.cached) == OLD
     assert events == []
 

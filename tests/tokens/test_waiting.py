@@ -162,20 +162,17 @@ def test_an_interrupt_of_what_nobody_else_will_run_ends_it(begun: bool, monkeypa
     assert not interrupted[0].claim()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_ends_without_an_outcome_is_nobodys_and_asked_anew() -> None:
-    """As on a thread that is ended by force."""
     flights: SingleFlight[str] = SingleFlight()
-    asked: list[int] = []
 
-    def ask() -> str:
-        asked.append(1)
-        if len(asked) == 1:
-            raise SystemExit
-        return "answer"
+    class Interrupted(Flight[str]):
+        def wait(self, seconds: float) -> bool:
+            flights._current.clear()
+            self.abandon()
+            return super().wait(seconds)
 
-    assert flights.run("a", ask, look=nothing, seconds=PATIENCE) == ("answer", True)
-    assert len(asked) == 2
+    flights._current[""] = Interrupted("a")
+    assert flights.run("a", lambda: "anew", look=nothing, seconds=PATIENCE) == ("anew", True)
 
 
 @pytest.mark.parametrize("own_thread", [True, False])

@@ -132,20 +132,13 @@ async def test_who_asks_says_where_it_is_from() -> None:
     assert (await worker.token(source)).value == "t2"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_request_that_ends_without_an_outcome_is_made_anew() -> None:
-    """As on a thread that is ended by force."""
-
-    class Ended(NumberedTokens):
-        asked = 0
-
-        def refresh(self, rejected: AccessToken) -> AccessToken:
-            self.asked += 1
-            if self.asked == 1:
-                raise SystemExit
-            return super().refresh(rejected)
-
-    tokens = Ended()
+    tokens = NumberedTokens()
     source = as_source(tokens)
-    assert (await worker.replace(source, "t1")).token.value == "t2"
-    assert tokens.asked == 2
+    flight = under_way(source, "t1")
+    task = asyncio.create_task(worker.replace(source, "t1"))
+    await until_async(lambda: flight._waiters)
+    worker._flights.of(source.identity)._current.clear()
+    flight.abandon()
+    assert await task == (token_until(2_208_988_800, "t2"), "issued")
+    assert tokens.refreshed == ["t1"]
