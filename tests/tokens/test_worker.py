@@ -20,8 +20,8 @@ from sources import NumberedTokens
 class SlowTokens(NumberedTokens):
     """Its refreshes wait until they are let through."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        super().__init__(error=error)
+    def __init__(self, error: Exception | None = None, prefix: str = "t") -> None:
+        super().__init__(prefix, error)
         self.entered, self.let_through = threading.Event(), threading.Event()
 
     def refresh(self, rejected: AccessToken) -> AccessToken:
@@ -30,17 +30,18 @@ class SlowTokens(NumberedTokens):
         return super().refresh(rejected)
 
 
-async def test_a_task_does_not_adopt_the_very_token_that_it_rejects() -> None:
-    tokens = SlowTokens()
+@pytest.mark.parametrize("prefix", ["t", "T"])
+async def test_a_task_does_not_adopt_the_very_token_that_it_rejects(prefix: str) -> None:
+    tokens = SlowTokens(prefix=prefix)
     source = as_source(tokens)
-    first = asyncio.create_task(worker.replace(source, "t1"))
+    first = asyncio.create_task(worker.replace(source, f"{prefix}1"))
     await until_async(tokens.entered.is_set)
-    second = asyncio.create_task(worker.replace(source, "t2"))  # which is what the refresh under way brings
+    second = asyncio.create_task(worker.replace(source, f"{prefix}2"))  # which is what the refresh under way brings
     await asyncio.sleep(0)  # it waits now for the end of that
     tokens.let_through.set()
     found = [replacement.token.value for replacement in await asyncio.gather(first, second)]
-    assert found == ["t2", "t3"]
-    assert tokens.refreshed == ["t1", "t2"]
+    assert found == [f"{prefix}2", f"{prefix}3"]
+    assert tokens.refreshed == [f"{prefix}1", f"{prefix}2"]
 
 
 async def test_tasks_that_wait_for_a_refresh_share_its_failure_and_ask_no_more() -> None:
