@@ -71,6 +71,13 @@ def test_a_token_that_was_shared_is_judged_by_the_clock_alone(now: float) -> Non
     assert cache(TOKEN, margin=MARGIN, now=now, issued=False) == CachedToken(TOKEN, EXPIRES - MARGIN, EXPIRES)
 
 
+@pytest.mark.parametrize("now", [-DAY, 0, EXPIRES - DAY])
+def test_a_token_that_kis_refused_is_expired_whatever_the_clock_shows(now: float) -> None:
+    cached = cache(TOKEN, margin=MARGIN, now=EXPIRES - DAY, issued=True)
+    cached.mark_refused()
+    assert cached.freshness(now) is Freshness.EXPIRED
+
+
 @pytest.mark.parametrize("issued", [True, False])
 def test_without_a_margin_nothing_is_ever_stale(issued: bool) -> None:
     cached = cache(TOKEN, margin=0, now=EXPIRES - DAY, issued=issued)

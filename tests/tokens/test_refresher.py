@@ -328,6 +328,23 @@ def test_a_token_that_came_at_the_last_moment_is_taken(clock: FakeClock, monkeyp
     assert refreshing.refresher._flights.busy
 
 
+def test_what_asks_for_a_token_while_it_is_being_issued_is_told_and_may_try_again(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshing, told = Refreshing(clock), list[TokenIssueError]()
+
+    def issue(timeout: float) -> AccessToken:
+        with pytest.raises(TokenIssueError, match="would wait for itself") as caught:
+            refreshing.refresher.replace("old")
+        told.append(caught.value)
+        return NEW
+
+    monkeypatch.setattr(refreshing.issuer, "issue", issue)
+    assert refreshing.refresher.replace("old") == (NEW, "issued")
+    assert [(error.retryable, error.__context__) for error in told] == [(True, None)]
+    assert refreshing.memory.cooldown.failure is None
+
+
 # --- revoking
 
 

@@ -118,6 +118,18 @@ def test_within_the_minute_in_which_kis_handed_the_refused_token_out_again_waiti
     assert error.__suppress_context__ is final
 
 
+def test_on_a_machine_that_has_just_begun_the_minute_of_that_is_as_long(clock: FakeClock) -> None:
+    clock.now = 3.0
+    asking = Asking(clock, LIMITED, LIMITED)
+    asking.memory.keep(token_until(9_000, "same"), margin=0, issued=True)
+    asking.memory.note_issued(token_until(9_000, "same"))
+    for now, retryable in ((62.75, False), (63, True)):
+        clock.now = now
+        with pytest.raises(TokenIssueLimited) as caught:
+            asking.request.issue("same", 7)
+        assert caught.value.retryable is retryable
+
+
 @pytest.mark.parametrize(("ahead", "taken_at_once"), [(-90_000.0, True), (None, False)])
 def test_a_token_that_looks_expired_is_taken_at_once_where_kis_says_what_time_it_is(
     ahead: float | None, taken_at_once: bool, clock: FakeClock
@@ -302,6 +314,15 @@ def test_a_look_that_finds_it_back_waits_out_the_minute(clock: FakeClock) -> Non
     clock.now += 1
     assert asking.replace() == (NEW, "issued")
     assert sum(asking.slept) == 60
+
+
+def test_a_look_that_ends_without_an_outcome_changes_nothing(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, flight = cooling(clock, AWAY), Flight[Any]("interrupted")
+    flight.abandon()
+    monkeypatch.setattr(asking.request._probes, "begin", lambda *_: (flight, True))
+    clock.now += 1
+    assert str(asking.failed()) == str(AWAY)
+    assert asking.issuer.timeouts == []
 
 
 def test_a_look_that_gets_no_answer_is_not_waited_for_and_nobody_joins_it(
