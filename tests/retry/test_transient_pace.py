@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from answers import GOOD, PRICE
+from calls import Slots
 from clocks import FakeClock
 from kis_retry import MemoryTokenStore, RateLimiter, RefreshEvent, RetryPolicy, TokenManager, retry_on_transient_error
 from kis_retry.testing import KisGateway
@@ -18,27 +19,6 @@ from outcomes import by_urllib, scripted
 
 BUSY = {"rt_cd": "1", "msg_cd": "EGW00316", "msg1": "재 조회 수행 부탁드립니다"}
 LIMITED = {"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}
-
-
-class Slots:
-    """A pace that says yes, and what was asked of it."""
-
-    rate = 18.0
-
-    def __init__(self, *given: bool) -> None:
-        self.given = list(given)
-        self.asked: list[float | None] = []
-        self.reports: list[str] = []
-
-    def acquire(self, timeout: float | None = None) -> bool:
-        self.asked.append(timeout)
-        return self.given.pop(0) if self.given else True
-
-    async def acquire_async(self, timeout: float | None = None) -> bool:
-        return self.acquire(timeout)
-
-    def report(self, outcome: str) -> None:
-        self.reports.append(outcome)
 
 
 def test_a_refusal_for_the_rate_waits_for_the_next_slot_and_for_nothing_else(clock: FakeClock) -> None:
