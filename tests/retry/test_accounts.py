@@ -14,9 +14,10 @@ from accounts import Accounts
 from answers import PRICE
 from kis_retry import AccessToken, Credentials, MemoryTokenStore, RefreshEvent, TokenManager, refresh_on_expired_token
 from kis_retry.context import Sighting
-from kis_retry.retry.accounts import _REMEMBERED, _Refusals, identity_of, is_of
+from kis_retry.retry.accounts import _Refusals, identity_of, is_of, is_own, learn, learned_of
 from kis_retry.retry.wire import sighting_of
 from kis_retry.testing import KisGateway
+from kis_retry.tokens.source import TrackingSource, as_source
 from sources import NumberedTokens
 
 
@@ -187,11 +188,100 @@ def test_another_port_or_host_is_another_host(asked: str) -> None:
     assert not is_of(sighting, *identity)
 
 
-def test_of_too_many_refusals_the_oldest_is_forgotten() -> None:
+def request(token: str | None = "t1", *, host: str = "kis.example", key: str | None = "A") -> Sighting:
+    return Sighting("GET", host, PRICE, key, token)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "app_key", "identity"),
+    [
+        ("https://KIS.example:443/x", "A", ("kis.example", "A")),
+        (None, "A", None),
+        ("https://kis.example", None, None),
+        (b"https://kis.example", "A", None),
+        ("https://kis.example", 5, None),
+    ],
+)
+def test_a_source_is_known_by_its_url_and_its_app_key_together(
+    base_url: Any, app_key: Any, identity: tuple[str, str] | None
+) -> None:
+    assert identity_of(SimpleNamespace(credentials=SimpleNamespace(base_url=base_url, app_key=app_key))) == identity
+    assert identity_of(SimpleNamespace()) is None
+
+
+REAL = "openapi.koreainvestment.com:9443"
+PAPER = "openapivts.koreainvestment.com:29443"
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "home", "of_it"),
+    [
+        (REAL, "M", REAL, True),
+        (REAL, None, REAL, True),
+        *((REAL, key, REAL, False) for key in ("", "L", "N")),
+        (REAL, "M", "proxy.example", True),
+        (PAPER, "M", "proxy.example", True),
+        *((REAL, key, "proxy.example", False) for key in (None, "L", "N")),
+        (REAL, "M", PAPER, False),
+        (PAPER, "M", REAL, False),
+        *((host, "M", "m.example", False) for host in ("l.example", "n.example")),
+        *((host, "M", REAL, False) for host in ("l.example", "z.example")),
+    ],
+)
+def test_a_request_is_of_an_account_on_its_host_or_through_a_stand_in_for_it(
+    host: str, key: str | None, home: str, of_it: bool
+) -> None:
+    assert is_of(request(host=host, key=key), home, "M") is of_it
+
+
+def test_a_token_is_a_sources_own_if_it_handed_it_out_or_would() -> None:
+    source = as_source(NumberedTokens("m"))
+    assert not is_own(source, "m1"), "it has not been asked for one"
+    source.token()
+    source.replace("m1")
+    assert [is_own(source, token) for token in ("m1", f"m{2}", "m3", "l", "n", None)] == [True, True, *[False] * 4]
+
+
+class WithoutMemory(TrackingSource):
+    """A source that knows the current token alone."""
+
+    def issued(self, value: str) -> bool:
+        return False
+
+
+def test_the_token_that_it_would_hand_out_is_its_own_though_it_does_not_remember() -> None:
+    source = WithoutMemory(NumberedTokens("m"))
+    source.token()
+    assert [is_own(source, token) for token in (f"m{1}", "l", "n", None)] == [True, False, False, False]
+
+
+def test_what_is_learned_of_an_account_tells_its_requests_from_those_of_others() -> None:
+    source = as_source(NumberedTokens())
+    assert learned_of(source, request()) is None
+    learn(source, request(host="kis.example", key="A"))
+    learn(source, request(host="bare.example", key=None))
+    asked = [(host, key) for host in ("kis.example", "bare.example", "other.example") for key in ("A", "B", None)]
+    found = [learned_of(source, request(host=host, key=key)) for host, key in asked]
+    assert found == [True, False, True, True, True, True, False, False, False]
+    assert learned_of(as_source(NumberedTokens()), request()) is None, "another source has learned nothing"
+
+
+def test_a_refusal_is_known_by_its_token_its_host_and_its_app_key() -> None:
     refusals = _Refusals()
-    seen = [Sighting("GET", "kis.example", PRICE, None, f"t{number}") for number in range(_REMEMBERED + 1)]
+    refusals.note(request())
+    refusals.note(request(None, host="nobody.example"))
+    known = (request(), request("t2"), request(host="other.example"), request(key="B"), request(key=None))
+    assert [refusals.include(sighting) for sighting in known] == [True, *[False] * 4]
+    assert not refusals.include(request(None, host="nobody.example"))
+    refusals.note(request(host="other.example"))
+    assert [refusals.include(request(host=host)) for host in ("kis.example", "other.example")] == [False, True]
+
+
+def test_of_more_refusals_than_256_the_oldest_is_forgotten() -> None:
+    refusals = _Refusals()
+    seen = [request(f"t{number}") for number in range(257)]
     for sighting in seen[:-1]:
         refusals.note(sighting)
     assert all(refusals.include(sighting) for sighting in seen[:-1])
     refusals.note(seen[-1])
-    assert [refusals.include(sighting) for sighting in seen] == [False, *[True] * _REMEMBERED]
+    assert [refusals.include(sighting) for sighting in seen] == [False, *[True] * 256]
