@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def now(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock of a machine that has just begun."""
-    for place in ("token_expired", "history"):
+    for place in ("token_expired", "history", "self_refresh"):
         monkeypatch.setattr(f"kis_retry.retry.{place}.time", clock)
     clock.now = 3.0
     return clock
