@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 import requests_cache
 
-from answers import PRICE
+from answers import EXPIRED, GOOD, PRICE
+from calls import refreshing
 from kis_retry import (
     AccessToken,
     MemoryTokenStore,
@@ -18,7 +20,10 @@ from kis_retry import (
     refresh_on_expired_token,
     retry_on_transient_error,
 )
+from kis_retry.context import CURRENT
+from kis_retry.retry.caches import without_failures
 from kis_retry.testing import KisGateway
+from sources import NumberedTokens
 
 Fetch = Callable[[int], Any]
 
@@ -98,3 +103,78 @@ def test_no_token_comes_from_a_cache(gateway: KisGateway) -> None:
         return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy()).token()
 
     assert issued() != issued()
+
+
+# One session's `send`, answer by answer.
+
+
+class Session:
+    """A caching session that gives one answer after the other; `forgotten` are the keys that were deleted."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.forgotten: list[str] = []
+        self.cache = SimpleNamespace(delete=self.forgotten.append)
+        self.sent: list[tuple[Any, ...]] = []
+
+    @without_failures
+    def send(self, request: Any, *args: Any, **options: Any) -> Any:
+        """Send."""
+        self.sent.append((request, *args, options))
+        return self.answers.pop(0)
+
+
+def kept(answer: dict[str, str], key: str | None, **found: bool) -> Any:
+    fields = {**found, **({"cache_key": key} if key is not None else {})}
+    return SimpleNamespace(json=lambda: answer, status_code=200, **fields)
+
+
+BUSY = {"rt_cd": "1", "msg_cd": "EGW00316", "msg1": "재 조회 수행 부탁드립니다"}
+
+
+@pytest.mark.parametrize("failure", [EXPIRED, BUSY])
+@pytest.mark.parametrize(
+    ("first", "second", "taken", "forgotten"),
+    [
+        ({"from_cache": False}, None, 0, ["k0"]),
+        ({}, None, 0, ["k0"]),
+        ({"from_cache": True}, GOOD, 1, ["k0"]),
+        ({"from_cache": True}, "a failure", 1, ["k0", "k1"]),
+    ],
+)
+def test_a_failure_out_of_the_cache_is_asked_for_anew_once_and_none_is_kept(
+    failure: dict[str, str], first: dict[str, bool], second: Any, taken: int, forgotten: list[str]
+) -> None:
+    answers = [kept(failure, "k0", **first), kept(failure if second == "a failure" else GOOD, "k1", from_cache=False)]
+    session = Session(*answers)
+    CURRENT.set(refreshing(NumberedTokens()))
+    assert session.send("request", 1, timeout=9) is answers[taken]
+    assert session.forgotten == forgotten
+    assert session.sent == [("request", 1, {"timeout": 9})] * (taken + 1)
+
+
+def test_a_good_answer_and_one_outside_of_a_call_are_left_alone() -> None:
+    bad, good = kept(EXPIRED, "k0", from_cache=True), kept(GOOD, "k1", from_cache=True)
+    session = Session(bad, good)
+    assert session.send("request") is bad
+    CURRENT.set(refreshing(NumberedTokens()))
+    assert session.send("request") is good
+    assert (session.forgotten, len(session.sent)) == ([], 2)
+
+
+def test_a_failure_that_was_not_kept_is_not_looked_for() -> None:
+    session = Session(kept(EXPIRED, None, from_cache=False))
+    CURRENT.set(refreshing(NumberedTokens()))
+    session.send("request")
+    assert session.forgotten == []
+
+
+def test_codes_of_the_policy_say_what_a_refusal_is() -> None:
+    session = Session(kept(EXPIRED, "k0", from_cache=False))
+    CURRENT.set(refreshing(NumberedTokens(), policy=RetryPolicy(expired_codes=("EGW00121",))))
+    session.send("request")
+    assert session.forgotten == []
+
+
+def test_the_sessions_own_send_keeps_its_name_and_docstring() -> None:
+    assert (Session.send.__name__, Session.send.__doc__) == ("send", "Send.")
