@@ -58,7 +58,7 @@ class Transient:
         if limited and self._call.is_paced():
             return 0.0
         left = deadline - (state.seconds_since_start or 0.0)
-        return max(0.0, min((RATE_WAIT if limited else TRANSIENT_WAIT)(state), left))
+        return min((RATE_WAIT if limited else TRANSIENT_WAIT)(state), left)
 
     def emit_failed(self, msg_cd: str | None) -> None:
         """Nothing: it is told as `call_retried` when the call is made again."""

@@ -15,10 +15,8 @@ import requests
 
 from answers import GOOD
 from calls import KnownTokens, Slots, refreshing, seen
-from kis_retry import refresh_on_expired_token
 from kis_retry.context import CURRENT
 from kis_retry.retry import patches
-from sources import NumberedTokens
 
 
 @pytest.fixture
@@ -84,28 +82,22 @@ def test_what_somebody_has_put_on_top_since_stays(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"),
+    ("observed", "owner", "name"),
     [
-        (requests.Session, "send"),
-        (httpx.Client, "_send_single_request"),
-        (httpx.AsyncClient, "_send_single_request"),
-        (aiohttp.ClientSession, "_request"),
-        (aiohttp.ClientRequest, "send"),
-        (aiohttp.ClientResponse, "start"),
+        (patches._observed_requests, requests.Session, "send"),
+        (patches._observed_httpx, httpx.Client, "_send_single_request"),
+        (patches._observed_httpx_async, httpx.AsyncClient, "_send_single_request"),
+        (patches._paced_aiohttp, aiohttp.ClientSession, "_request"),
+        (patches._sent_aiohttp, aiohttp.ClientRequest, "send"),
+        (patches._answered_aiohttp, aiohttp.ClientResponse, "start"),
     ],
 )
-def test_what_is_observed_keeps_its_name_its_docstring_and_its_signature(owner: Any, name: str) -> None:
-    refresh_on_expired_token(lambda: None, tokens=NumberedTokens())
-    observed = getattr(owner, name)
-    original = patches._patched[owner, name][0]
-    assert observed is not original
-    assert (observed.__name__, observed.__qualname__, observed.__doc__) == (
-        name,
-        original.__qualname__,
-        original.__doc__,
-    )
-    assert inspect.signature(observed) == inspect.signature(original)
-    assert inspect.iscoroutinefunction(observed) is inspect.iscoroutinefunction(original)
+def test_what_is_observed_keeps_its_name_its_docstring_and_its_signature(observed: Any, owner: Any, name: str) -> None:
+    original = vars(owner)[name]
+    ours = observed(original)
+    assert (ours.__name__, ours.__qualname__, ours.__doc__) == (name, original.__qualname__, original.__doc__)
+    assert inspect.signature(ours) == inspect.signature(original)
+    assert inspect.iscoroutinefunction(ours) is inspect.iscoroutinefunction(original)
 
 
 @pytest.mark.parametrize("module", ["app.sessions", "zebra.sessions"])

@@ -32,9 +32,9 @@ class Kis:
 
 
 def test_home_is_the_host_of_the_credentials_and_nowhere_without_them() -> None:
-    hosts = (HOST, "".join(HOST), "proxy.example")
-    assert [Kis().cause.is_at_home(host) for host in hosts] == [True, True, False]
-    assert [Kis(unknown=True).cause.is_at_home(host) for host in hosts] == [False] * 3
+    hosts = (HOST, "".join(HOST), "proxy.example", "abroad.example")
+    assert [Kis().cause.is_at_home(host) for host in hosts] == [True, True, False, False]
+    assert [Kis(unknown=True).cause.is_at_home(host) for host in hosts] == [False] * 4
 
 
 # With which token a request leaves.
@@ -134,6 +134,16 @@ def test_what_counts_is_the_token_that_it_left_with_last() -> None:
         refuse(kis.call, request)
     kis.source.note_refused("t0")
     assert kis.cause.dead_with(seen("t1")) == "t2", "which is what it would leave with once more"
+
+
+@pytest.mark.parametrize(("left_with", "dead"), [("t1", None), ("t2", "t2"), ("t9", None)])
+def test_one_that_was_refused_with_another_token_than_the_next_is_made_again(left_with: str, dead: str | None) -> None:
+    kis = Kis()
+    kis.renew()
+    request = seen("t1")
+    request.token = left_with
+    refuse(kis.call, request)
+    assert kis.cause.dead_with(seen("t1")) == dead
 
 
 def test_a_refusal_of_another_account_says_nothing_about_ones_own() -> None:

@@ -249,6 +249,17 @@ def test_a_lender_is_asked_and_the_source_only_if_its_own_was_refused_too(
     assert cause.lent_and_refused() == []
 
 
+@pytest.mark.parametrize("unseen", [True, False])
+def test_a_call_without_a_place_is_made_again_with_what_the_lender_then_hands_out(source: Source, unseen: bool) -> None:
+    source.hands_out_unseen = unseen
+    cause = unplaced(source)
+    cause._call.handed_out(lender := Lender(), "x1")
+    refuse(cause._call, seen("x1", key="PSother"))
+    assert not stops(cause)
+    cause.helped(lender)
+    assert stops(cause)
+
+
 @every_prepare
 def test_a_lender_that_fails_ends_it(source: Source, prepare: Any) -> None:
     lender, keeper = Lender(), Keeper()
