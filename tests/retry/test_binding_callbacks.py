@@ -165,9 +165,10 @@ def test_the_first_argument_is_the_first_one_that_is_named_or_given() -> None:
         (rest, (7, 8), {}),
         (rest, (), {"two": 8}),
         (options, (), {"one": 7}),
+        (options, (), {"many": 7}),
     ]
     found = [binding_of(function, None).first(args, kwargs) for function, args, kwargs in calls]
-    assert found == [7, 1, 7, 7, 1, 7, None, None]
+    assert found == [7, 1, 7, 7, 1, 7, None, None, None]
 
 
 def test_a_token_of_one_character_is_one() -> None:

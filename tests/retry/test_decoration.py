@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_an_option_of_the_wrong_kind_is_refused_with_what_it_takes(option: str, 
 def test_options_that_nobody_gives_are_those_of_neither_decorator() -> None:
     plain = Options()
     assert (plain.refreshes, plain.repeats, plain.named_by_caller, plain.watch_transport) == (False, False, False, True)
+
+
+def test_options_that_were_checked_are_given_by_name_and_do_not_change() -> None:
+    positional: Any = Options
+    with pytest.raises(TypeError):
+        positional(True)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Options().tokens = "unchecked"  # type: ignore[misc, assignment]  # what is tested
 
 
 @pytest.mark.parametrize(

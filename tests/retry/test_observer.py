@@ -16,7 +16,8 @@ from kis_retry.context import Sighting
 from kis_retry.retry import observer
 from kis_retry.retry.call import ProtectedCall
 
-LIMITED = {"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}
+LIMITED = json.loads('{"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}')
+"""As it comes over the wire: equal to what is known, and no object of this program's."""
 BUSY = {"rt_cd": "1", "msg_cd": "EGW00316", "msg1": "재 조회 수행 부탁드립니다"}
 ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
 

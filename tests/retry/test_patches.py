@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import inspect
 import sys
 from types import ModuleType, SimpleNamespace
@@ -68,6 +69,24 @@ def test_with_the_last_one_who_watches_the_libraries_are_as_they_were() -> None:
     patches.unwatch()
     assert requests.Session.send is before
     assert (patches._watchers, patches._patched, patches._looked_at, patches._modules_seen) == (0, {}, set(), 0)
+
+
+def test_in_a_program_that_has_decorated_nothing_yet_the_first_who_watches_is_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert patches.__file__ is not None
+    spec = importlib.util.spec_from_file_location("kis_retry.retry.patches_anew", patches.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    anew: Any = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, anew)
+    spec.loader.exec_module(anew)
+    monkeypatch.setattr(anew, "_LATE", {})
+    before = requests.Session.send
+    anew.watch()
+    assert requests.Session.send is not before
+    anew.unwatch()
+    assert requests.Session.send is before
 
 
 @pytest.mark.usefixtures("nobody_watches")

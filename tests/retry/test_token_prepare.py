@@ -104,11 +104,11 @@ def test_a_token_that_the_source_has_in_memory_is_taken_and_nothing_is_issued(
 ) -> None:
     source.before = lambda: pytest.fail("it was asked")
     source.new = False
-    keeper = Keeper("Bearer t0")
+    keeper = Keeper("Bearer u0")
     cause = of_keeper(source, keeper)
-    refuse(cause._call, seen("t0"))
+    refuse(cause._call, seen("u0"))
     assert prepare(cause)
-    assert (keeper.access_token, cause._adopted) == ("Bearer t1", 1)
+    assert (keeper.access_token, cause._adopted, source.is_dead("u0")) == ("Bearer t1", 1, True)
     assert [(event.name, event.source) for event in events] == [("token_adopted", "memory")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ from kis_retry.context import Sighting
 from outcomes import scripted
 
 BUSY = {"rt_cd": "1", "msg_cd": "EGW00316", "msg1": "재 조회 수행 부탁드립니다"}
-LIMITED = {"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}
+LIMITED = json.loads('{"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}')
+"""As it comes over the wire: equal to what is known, and no object of this program's."""
 FINAL = {"rt_cd": "1", "msg_cd": "KIOK0560", "msg1": "종목코드 오류입니다."}
 ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
 
@@ -108,7 +110,7 @@ def test_it_stops_at_the_deadline(seconds: float, stops: bool) -> None:
 @pytest.mark.parametrize("idempotent", [None, True, False])
 @pytest.mark.parametrize("code", ["EGW00001", "EGW00201", "EGW00316"])
 def test_a_read_is_repeated_after_each_failure_and_an_order_after_one_alone(code: str, idempotent: bool | None) -> None:
-    answer = {**BUSY, "msg_cd": code}
+    answer = json.loads(json.dumps({**BUSY, "msg_cd": code}))
     call = repeating(idempotent=idempotent)
     failed(call, answer)
     assert repeats(call, answer) is (idempotent is not False)
