@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from answers import EXPIRED, PRICE
-from kis_retry import AccessToken, Credentials, RetryPolicy
+from kis_retry import Credentials, RetryPolicy
 from kis_retry.context import CURRENT, Call, Sighting
 from kis_retry.retry.decoration import Decoration, Options
 from sources import NumberedTokens
@@ -16,16 +16,9 @@ KEY = "PSmine"
 
 
 class KnownTokens(NumberedTokens):
-    """A source that says whose tokens it has; `token` is counted."""
+    """A source that says whose tokens it has."""
 
-    def __init__(self, prefix: str = "t") -> None:
-        super().__init__(prefix)
-        self.credentials = Credentials(KEY, "secret", base_url=f"https://{HOST}")
-        self.asked = 0
-
-    def token(self) -> AccessToken:
-        self.asked += 1
-        return super().token()
+    credentials = Credentials(KEY, "secret", base_url=f"https://{HOST}")
 
 
 class Slots:

@@ -25,11 +25,10 @@ class Source(TrackingSource):
         before: called before it gives anything.
     """
 
-    def __init__(self, tokens: NumberedTokens, origin: Origin = "issued", *, new: bool = True) -> None:
+    def __init__(self, tokens: NumberedTokens) -> None:
         super().__init__(tokens)
-        self.tokens = tokens
-        self.origin = origin
-        self.new = new
+        self.origin: Origin = "issued"
+        self.new = True
         self.since: list[float] = []
         self.before: Callable[[], object] = lambda: None
 
