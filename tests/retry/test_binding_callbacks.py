@@ -180,17 +180,21 @@ def test_a_token_of_one_character_is_one() -> None:
 
 
 def test_an_argument_is_replaced_where_it_stands() -> None:
-    def fetch(symbol: str, token: str, market: str) -> None: ...
+    def fetch(symbol: str, token: str = "old", market: str = "J") -> None: ...
 
     read = binding_of(fetch, None)
     given: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
         (("005930", "old", "J"), {}),
         (("005930", "old"), {"market": "J"}),
         (("005930",), {"token": "old", "market": "J"}),
+        (("005930",), {"market": "J"}),
+        ((), {"symbol": "005930"}),
     ]
     assert [read.find(*arguments)[0].write(*arguments, ONE) for arguments in given] == [
         (("005930", "one", "J"), {}),
         (("005930", "one"), {"market": "J"}),
         (("005930",), {"token": "one", "market": "J"}),
+        (("005930",), {"market": "J", "token": "one"}),
+        ((), {"symbol": "005930", "token": "one"}),
     ]
     assert given[2][1]["token"] == "old", "the caller's own keywords stay"
