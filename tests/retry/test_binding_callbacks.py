@@ -75,7 +75,7 @@ def test_it_is_called_once_for_a_token() -> None:
     bound: list[AccessToken] = []
     place = CallbackLocation(bound.append)
     found = []
-    for token in (ONE, ONE, TWO, ONE):
+    for token in (ONE, AccessToken("".join("one"), EXPIRY), TWO, ONE):
         assert place.write((Owner(),), {"x": 1}, token)[1] == {"x": 1}
         found.append(place.read((Owner(),), {}))
     assert bound == [ONE, TWO, ONE]

@@ -76,8 +76,8 @@ def test_the_source_answers_requests_for_a_token_and_no_others(
 @pytest.mark.parametrize(
     "body",
     [
-        json.dumps({**ASKED, "appsecret": "another"}),
-        json.dumps({**ASKED, "appkey": "PSother"}),
+        *(json.dumps({**ASKED, "appsecret": secret}) for secret in ("another", "their", "")),
+        *(json.dumps({**ASKED, "appkey": key}) for key in ("PSother", "PSa", "")),
         json.dumps({**ASKED, "appsecret": None}),
         json.dumps([ASKED]),
         "not JSON",
@@ -140,6 +140,14 @@ def test_of_two_calls_around_the_one_that_was_refused_answers(ask: Any) -> None:
     assert value_of(ask(inner)) == "inner-1"
     refuse(outer, seen("outer-1"))
     assert value_of(ask(inner)) == "outer-2"
+
+
+@every_answer
+def test_without_a_refusal_it_is_the_innermost_of_them_or_none(ask: Any) -> None:
+    outer = unplaced(Source(KnownTokens("outer-")))._call
+    inner = unplaced(Source(KnownTokens("inner-")), around=outer)._call
+    inner.token_expired.replaced_with = "x"
+    assert ask(inner) is None
 
 
 @every_answer
