@@ -171,6 +171,24 @@ def test_the_first_argument_is_the_first_one_that_is_named_or_given() -> None:
     assert found == [7, 1, 7, 7, 1, 7, None, None, None]
 
 
+def test_a_class_is_asked_once_whether_it_has_a_property() -> None:
+    """It is slow to say that it lacks an attribute, and every call of a method asks."""
+    asked: list[str] = []
+
+    class Noting(type):
+        def __getattribute__(cls, name: str) -> Any:
+            asked.extend([name] if name == "access_token" else [])
+            return super().__getattribute__(name)
+
+    class Plain(metaclass=Noting):
+        def fetch(self) -> None: ...
+
+    read = binding_of(Plain.fetch, None)
+    for _ in range(3):
+        assert isinstance(read.find((Plain(),), {})[0], NoLocation)
+    assert asked == ["access_token"]
+
+
 def test_a_token_of_one_character_is_one() -> None:
     def fetch(token: str) -> None: ...
 

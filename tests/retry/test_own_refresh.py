@@ -61,6 +61,7 @@ def value_of(found: Any) -> Any:
     [
         ("POST", "/oauth2/tokenP", True),
         ("GET", "/oauth2/tokenP", False),
+        ("PUT", "/oauth2/tokenP", False),
         ("POST", "/oauth2/revokeP", False),
         ("POST", "/uapi/tokenP", False),
         ("POST", "/kis/oauth2/tokenP", True),
