@@ -216,22 +216,22 @@ PAPER = "openapivts.koreainvestment.com:29443"
 @pytest.mark.parametrize(
     ("host", "key", "home", "of_it"),
     [
-        (REAL, "M", REAL, True),
+        (REAL, "MM", REAL, True),
         (REAL, None, REAL, True),
-        *((REAL, key, REAL, False) for key in ("", "L", "N")),
-        (REAL, "M", "proxy.example", True),
-        (PAPER, "M", "proxy.example", True),
-        *((REAL, key, "proxy.example", False) for key in (None, "L", "N")),
-        (REAL, "M", PAPER, False),
-        (PAPER, "M", REAL, False),
-        *((host, "M", "m.example", False) for host in ("l.example", "n.example")),
-        *((host, "M", REAL, False) for host in ("l.example", "z.example")),
+        *((REAL, key, REAL, False) for key in ("", "LM", "NM")),
+        (REAL, "MM", "proxy.example", True),
+        (PAPER, "MM", "proxy.example", True),
+        *((REAL, key, "proxy.example", False) for key in (None, "LM", "NM")),
+        (REAL, "MM", PAPER, False),
+        (PAPER, "MM", REAL, False),
+        *((host, "MM", "m.example", False) for host in ("l.example", "n.example")),
+        *((host, "MM", REAL, False) for host in ("l.example", "z.example")),
     ],
 )
 def test_a_request_is_of_an_account_on_its_host_or_through_a_stand_in_for_it(
     host: str, key: str | None, home: str, of_it: bool
 ) -> None:
-    assert is_of(request(host=host, key=key), home, "M") is of_it
+    assert is_of(request(host=host, key=key), home, "".join("MM")) is of_it
 
 
 def test_a_token_is_a_sources_own_if_it_handed_it_out_or_would() -> None:

@@ -233,6 +233,7 @@ def test_a_lender_is_asked_and_the_source_only_if_its_own_was_refused_too(
 ) -> None:
     lender, keeper = Lender(), Keeper()
     cause = of_keeper(source, keeper)
+    cause._call.attempt = 3
     cause._call.handed_out(lender, "x1")
     refuse(cause._call, seen("x1", key="PSother"))
     if own_too:
@@ -242,9 +243,9 @@ def test_a_lender_is_asked_and_the_source_only_if_its_own_was_refused_too(
     assert lender.asked == ["x1"]
     assert keeper.access_token == ("Bearer t2" if own_too else "Bearer t1")
     told = [(event.name, event.token, event.previous_token, event.attempt) for event in events]
-    expected = [("token_refreshed", fingerprint("x2"), fingerprint("x1"), 2)]
+    expected = [("token_refreshed", fingerprint("x2"), fingerprint("x1"), 4)]
     if own_too:
-        expected.append(("token_refreshed", fingerprint("t2"), fingerprint("t1"), 2))
+        expected.append(("token_refreshed", fingerprint("t2"), fingerprint("t1"), 4))
     assert told == expected
     assert cause.lent_and_refused() == []
 
