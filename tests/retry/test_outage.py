@@ -21,6 +21,47 @@ def test_probes_are_two_a_second_for_ten_seconds_and_one_afterwards(since: float
     assert asked == [0.5, 0.5, 1.0, 1.0]
 
 
+START = 1_000.0
+
+
+@pytest.mark.parametrize(("failures", "known"), [([4], False), ([4, 1], True), ([3, 4], True), ([9], True)])
+def test_five_failures_in_a_row_are_an_outage_from_then_on(failures: list[int], known: bool) -> None:
+    outage = Outage()
+    for later, count in enumerate(failures):
+        assert not outage.observe(Tally(failures=count, failed_ago=0.25), START + later)
+    now = START + len(failures) - 1
+    assert outage == Outage(sum(failures), now - 0.25, now if known else 0.0)
+    outage.observe(Tally(failures=1, failed_ago=5.0), now + 1)
+    assert outage.failed_at == now - 0.25, "one of before is told late"
+    assert outage.since == (now if known else now + 1)
+
+
+@pytest.mark.parametrize(("later", "failures"), [(60.0, 5), (60.01, 1)])
+def test_failures_of_more_than_a_minute_ago_do_not_count(later: float, failures: int) -> None:
+    outage = Outage(LEAST_FAILURES - 1, START)
+    outage.observe(Tally(failures=1, failed_ago=100.0), START + 100 + later)
+    assert outage.failures == failures
+
+
+def test_an_outage_is_not_forgotten_however_seldom_anybody_calls() -> None:
+    outage = Outage(LEAST_FAILURES, START, START)
+    outage.observe(Tally(failures=1), START + 600)
+    assert outage == Outage(LEAST_FAILURES + 1, START + 600, START)
+
+
+@pytest.mark.parametrize(("through_ago", "ended"), [(0.0, True), (5.0, True), (5.01, False)])
+def test_a_call_that_gets_through_ends_an_outage_unless_one_has_failed_since(through_ago: float, ended: bool) -> None:
+    outage = Outage(LEAST_FAILURES, START, START - 10)
+    assert outage.observe(Tally(answered=1, through_ago=through_ago), START + 5) is ended
+    assert outage == (Outage(0, START) if ended else Outage(LEAST_FAILURES, START, START - 10))
+
+
+def test_failures_after_a_call_that_got_through_are_counted_from_one() -> None:
+    outage = Outage(LEAST_FAILURES - 1, START)
+    assert not outage.observe(Tally(failures=2, failed_ago=1.0, through_ago=3.0), START + 5), "it was none"
+    assert outage == Outage(2, START + 4)
+
+
 class Failing(MemoryLedger):
     """A ledger in a store that is gone."""
 
