@@ -70,7 +70,7 @@ class SharedLedger:
         self._shared = shared
         self._own = MemoryLedger()
         self._store = store
-        self._last = 0.0
+        self._last = float("-inf")
         self._pause = 0.0
         self._again_at = 0.0
 

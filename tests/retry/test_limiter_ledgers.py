@@ -256,7 +256,7 @@ def test_nobody_waits_for_a_slot_before_the_first_though_the_machine_has_just_be
         def take(self, tally: Tally, rate: float, limit: float | None) -> Grant:
             return replace(super().take(tally, rate, limit), at=0.2)  # seconds since then
 
-    assert SharedLedger(Early(), FileTokenStore("/x")).take(Tally(), 18, None).at == 0.2
+    assert SharedLedger(Early(), FileTokenStore("/x")).take(Tally(), 0.1, None).at == 0.2
 
 
 def test_a_store_that_fails_is_not_asked_for_every_slot() -> None:

@@ -69,6 +69,11 @@ class Failing(MemoryLedger):
         raise OSError
 
 
+def test_a_store_is_asked_however_short_a_time_ago_the_machine_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kis_retry.retry.shared_ledger.time", FakeClock(0.0))
+    assert SharedLedger(Given(0.5), FileTokenStore("/x")).take(Tally(), 16, None).at == 0.5
+
+
 def test_a_store_that_failed_is_left_alone_twice_as_long_each_time_up_to_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,3 +86,22 @@ def test_a_store_that_failed_is_left_alone_twice_as_long_each_time_up_to_a_minut
         pauses.append(ledger._again_at - clock.now)
         clock.now = ledger._again_at
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+class Given(MemoryLedger):
+    """A ledger that gives these slots; None is none."""
+
+    def __init__(self, *slots: float | None) -> None:
+        super().__init__()
+        self.slots = list(slots)
+
+    def take(self, tally: Tally, rate: float, limit: float | None) -> Grant:
+        at = self.slots.pop(0)
+        return Grant(100.0 if at is None else at, slot=at is not None, rate=rate)
+
+
+def test_a_process_keeps_nine_tenths_of_an_interval_between_its_slots_whatever_its_store_says() -> None:
+    """An interval is 64 thousandths of a second."""
+    ledger = SharedLedger(Given(2.0, None, 2.01, 2.01, 2.2, 2.264), FileTokenStore("/x"))
+    slots = [ledger.take(Tally(), 16, None).at for _ in range(6)]
+    assert slots == pytest.approx([2.0, 100.0, 2.0576, 2.1152, 2.2, 2.264]), "no slot is none of its own"
