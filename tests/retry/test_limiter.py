@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import Redis
 
 from children import Child
 from kis_retry import (
@@ -28,6 +29,7 @@ from kis_retry import (
 from kis_retry.retry.outage import LEAST_FAILURES
 from kis_retry.retry.queues import process_queue
 from kis_retry.retry.rate import RATE_TAKES, checked_rate, parse_rate
+from kis_retry.retry.shared_queues import shared_queue
 from patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ def test_a_bad_rate_in_the_environment_is_named_with_what_it_takes(monkeypatch: 
     with pytest.raises(ConfigurationError) as raised:
         RateLimiter(KEY, store=MemoryTokenStore()).acquire()
     assert str(raised.value) == f"KIS_RATE_LIMIT={text!r} is not usable: it takes {RATE_TAKES}"
+
+
+@pytest.mark.parametrize("rate", [0, 0.1, 1_000])
+def test_a_rate_is_0_or_from_a_tenth_of_a_call_to_a_thousand(rate: float) -> None:
+    assert checked_rate(rate) == parse_rate(str(rate)) == rate
 
 
 @pytest.mark.parametrize("rate", [-1, 0.05, 1_001, float("nan"), True, "18"])
@@ -128,6 +135,32 @@ def test_another_key_host_or_store_has_another_pace(tmp_path: Path) -> None:
     assert RateLimiter(PAPER, rate=1, store=memory).acquire(0)
     assert RateLimiter(KEY, rate=1, store=MemoryTokenStore()).acquire(0)
     assert RateLimiter(KEY, rate=1, store=FileTokenStore(tmp_path / "b")).acquire(0)
+
+
+class TokensAlone:
+    """A store of somebody else's."""
+
+    load = save = delete = lock = dict.get
+
+
+def test_stores_that_are_one_place_have_one_queue(tmp_path: Path) -> None:
+    """No server is asked: it is about what stands for one."""
+    url = "redis://127.0.0.1:1/0"
+    first, second, alone, memory = Redis.from_url(url), Redis.from_url(url), TokensAlone(), MemoryTokenStore()
+    places: list[list[Any]] = [
+        [RedisTokenStore(url), RedisTokenStore(url)],
+        [RedisTokenStore("redis://127.0.0.1:1/1")],
+        [RedisTokenStore(first), RedisTokenStore(first)],
+        [RedisTokenStore(second)],
+        [FileTokenStore(tmp_path / "a"), FileTokenStore(tmp_path / "a")],
+        [FileTokenStore(tmp_path / "b")],
+        [alone, alone],
+        [TokensAlone()],
+        [memory, memory],
+    ]
+    queues = [{shared_queue(store, "a key", 18) for store in stores} for stores in places]
+    assert [len(found) for found in queues] == [1] * len(places)
+    assert len(set().union(*queues)) == len(places)
 
 
 def test_a_limiter_made_for_each_call_keeps_the_pace() -> None:
@@ -203,6 +236,18 @@ def test_a_child_that_was_forked_while_others_waited_has_a_pace_of_its_own(store
         stop.set()
         for thread in threads:
             thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_what_failed_in_the_parent_is_no_trouble_of_a_childs(store: str, tmp_path: Path) -> None:
+    limiter = RateLimiter(KEY, rate=60, store=MemoryTokenStore() if store == "memory" else FileTokenStore(tmp_path))
+    limiter.report("failed")
+    process_queue.report("failed")
+    queues = [limiter._queue(), process_queue]
+    assert all(queue.reports.trouble for queue in queues)
+    assert Child(lambda: not any(queue.reports.trouble for queue in queues)).ended_well()
 
 
 # -- without a limiter
