@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from clocks import FakeClock
+from kis_retry.retry import slots
 from kis_retry.retry.ledger import MemoryLedger
 from kis_retry.retry.outage import Tally
 from kis_retry.retry.pace import Grant
 from kis_retry.retry.slots import SlotQueue
 from patience import PATIENCE, until
 
-RATE = 2.048  # an interval is half a second
+RATE = 1.024  # an interval is a second
 
 
 class Scripted(MemoryLedger):
@@ -106,7 +107,7 @@ def test_in_an_outage_a_call_that_gets_through_has_the_next_look_at_once(clock: 
     assert sum(clock.slept) == pytest.approx(0.2), "it looks ten times a second"
 
 
-@pytest.mark.parametrize(("age", "asked"), [(0.0, 1), (0.24, 1), (0.25, 2), (2.0, 2)])
+@pytest.mark.parametrize(("age", "asked"), [(0.0, 1), (0.49, 1), (0.5, 2), (3.0, 2)])
 def test_a_slot_that_is_left_over_is_the_next_callers_for_half_an_interval(
     clock: FakeClock, age: float, asked: int
 ) -> None:
@@ -187,6 +188,70 @@ def test_who_does_not_want_to_wait_takes_no_place_behind_another(ledger: Slow) -
     first.join(PATIENCE)
     assert served == [True]
     assert ledger.asked == 1
+
+
+def test_each_of_those_who_wait_has_a_slot_of_its_own(ledger: Slow) -> None:
+    queue, served = SlotQueue(ledger, RATE), list[Any]()
+    threads = [begun(queue, served)]
+    until(lambda: ledger.asked)
+    for waiting, timeout in enumerate((PATIENCE, None), 1):
+        threads.append(begun(queue, served, timeout))
+        until(lambda waiting=waiting: len(queue._waiters) == waiting)  # type: ignore[misc]  # it has no arguments
+    ledger.answers.release(3)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert (served, ledger.asked) == ([True] * 3, 3)
+
+
+def test_who_is_interrupted_while_he_waits_takes_no_slot(ledger: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    queue, served = SlotQueue(ledger, RATE), list[Any]()
+    threads = [begun(queue, served)]
+    until(lambda: ledger.asked)
+    with monkeypatch.context() as patch:
+        patch.setattr("kis_retry.retry.slots._wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            queue.acquire()
+    threads.append(begun(queue, served))
+    until(lambda: len(queue._waiters) == 2)
+    ledger.answers.release(2)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert (served, ledger.asked) == ([True] * 2, 2)
+
+
+class Woken:
+    """A lock that opens when so many time-outs were over; some end early, as they do where somebody sets the clock."""
+
+    def __init__(self, clock: FakeClock, timeouts: int, early: float = 0.0) -> None:
+        self.clock, self.left, self.early = clock, timeouts, early
+        self.timeouts: list[float] = []
+
+    def acquire(self, *, timeout: float = -1) -> bool:
+        self.timeouts.append(timeout)
+        self.clock.pass_by(timeout if len(self.timeouts) > 1 else timeout - self.early)
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize(
+    ("wait", "woken_after", "timeouts"),
+    [(0.5, 9, [0.5, 0.25]), (0.5, 0, [0.5]), (0.5, 1, [0.5, 0.25]), (0.0, 9, []), (None, 0, [-1]), (-3.0, 9, [])],
+)
+def test_a_caller_waits_until_it_is_woken_or_its_time_is_up(
+    clock: FakeClock, wait: float | None, woken_after: int, timeouts: list[float]
+) -> None:
+    woken: Any = Woken(clock, woken_after, early=0.25)
+    slots._wait(woken, None if wait is None else clock.now + wait)
+    assert woken.timeouts == timeouts
+
+
+def test_a_caller_can_wait_for_longer_than_a_lock_can(clock: FakeClock) -> None:
+    woken: Any = Woken(clock, 0)
+    slots._wait(woken, clock.now + 1e300)
+    assert woken.timeouts == [threading.TIMEOUT_MAX]
 
 
 async def test_a_task_that_is_cancelled_leaves_its_slot_to_the_next_who_asks_nobody_anew(ledger: Slow) -> None:
