@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ from kis_retry.retry.adaptive import Adaptation
 from kis_retry.retry.ledger import Ledger, MemoryLedger
 from kis_retry.retry.outage import LEAST_FAILURES, Tally
 from kis_retry.retry.pace import Grant, PaceState, interval_of
-from kis_retry.retry.shared_ledger import SharedLedger, ledger_of
+from kis_retry.retry.shared_ledger import FileLedger, SharedLedger, ledger_of
+from kis_retry.stores.folder import FileDocuments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -325,6 +327,25 @@ class TokensAlone:
 
     def lock(self, key: str, *, timeout: float, lease: float) -> Any:
         return threading.Lock()
+
+
+def test_who_sits_on_the_lock_costs_half_a_second_at_most(tmp_path: Path) -> None:
+    asked: list[tuple[float, float]] = []
+
+    class Held(FileDocuments):
+        @contextmanager
+        def lock(self, key: str, kind: str, *, timeout: float, lease: float) -> Iterator[bool]:
+            asked.append((timeout, lease))
+            yield False
+
+    with pytest.raises(TimeoutError, match="held by somebody who does not let it go"):
+        FileLedger(Held(tmp_path), KEY).take(Tally(), 18, None)
+    assert asked == [(0.5, 0.5)]
+
+
+def test_a_ledger_says_whether_asking_it_takes_a_disk_or_the_network(stores: Callable[[], TokenStore]) -> None:
+    ledger = ledger_of(stores(), KEY)
+    assert ledger.blocks is not isinstance(ledger, MemoryLedger)
 
 
 def test_in_somebody_elses_store_each_process_paces_itself_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:

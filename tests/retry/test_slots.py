@@ -156,11 +156,12 @@ class Slow(MemoryLedger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = 0
+        self.asked, self.threads = 0, list[threading.Thread]()
         self.answers = threading.Semaphore(0)
 
     def take(self, tally: Tally, rate: float, limit: float | None) -> Grant:
         self.asked += 1
+        self.threads.append(threading.current_thread())
         assert self.answers.acquire(timeout=PATIENCE)
         return super().take(Tally(), 0.0, None)
 
@@ -220,6 +221,37 @@ def test_who_is_interrupted_while_he_waits_takes_no_slot(ledger: Slow, monkeypat
     for thread in threads:
         thread.join(PATIENCE)
     assert (served, ledger.asked) == ([True] * 2, 2)
+
+
+def test_the_thread_waits_two_seconds_for_more_work(ledger: Slow) -> None:
+    timeouts: list[float] = []
+
+    class Idle(threading.Semaphore):
+        def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+            timeouts.append(timeout or 0.0)
+            return False
+
+    queue, served = SlotQueue(ledger, RATE), list[Any]()
+    queue._work = Idle(0)
+    threads = [begun(queue, served)]
+    until(lambda: ledger.asked)
+    threads.append(begun(queue, served))
+    until(lambda: queue._waiters)
+    ledger.answers.release(2)
+    until(lambda: timeouts and queue._thread is None)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert (served, timeouts) == ([True] * 2, [2.0])
+
+
+async def test_a_ledger_in_memory_is_asked_on_the_loops_own_thread_and_no_other_is(
+    ledger: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.answers.release(2)
+    assert await SlotQueue(ledger, RATE).acquire_async()
+    assert threading.current_thread() not in ledger.threads
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    assert await SlotQueue(MemoryLedger(), RATE).acquire_async()
 
 
 class Woken:
