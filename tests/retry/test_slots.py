@@ -244,6 +244,26 @@ def test_the_thread_waits_two_seconds_for_more_work(ledger: Slow) -> None:
     assert (served, timeouts) == ([True] * 2, [2.0])
 
 
+def test_one_thread_serves_those_who_wait_now_and_those_who_wait_later(
+    ledger: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kis_retry.retry.slots._PARKED", 2 * PATIENCE)
+    queue, served = SlotQueue(ledger, RATE), list[Any]()
+    for asked in (0, 2):
+        first = begun(queue, served)
+        until(lambda asked=asked: ledger.asked > asked)  # type: ignore[misc]  # it has no arguments
+        second = begun(queue, served)
+        until(lambda: queue._waiters)
+        ledger.answers.release(2)
+        first.join(PATIENCE)
+        second.join(PATIENCE)
+    assert served == [True] * 4
+    assert ledger.threads[1] is ledger.threads[3]
+    monkeypatch.setattr("kis_retry.retry.slots._PARKED", 0.01)
+    queue._work.release()
+    until(lambda: queue._thread is None)
+
+
 async def test_a_ledger_in_memory_is_asked_on_the_loops_own_thread_and_no_other_is(
     ledger: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
