@@ -89,6 +89,13 @@ def test_the_ledger_is_asked_for_a_slot_within_what_is_left_of_the_time(clock: F
     assert ledger.limits == [None, *(pytest.approx(left, abs=1e-9) for left in (1.25, 1.25, 0.75, 0.25, 0.0))]
 
 
+def test_who_sleeps_for_longer_than_his_time_has_a_slot_only_where_one_is_free(clock: FakeClock) -> None:
+    ledger = Scripted(clock, (0.5, None), (0.5, None))
+    clock.at(0.45, lambda: clock.pass_by(3.0))
+    assert SlotQueue(ledger, RATE).acquire(1.25)
+    assert ledger.limits == [1.25, 1.25, 0.0]
+
+
 @pytest.mark.parametrize("denials", [1, 2])
 @pytest.mark.parametrize(("again", "served"), [(1.0, True), (1.01, False)])
 def test_who_cannot_be_served_in_time_is_told_so_at_once(
