@@ -97,8 +97,7 @@ class SlotQueue:
                 with self.reports.waiting():
                     _wait(woken, waiter.deadline)
         except _NoThreadError:
-            while self._serve_next():
-                pass
+            self._serve_alone(waiter)
         except BaseException:  # Ctrl-C
             self._abandon(waiter)
             raise
@@ -199,6 +198,15 @@ class SlotQueue:
                 pass
             if not self._work.acquire(timeout=_PARKED) and self._retire():
                 return
+
+    def _serve_alone(self, waiter: _Waiter) -> None:
+        """Serve in the thread of `waiter`, where no other can be started."""
+        try:
+            while self._serve_next():
+                pass
+        except BaseException:  # Ctrl-C
+            self._abandon(waiter, alone=True)
+            raise
 
     def _retire(self) -> bool:
         with self._lock:

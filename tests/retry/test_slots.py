@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -127,6 +129,15 @@ def test_a_slot_that_is_left_over_is_the_next_callers_for_half_an_interval(
     queue.acquire()
     assert len(ledger.tallies) == asked + 1, "once"
     assert [tally.late for tally in ledger.tallies] == [0.0] * (asked + 1), "it was not the caller who was late"
+
+
+def test_who_is_interrupted_while_he_waits_by_himself_stops_nobody_after_him(clock: FakeClock) -> None:
+    queue = SlotQueue(Scripted(clock, 0.25), RATE)
+    clock.at(0.1, functools.partial(signal.raise_signal, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        queue.acquire()
+    assert not queue._busy, "it would be waited for, for ever"
+    assert queue.acquire()
 
 
 # -- what is counted
