@@ -188,6 +188,14 @@ def test_a_store_that_cannot_be_a_key_is_taken_all_the_same() -> None:
     assert not limiter.acquire(0)
 
 
+def test_a_limiter_tells_how_long_its_callers_waited_and_whether_kis_is_away() -> None:
+    limiter = RateLimiter(KEY, store=MemoryTokenStore())
+    assert (limiter.seconds_waited, limiter.is_away) == (0.0, False)
+    reports = limiter._queue().reports
+    reports.seconds_waited, reports.away = 2.5, True
+    assert (limiter.seconds_waited, limiter.is_away) == (2.5, True)
+
+
 def test_nothing_shows_the_key_or_the_secret() -> None:
     limiter = RateLimiter(KEY, rate=18, store=MemoryTokenStore())
     before = repr(limiter)
