@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import signal
-
 import pytest
 
-from clocks import FakeClock
+from clocks import FakeClock, interrupt
 from kis_retry.retry.outage import LEAST_FAILURES
 from kis_retry.retry.pace import Grant
 from kis_retry.retry.reports import Reports
@@ -94,7 +91,7 @@ def test_time_that_callers_wait_is_counted_however_it_ends(reports: Reports, clo
     with reports.waiting():
         clock.pass_by(2.5)
     assert reports.seconds_waited == 2.5
-    clock.at(1.5, functools.partial(signal.raise_signal, signal.SIGINT))
+    clock.at(1.5, interrupt)
     with pytest.raises(KeyboardInterrupt), reports.waiting():
         clock.pass_by(1.5)
     assert reports.seconds_waited == 4.0

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from clocks import FakeClock
+from clocks import FakeClock, interrupt
 from kis_retry.retry import slots
 from kis_retry.retry.ledger import MemoryLedger
 from kis_retry.retry.outage import Tally
@@ -133,7 +131,7 @@ def test_a_slot_that_is_left_over_is_the_next_callers_for_half_an_interval(
 
 def test_who_is_interrupted_while_he_waits_by_himself_stops_nobody_after_him(clock: FakeClock) -> None:
     queue = SlotQueue(Scripted(clock, 0.25), RATE)
-    clock.at(0.1, functools.partial(signal.raise_signal, signal.SIGINT))
+    clock.at(0.1, interrupt)
     with pytest.raises(KeyboardInterrupt):
         queue.acquire()
     assert not queue._busy, "it would be waited for, for ever"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from unittest import mock
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class FakeClock:
         for planned in [planned for planned in self._planned if planned[0] <= self.now]:
             self._planned.remove(planned)
             planned[1]()
+
+
+def interrupt() -> NoReturn:
+    """What Ctrl-C comes to, also in a run in the background, which begins with the signal ignored."""
+    raise KeyboardInterrupt
 
 
 @contextmanager
