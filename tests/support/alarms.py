@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -28,7 +29,9 @@ def alarm_once(condition: Callable[[], object]) -> Iterator[None]:
     me = threading.get_ident()
 
     def place() -> tuple[CodeType, int]:
+        gc.disable()  # up to Python 3.11, a collection in the next line waits for a lock that this thread holds itself
         frame = sys._current_frames()[me]
+        gc.enable()
         return frame.f_code, frame.f_lasti
 
     def send() -> None:
