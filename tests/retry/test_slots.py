@@ -221,14 +221,11 @@ def test_each_of_those_who_wait_has_a_slot_of_its_own(ledger: Slow) -> None:
 
 
 def test_who_is_interrupted_while_he_waits_takes_no_slot(ledger: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     queue, served = SlotQueue(ledger, RATE), list[Any]()
     threads = [begun(queue, served)]
     until(lambda: ledger.asked)
     with monkeypatch.context() as patch:
-        patch.setattr("kis_retry.retry.slots._wait", interrupted)
+        patch.setattr("kis_retry.retry.slots._wait", interrupt)
         with pytest.raises(KeyboardInterrupt):
             queue.acquire()
     threads.append(begun(queue, served))

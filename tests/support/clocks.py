@@ -55,7 +55,7 @@ class FakeClock:
             planned[1]()
 
 
-def interrupt() -> NoReturn:
+def interrupt(*_: object) -> NoReturn:
     """What Ctrl-C comes to, also in a run in the background, which begins with the signal ignored."""
     raise KeyboardInterrupt
 
