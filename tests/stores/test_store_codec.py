@@ -167,6 +167,12 @@ def test_a_memory_store_travels_with_its_entries_and_new_locks() -> None:
     assert store.load(KEY) == TOKEN
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), -1])
+def test_a_free_lock_is_had_whatever_the_timeout(timeout: float) -> None:
+    with MemoryTokenStore().lock(KEY, timeout=timeout, lease=1) as held:
+        assert held is True
+
+
 @pytest.mark.parametrize(
     ("timeout", "waits"), [(-1, 0), (0, 0), (0.25, 0.25), (3, 3), (float("inf"), threading.TIMEOUT_MAX)]
 )
