@@ -24,6 +24,7 @@ EventName = Literal[
     "call_retried",
     "call_recovered",
     "call_given_up",
+    "order_held_back",
     "rate_lowered",
     "rate_raised",
 ]
@@ -33,6 +34,7 @@ _LEVELS = {
     "token_refresh_failed": logging.ERROR,
     "token_issue_waiting": logging.WARNING,
     "call_given_up": logging.WARNING,
+    "order_held_back": logging.WARNING,
     "rate_lowered": logging.WARNING,
 }
 _MESSAGES = {name: f"kis_retry.{name}" for name in EVENT_NAMES}
@@ -47,20 +49,23 @@ class RefreshEvent:
     Attributes:
         name: one of `EVENT_NAMES`; constant, in the past tense.
         callable: the qualified name of the decorated function; None where a token was renewed outside one.
-        attempt: which attempt of that call this is about, from 1.
+        request: the request that this is about, "GET /uapi/…", without its query; None where none was seen.
+        attempt: how often that request was sent, or the function called, from 1.
         msg_cd: KIS's code ("EGW00123"), of the answer or of a refused token request.
         token: fingerprint of the token that the event is about.
         previous_token: fingerprint of the one before it. The same as `token` where KIS handed the same one out again,
             as it does within six hours of an issue.
         expires_at: when `token` expires.
         source: where `token` came from: "issued" by KIS, "memory" of this process, a shared "store".
-        elapsed: seconds this step took; for `token_issue_waiting` and `call_retried`, seconds it will wait at most.
+        elapsed: seconds this step took.
+        wait: seconds that will be waited at most, for `token_issue_waiting` and `call_retried`.
         error: the type name of what went wrong, without its text.
         rate: calls a second that the pace allows from now on, for `rate_lowered` and `rate_raised`.
     """
 
     name: EventName
     callable: str | None = None
+    request: str | None = None
     attempt: int | None = None
     msg_cd: str | None = None
     token: str | None = None
@@ -68,6 +73,7 @@ class RefreshEvent:
     expires_at: datetime | None = None
     source: Literal["issued", "memory", "store"] | None = None
     elapsed: float | None = None
+    wait: float | None = None
     error: str | None = None
     rate: float | None = None
 

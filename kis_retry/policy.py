@@ -37,6 +37,9 @@ class RetryPolicy:
         issue_cooldown: how long nobody asks for a token after a failed issue, 0 to 3,600.
         transient_deadline: how long a call is repeated after failures that pass by themselves, 0 to 86,400; 0: not at
             all.
+        order_deadline: how long an order may wait before its first attempt for anything but its slot, and how long after
+            that attempt it may still be repeated, 0 to 3,600; 0: an order leaves once.
+        order_hold: how long the same order is held back after its answer was lost, 0 to 3,600; 0: not at all.
         expired_codes: the `msg_cd` values that a new token cures.
 
     Raises:
@@ -51,6 +54,8 @@ class RetryPolicy:
     issue_wait: float = _bounded(70.0, 0, 600, "seconds")
     issue_cooldown: float = _bounded(60.0, 0, 3_600, "seconds")
     transient_deadline: float = _bounded(60.0, 0, 86_400, "seconds")
+    order_deadline: float = _bounded(5.0, 0, 3_600, "seconds")
+    order_hold: float = _bounded(60.0, 0, 3_600, "seconds")
     expired_codes: tuple[str, ...] = EXPIRED_CODES
 
     def __post_init__(self) -> None:
