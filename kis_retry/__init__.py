@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .credentials import Credentials
     from .errors import ConfigurationError, KisRetryError, PageError, ResponseError, TokenIssueError, TokenIssueLimited
     from .events import RefreshEvent, on_event
-    from .judgement import (
+    from .answers import (
         is_rate_limited_response,
         is_token_expired_error,
         is_token_expired_response,
@@ -78,7 +78,7 @@ _MODULES = {
         "TokenIssueLimited",
     ),
     ".events": ("RefreshEvent", "on_event"),
-    ".judgement": (
+    ".answers": (
         "is_rate_limited_response",
         "is_token_expired_error",
         "is_token_expired_response",

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .errors import ConfigurationError
-from .kis import EXPIRED_CODES, UNCERTAIN_CODES
+from .answers import EXPIRED_CODES, UNCERTAIN_CODES
 from .settings import Environment, boolean
 
 __all__ = ["RetryPolicy", "parse", "takes", "variable_of"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..events import RefreshEvent
-from ..kis import EXPIRED_CODES, LIMIT_CODE
+from ..answers import EXPIRED_CODES, LIMIT_CODE
 
 __all__ = ["CAUSES", "Cost", "Heard", "cause_of", "causes_met", "costs_of"]
 

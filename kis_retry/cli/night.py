@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import KisRetryError
-from ..kis import LIMIT_CODE
+from ..answers import LIMIT_CODE
 from ..retry.rate import REAL_RATE
 from .batch import IN_A_ROW
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
-from ..kis import ONCE_A_MINUTE
+from ..answers import ONCE_A_MINUTE
 from ..stores.base import key_of
 from ..stores.documents import documents_of
 from ..stores.memory import MemoryTokenStore

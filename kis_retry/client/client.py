@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ..judgement import is_token_expired_response
+from ..answers import is_token_expired_response
 from ..retry.decorators import refresh_on_expired_token
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager

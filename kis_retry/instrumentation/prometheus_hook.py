@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import errors
 from ..errors import ConfigurationError
 from ..events import RefreshEvent
-from ..kis import CODES, LIMIT_CODE, ONCE_A_MINUTE
+from ..answers import CODES, LIMIT_CODE, ONCE_A_MINUTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..judgement import is_token_expired_response, is_transient_response
+from ..answers import is_token_expired_response, is_transient_response
 from .call import call_under_way
 
 __all__ = ["without_failures"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..answer import code_of
+from ..answers import code_of
 from ..context import CURRENT, Call, Sighting, current_call
 from ..events import EventName, RefreshEvent, emit
 from ..policy import RetryPolicy

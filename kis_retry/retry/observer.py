@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from ..answer import code_of
+from ..answers import code_of
 from ..context import Sighting
-from ..judgement import is_token_expired_response, is_transient_error, is_transient_response
-from ..kis import LIMIT_CODE
+from ..answers import is_token_expired_response, is_transient_error, is_transient_response
+from ..answers import LIMIT_CODE
 from .call import ProtectedCall
 from .wire import is_api, is_token_request, put_token, sighting_of
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..context import Sighting
-from ..judgement import is_token_expired_response
+from ..answers import is_token_expired_response
 from ..token import AccessToken
 from ..tokens.source import NonBlockingSource
 from .accounts import identity_of, is_of, is_own, learn, learned_of, was_refused_there

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..answer import code_of
+from ..answers import code_of
 from ..events import warn
-from ..judgement import is_token_expired_error, is_token_expired_response
+from ..answers import is_token_expired_error, is_token_expired_response
 from ..retrying import stop_after_retries
 from ..signals import is_from_signal_handler
 from ..token import AccessToken, bare, fingerprint

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..answer import code_of
+from ..answers import code_of
 from ..context import SAFE_METHODS, Sighting
-from ..judgement import is_transient_error, is_transient_response
-from ..kis import LIMIT_CODE
+from ..answers import is_transient_error, is_transient_response
+from ..answers import LIMIT_CODE
 from ..retrying import RATE_WAIT, TRANSIENT_WAIT, stop_after_deadline
 from ..signals import is_from_signal_handler
 
