@@ -190,6 +190,9 @@ def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
     """
     status = None
     try:
+        kept = getattr(value, "verdict", None)
+        if isinstance(kept, Verdict):  # judged already
+            return kept
         status = _status_of(value)
         if isinstance(value, Mapping) or status is not None or _has_json(value):
             return judge_answer(status, _body_of(value), codes)
