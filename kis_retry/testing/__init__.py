@@ -1,7 +1,7 @@
 """
-What a batch is tested with: a gateway that behaves like KIS, and suites for token stores of your own.
+What a batch is tested with: a gateway that behaves like KIS.
 
-They are looked up when asked for, so that the pytest plugin, which every run imports, costs next to nothing.
+Names are looked up when asked for, so that the pytest plugin, which every run imports, costs next to nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .corruption import DamagedEntryCompliance
     from .gateway import KisGateway
     from .received import ReceivedRequest
-    from .store_contract import TokenStoreCompliance
 
-__all__ = ["DamagedEntryCompliance", "KisGateway", "ReceivedRequest", "TokenStoreCompliance"]
+__all__ = ["KisGateway", "ReceivedRequest"]
 
 _MODULE_OF = {
-    "DamagedEntryCompliance": ".corruption",
     "KisGateway": ".gateway",
     "ReceivedRequest": ".received",
-    "TokenStoreCompliance": ".store_contract",
 }
 
 
