@@ -6,7 +6,6 @@ A flow is a generator without any waiting of its own, so the same one serves bot
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -85,6 +84,8 @@ def _do(step: Step, send: Callable[[], Any]) -> Any:
 
 
 async def _do_async(step: Step, send: Callable[[], Awaitable[Any]]) -> Any:
+    import asyncio  # a third of the package's import, and loaded by whoever has a loop
+
     if isinstance(step, Send):
         return await send()
     if isinstance(step, Sleep):

@@ -9,7 +9,6 @@ yielded to the engine.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,8 +19,9 @@ from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
 from ..pace.limiter import RateLimiter, Reservation, Ticket
 from ..policy import RetryPolicy
+from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
-from ..token import AccessToken, fingerprint
+from ..token import AccessToken
 from ..tokens.source import LiveSource, Replacement
 from .account import source_of_request
 from .orders import LOST, Ending, is_lost
@@ -252,45 +252,15 @@ class Exchange:
 
     def _renew(self, sent: Sent, seconds: float) -> Flow[bool]:
         """Get another token than the one that was refused; False where none can be had."""
-        source, rejected = self._source, self._request.token
+        source, code = self._source, sent.verdict.code
         if source is None or self._is_over:
             return False
-        joined = rejected is not None and source.is_dead(rejected)
-        code, refused = sent.verdict.code, fingerprint(rejected) if rejected is not None else None
-        self._tell("token_expired", quiet=joined, msg_cd=code, token=refused)
-        if rejected is not None:
-            source.note_refused(rejected)
-        began = time.monotonic()
-        future = source.replace_future(rejected)
-        failure: Exception | None = None
-        if not (yield Wait(future, self._seconds_left())):
-            failure = TimeoutError()
-        else:
-            failure = future.exception()
-        if failure is not None:
-            self._tell(
-                "token_refresh_failed",
-                previous_token=refused,
-                msg_cd=getattr(failure, "code", None),
-                error=type(failure).__name__,
-                elapsed=time.monotonic() - began,
-            )
+        replacement = yield from renewed(source, self._request.token, code, self._seconds_left(), self._tell)
+        if replacement is None:
             self._is_over = True
             return False
-        replacement: Replacement = future.result()
         self._put(replacement.token)
-        self._request.token = replacement.token.value
         self._adopted = replacement.origin != "issued"
-        self._tell(
-            "token_adopted" if self._adopted else "token_refreshed",
-            quiet=joined or replacement.origin == "memory",
-            msg_cd=code,
-            token=replacement.token.fingerprint,
-            previous_token=refused,
-            expires_at=replacement.token.expires_at,
-            source=replacement.origin,
-            elapsed=time.monotonic() - began,
-        )
         if self._is_late():
             self._is_over = True
             return False

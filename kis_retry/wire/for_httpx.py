@@ -6,7 +6,6 @@ What stands in for the network in tests, and what an APM agent watches, lies bel
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -182,6 +181,8 @@ def _is_read(response: Any) -> bool:
 
 
 def _is_asyncio() -> bool:
+    import asyncio  # as in the engine
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:  # trio: what waits here waits on asyncio's loop

@@ -7,12 +7,11 @@ The innermost is kept in a context variable, so threads and tasks have their own
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from ..binding import Binding
-from ..bypass import is_unprotected
+from ..bypass import ACTIVE, is_unprotected
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
 from ..token import AccessToken
@@ -62,10 +61,11 @@ class Protection:
         policy: the bounds in force.
         seen: one of its requests has been dealt with on the wire, by whatever protection.
         orders_left: how many requests left it that may have been acted upon.
-        settled: the rules that a call inside it could not help by: nobody tries again around that one.
+        settled: the rules by which a call inside it could not be helped: nobody tries again around that one.
+        handed: the source that the function asked for its token, and the bare token that it got.
     """
 
-    __slots__ = ("args", "first", "kwargs", "orders_left", "outer", "policy", "rules", "seen", "settled")
+    __slots__ = ("args", "first", "handed", "kwargs", "orders_left", "outer", "policy", "rules", "seen", "settled")
 
     def __init__(
         self,
@@ -85,6 +85,13 @@ class Protection:
         self.seen = False
         self.orders_left = 0
         self.settled: frozenset[str] = frozenset()
+        self.handed: tuple[LiveSource, str] | None = None
+
+    def note_handed(self, source: Any, value: str) -> None:
+        """Take note that the function asked `source` for its token."""
+        self.handed = source, value
+        if self.outer is not None:
+            self.outer.note_handed(source, value)
 
     def sources(self) -> tuple[LiveSource, ...]:
         """Return the sources that were given: `tokens=`, else the first argument's attribute `tokens`."""
@@ -126,9 +133,6 @@ class Protection:
         self.args, self.kwargs = binding.rebind(self.args, self.kwargs, dead, token)
 
 
-ACTIVE: ContextVar[Protection | None] = ContextVar("kis_retry_active", default=None)
-"""The innermost decorated call that is under way here."""
-
 _of_process: Protection | None = None
 
 
@@ -140,7 +144,7 @@ def protect_process(protection: Protection | None) -> None:
 
 def chain() -> tuple[Protection, ...]:
     """Return the protections of a request that leaves now, the innermost first."""
-    active = ACTIVE.get()
+    active: Protection | None = ACTIVE.get()  # type: ignore[assignment]  # no other activity is ever set
     if (active is None and _of_process is None) or is_unprotected():
         return ()
     return tuple(_chain(active))
