@@ -48,13 +48,14 @@ class StoreEntry:
 
     def load(self) -> AccessToken | None:
         """Return the token that is shared; None where there is none, or none that can be read."""
+        found = []
         for place in self._places:
             token = place.ask("load", lambda store: store.load(self._key))
             if isinstance(token, AccessToken):
-                return token
+                found.append(token)
             if not place.failing:
                 break
-        return None
+        return max(found, key=lambda token: token.expires, default=None)
 
     def save(self, token: AccessToken) -> None:
         """Share `token`."""

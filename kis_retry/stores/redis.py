@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..forking import after_fork
 from .base import TOKEN, DocumentStore
 from .redis_client import ACCEPTED, BoundedClient, connect
 
@@ -51,16 +52,9 @@ class RedisTokenStore(DocumentStore):
     def __init__(self, url_or_client: Any) -> None:
         self.url = url_or_client if isinstance(url_or_client, str) else None
         self._use(_checked(url_or_client) if self.url is None else connect(self.url))
-
-    @property
-    def client(self) -> Any:
-        """The client to use in this process, each command of it bounded."""
         # redis-py notices a fork too, but waits for a lock that a thread of the parent may have held: using the
         # parent's client, or closing it, could wait for ever.
-        if self.url is not None and self._pid != os.getpid():
-            self._ready.auto_close_connection_pool = False
-            self._use(connect(self.url))
-        return self._bounded
+        after_fork(self, RedisTokenStore._connect_again)
 
     def read(self, key: str, kind: str) -> bytes | None:
         try:
@@ -105,7 +99,12 @@ class RedisTokenStore(DocumentStore):
         return f"RedisTokenStore({_place(self._ready)!r})"
 
     def _use(self, client: Any) -> None:
-        self._ready, self._bounded, self._pid = client, BoundedClient(client), os.getpid()
+        self._ready, self.client = client, BoundedClient(client)
+
+    def _connect_again(self) -> None:
+        if self.url is not None:
+            self._ready.auto_close_connection_pool = False
+            self._use(connect(self.url))
 
 
 def _name(key: str, kind: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 
@@ -17,6 +17,8 @@ __all__ = ["ACCEPTED", "BoundedClient", "connect"]
 _TIMEOUT = 2.0  # seconds for a connection or an answer: a batch can do without the store, not without going on
 _LIMIT = 5.0  # seconds for a command in all: name look-up, connection, greeting and answer
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
+# Any other, such as one with a / in its password, redis-py would take for its default server's without a word.
+_USABLE = re.compile(r"unix://([^/]*@)?/.+|rediss?://[^/?#]*/?\d*/?([?][^@]*)?")
 ACCEPTED = (
     "redis://[user:password@]host[:port][/database], rediss://… (TLS), valkey://… and valkeys://… (the same two), "
     "or unix:///path/to/socket[?db=database], with redis-py's options behind a question mark; "
@@ -97,15 +99,8 @@ def connect(url: str) -> Any:
 
 
 def _normalised(url: str) -> str:
-    """Return `url` as redis-py takes it; ValueError where redis-py would go to its default server without a word."""
     scheme, _, rest = url.strip().partition("://")
-    known = _SCHEMES.get(scheme.lower(), "")  # without any, redis-py refuses it
-    parts = urlsplit(f"{known}://{rest}")
-    if known == "unix":
-        usable = len(parts.path) > 1 and not parts.netloc.rpartition("@")[2]
-    else:
-        database = parts.path.strip("/")
-        usable = (database.isdecimal() or not database) and "@" not in parts.query + parts.fragment
-    if not usable:
+    address = f"{_SCHEMES.get(scheme.lower())}://{rest}"
+    if not _USABLE.fullmatch(address):
         raise ValueError("not a URL of a Redis server")
-    return f"{known}://{rest}"
+    return address
