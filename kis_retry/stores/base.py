@@ -21,7 +21,6 @@ TOKEN = "token"  # noqa: S105  # the kind of document, no secret
 MAX_DOCUMENT = 16 * 1024
 """Bytes that a document may have; KIS's tokens have at most 350 (tokenP page)."""
 
-_VERSION = 1
 _LEAST_TTL = 60.0  # seconds a token is kept even where this clock says that it is over: the clock may be wrong
 
 
@@ -31,8 +30,8 @@ class TokenStore(Protocol):
     A place for tokens, by key (`key_of`). Called from any thread; every method may block on disk or network.
 
     What a place holds is not trusted: a damaged, foreign or unreadable entry is a miss, and the next `save` heals it.
-    An engine that cannot be reached is an exception (`OSError`, the Redis client's own): `TokenManager` makes one
-    warning of it and goes on with the machine's file store, or with the token in memory.
+    An engine that cannot be reached is an exception of its own: `TokenManager` makes one warning of it and goes on
+    with the machine's file store, or with the memory of the process.
     """
 
     def load(self, key: str) -> AccessToken | None:
@@ -48,30 +47,26 @@ class TokenStore(Protocol):
         """
         Wait for the one lock of `key`; the context's value says whether this caller holds it.
 
-        One holder at a time among everybody who shares the place. Not reentrant. A lock that cannot be released (the
-        lease ran out, the server is gone) is let go silently: what the body did must not be lost to that.
+        One holder at a time among everybody who shares the place. Not reentrant. A lock that cannot be released is let
+        go silently: what the body did must not be lost to that.
 
         Args:
             key: other keys have locks of their own.
             timeout: seconds to wait at most; 0: one try.
-            lease: seconds after which a holder that died no longer blocks the rest, where no operating system
-                releases it. A live holder must be done by then.
+            lease: seconds after which a holder that died no longer blocks the rest. A live one must be done by then.
         """
 
 
 class DocumentStore(ABC):
-    """
-    A store of this package: tokens, and other small documents (a shared pace), by key and kind, each with a lock.
-
-    Where the engine cannot be reached or written, its own exception comes out.
-    """
+    """A store of this package: tokens, and other small documents (a shared pace), by key and kind, each with a lock."""
 
     def load(self, key: str) -> AccessToken | None:
         data = self.read(key, TOKEN)
         return None if data is None else _decode(data, key)
 
     def save(self, key: str, token: AccessToken) -> None:
-        self.write(key, TOKEN, _encode(key, token), max(token.expires - time.time(), _LEAST_TTL))
+        data = json.dumps(_entry_of(key, token)).encode("ascii")
+        self.write(key, TOKEN, data, max(token.expires - time.time(), _LEAST_TTL))
 
     @abstractmethod
     def read(self, key: str, kind: str) -> bytes | None:
@@ -106,26 +101,16 @@ def key_of(credentials: Credentials) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _encode(key: str, token: AccessToken) -> bytes:
-    """Write an entry, with its key, so that one copied to another place is seen to be foreign."""
-    expires_at = token.expires_at.isoformat()
-    entry = {"version": _VERSION, "key": key, "access_token": token.value, "expires_at": expires_at}
-    return json.dumps(entry).encode("ascii")
+def _entry_of(key: str, token: AccessToken) -> dict[str, Any]:
+    """Return what is written: with its key, so that one copied to another place is seen to be foreign."""
+    return {"version": 1, "key": key, "access_token": token.value, "expires_at": token.expires_at.isoformat()}
 
 
 def _decode(data: bytes, key: str) -> AccessToken | None:
-    """Read an entry; None for anything that `_encode` did not write for `key`, whatever it is."""
+    """Read an entry; None for anything that was not written for `key`, to the last field."""
     try:
-        return None if len(data) > MAX_DOCUMENT else _token_of(json.loads(data.decode()), key)
-    except (ValueError, TypeError, OverflowError, RecursionError):
+        entry = json.loads(data[:MAX_DOCUMENT].decode())
+        token = AccessToken(entry["access_token"], datetime.fromisoformat(entry["expires_at"]))
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
-
-
-def _token_of(entry: Any, key: str) -> AccessToken | None:
-    version = entry.get("version") if isinstance(entry, dict) else None
-    if type(version) is not int or version != _VERSION or entry.get("key") != key:  # `True == 1`, and 1.0 too
-        return None
-    stamp = entry.get("expires_at")
-    expires_at = datetime.fromisoformat(stamp)
-    # What fromisoformat takes differs between Pythons; what isoformat writes does not.
-    return AccessToken(entry.get("access_token"), expires_at) if expires_at.isoformat() == stamp else None
+    return token if entry == _entry_of(key, token) else None

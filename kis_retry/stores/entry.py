@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["StoreEntry", "fallback_documents", "warn_unavailable"]
 
 _DEPTH = 8  # causes of an error that are looked at; a chain may be a ring
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds without a store that failed: each try may take its time-out
+_PAUSES = 1.0, 2.0, 5.0, 10.0, 30.0, 60.0  # seconds without a store that failed: each try may take its time-out
 _FAILED: Any = object()
 
 
@@ -44,18 +44,18 @@ class StoreEntry:
         self.store = store
         self._key = key
         self._clock = clock
-        self._first = _Place(store, clock)
-        self._others: list[_Place] | None = None
+        self._places = [_Place(each, clock) for each in (store, *_instead_of(store))]
 
     def load(self) -> AccessToken | None:
         """Return the token that is shared; None where there is none, or none that can be read."""
-        for place in self._places():
+        found = []
+        for place in self._places:
             token = place.ask("load", lambda store: store.load(self._key))
             if isinstance(token, AccessToken):
-                return token
+                found.append(token)
             if not place.failing:
                 break
-        return None
+        return max(found, key=lambda token: token.expires, default=None)
 
     def save(self, token: AccessToken) -> None:
         """Share `token`."""
@@ -81,7 +81,7 @@ class StoreEntry:
 
         with ExitStack() as stack:
             held = None
-            for place in self._places():
+            for place in self._places:
                 entered = place.ask("lock", enter)
                 if entered is not _FAILED:
                     manager, held = entered
@@ -90,56 +90,38 @@ class StoreEntry:
             yield held
 
     def _change(self, operation: str, change: Callable[[TokenStore], object]) -> None:
-        for place in self._places():
+        for place in self._places:
             # While a store fails, and when it works again, others may still look where this process went meanwhile.
             failing = place.failing
             if place.ask(operation, change) is not _FAILED and not failing:
                 break
-
-    def _places(self) -> Iterator[_Place]:
-        yield self._first
-        if self._others is None:  # whoever comes this far has not had what it wants from the first
-            self._others = [_Place(store, self._clock) for store in _instead_of(self.store)]
-        yield from self._others
 
 
 class _Place:
     """A store that is asked such that nothing raises, and for a while not at all after it failed."""
 
     def __init__(self, store: TokenStore, clock: Callable[[], float]) -> None:
+        self.failing = False
         self._store = store
         self._clock = clock
-        self._failed_at = self._again_at = float("-inf")
-        self._pause = 0.0
-        self._recover()
+        self._failures = itertools.count()  # tells one thread that it was first, without a lock to be held at a fork
+        self._again_at = 0.0
 
     def ask(self, operation: str, ask: Callable[[TokenStore], Any]) -> Any:
         """Return what `ask` gives back, or `_FAILED`."""
-        began = self._clock()
-        if self.failing and began < self._again_at:
+        if self.failing and self._clock() < self._again_at:
             return _FAILED
         try:
             result = ask(self._store)
         except Exception as error:  # any engine, any fault: a store never costs a call
-            self._fail(began)
-            if next(self._failures) == 0:  # for one thread alone, without a lock that could be held at a fork
+            failures = next(self._failures)
+            self.failing, self._again_at = True, self._clock() + _PAUSES[min(failures, len(_PAUSES) - 1)]
+            if failures == 0:
                 warn_unavailable(self._store, operation, error)
             return _FAILED
         if self.failing and operation != "load":  # a store that can be read alone is of no use
-            self._recover()
+            self.failing, self._failures = False, itertools.count()
         return result
-
-    def _fail(self, began: float) -> None:
-        self.failing = True
-        if began >= self._failed_at:  # else another thread has met the same failure
-            self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
-        self._failed_at = self._clock()
-        self._again_at = self._failed_at + self._pause
-
-    def _recover(self) -> None:
-        self.failing = False
-        self._pause = 0.0
-        self._failures = itertools.count()
 
 
 def fallback_documents() -> DocumentStore:
@@ -159,10 +141,8 @@ def warn_unavailable(store: TokenStore, operation: str, error: Exception | str) 
 def _instead_of(store: TokenStore) -> list[DocumentStore]:
     """Return what takes the place of `store`, in this order. Who chose memory has nothing written to a disk."""
     fallback = fallback_documents()
-    same = isinstance(store, FileTokenStore) and store.folder == getattr(fallback, "folder", None)
-    if same or isinstance(store, MemoryTokenStore) or fallback is PROCESS_MEMORY:
-        return [PROCESS_MEMORY]
-    return [fallback, PROCESS_MEMORY]
+    same = isinstance(store, FileTokenStore) and repr(store) == repr(fallback)
+    return [PROCESS_MEMORY] if same or isinstance(store, MemoryTokenStore) else [fallback, PROCESS_MEMORY]
 
 
 def _leave(manager: AbstractContextManager[bool]) -> None:

@@ -27,33 +27,27 @@ _STALE = 60.0  # seconds; a temporary file lives for milliseconds, one this old 
 
 # An entry that cannot be opened is as good as none: gone, not ours to read, a folder, a symbolic link, a socket.
 _MISSES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EAGAIN}
-_READ = os.O_RDONLY
-for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # no link is followed, no planted FIFO waited for
-    _READ |= getattr(os, _flag, 0)
+# No link is followed, no planted FIFO waited for.
+_READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 class FileTokenStore(DocumentStore):
     """
     Tokens shared by every process of one machine and user. The default, and the right one for cron jobs and pools.
 
-    `<key>.json` holds the entry, `<key>.lock` is what `filelock` locks: the operating system releases it when its
-    holder dies, however it dies.
-
-    A folder that is made here is 0700, the files are 0600, whatever the umask. A folder that was there keeps its mode.
-    Files of another owner (root excepted) are neither believed nor waited for: they are replaced, and where the folder
-    forbids that (/tmp, with its sticky bit), this store cannot be used. On Windows the rights are those of the user's
-    profile.
+    A folder that is made here is 0700, the files are 0600, whatever the umask. Files of another owner (root excepted)
+    are neither believed nor waited for: they are replaced, and where the folder forbids that (/tmp, with its sticky
+    bit), this store cannot be used. The operating system releases the lock of a holder that dies, however it dies.
 
     Args:
-        directory: the folder, `~` expanded; by default the user's cache folder as `platformdirs` knows it
-            (~/.cache/kis_retry on Linux).
+        directory: the folder, `~` expanded; by default the user's cache folder (~/.cache/kis_retry on Linux).
 
     Raises:
         ConfigurationError: `directory` cannot be the name of a folder, or this user has no home folder for the default.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
-        self.folder = _default_folder() if directory is None else _folder_named(directory)
+        self.folder = _folder_of(directory)
 
     def read(self, key: str, kind: str) -> bytes | None:
         try:
@@ -77,9 +71,6 @@ class FileTokenStore(DocumentStore):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=self.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                if hasattr(os, "fchmod"):  # a umask may have taken the owner's rights; some file systems have none
-                    with suppress(PermissionError):
-                        os.fchmod(descriptor, 0o600)
                 file.write(data)
             _make_way(path)
             Path(name).replace(path)
@@ -95,12 +86,7 @@ class FileTokenStore(DocumentStore):
 
     @contextmanager
     def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
-        """
-        Wait up to `timeout` seconds for the lock on this machine; `lease` means nothing here.
-
-        Raises:
-            OSError: the lock file cannot be made or opened, or the document could not be written.
-        """
+        """Wait for the lock on this machine; OSError where the document could not be written either."""
         path = self._path(key, kind, "lock")
         _make_folder(self.folder)
         _make_way(path)
@@ -108,14 +94,13 @@ class FileTokenStore(DocumentStore):
         with tempfile.TemporaryFile(dir=self.folder, buffering=0) as probe:
             probe.write(b"\0")  # a token that could not be shared then must not be asked for
         lock = filelock.FileLock(path, mode=0o600, thread_local=False)
-        held = _acquire(lock, timeout)
-        holder = os.getpid()
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
         try:
-            yield held
+            yield lock.is_locked
         finally:
-            if held and os.getpid() == holder:  # a child that was forked under it leaves it to its parent
-                with suppress(OSError):
-                    lock.release()
+            with suppress(OSError):
+                lock.release()
 
     def __repr__(self) -> str:
         return f"FileTokenStore({str(self.folder)!r})"
@@ -124,14 +109,6 @@ class FileTokenStore(DocumentStore):
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):  # no key leads out of the folder
             key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self.folder / (f"{key}.{suffix}" if kind == TOKEN else f"{key}.{kind}.{suffix}")
-
-
-def _acquire(lock: filelock.BaseFileLock, timeout: float) -> bool:
-    try:
-        lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
-    except filelock.Timeout:
-        return False
-    return True
 
 
 def _is_of(found: os.stat_result, *others: int) -> bool:
@@ -156,8 +133,6 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     with suppress(FileExistsError):  # another process was faster, or a file is there, which is told later
         folder.mkdir(mode=0o700)
-        if folder.stat().st_mode & 0o700 != 0o700:  # a umask that takes the owner's rights
-            folder.chmod(0o700)
 
 
 def _sweep(folder: Path, pattern: str) -> None:
@@ -168,21 +143,11 @@ def _sweep(folder: Path, pattern: str) -> None:
                 path.unlink()
 
 
-def _folder_named(directory: str | os.PathLike[str]) -> Path:
-    text = os.fspath(directory)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigurationError(f"{directory!r} names no folder: FileTokenStore takes a path, or None for the default")
-    try:
-        return Path(text).expanduser().absolute()  # absolute: a process that changes its folder keeps its store
-    except RuntimeError:
-        raise ConfigurationError(f"{text!r} cannot be expanded: there is no such user or home folder") from None
-
-
-def _default_folder() -> Path:
-    with suppress(RuntimeError):  # some versions raise it, others leave the "~" as it is
-        folder = platformdirs.user_cache_path("kis_retry")
-        if not folder.parts[0].startswith("~"):
-            return folder.absolute()
+def _folder_of(directory: str | os.PathLike[str] | None) -> Path:
+    name = platformdirs.user_cache_dir("kis_retry") if directory is None else os.fspath(directory)
+    if isinstance(name, str) and name.strip() and "\0" not in name:
+        with suppress(RuntimeError):  # nobody knows the home folder
+            return Path(name).expanduser().absolute()  # a process that changes its folder keeps its store
     raise ConfigurationError(
-        "there is no home folder for the default store: set HOME, or name a folder (KIS_TOKEN_STORE=/var/cache/batch)"
+        f"{name!r} names no folder, or one in a home that is not known (set HOME): FileTokenStore takes the path of one"
     )

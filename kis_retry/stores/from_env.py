@@ -35,32 +35,20 @@ def store_from_env() -> TokenStore:
 
 def store_named(name: str) -> TokenStore:
     """Return the store for one value of the variable; no error shows what may hold a password."""
+    word = name.lower()
     try:
-        store = _store_named(name)
+        if word == "memory":
+            return PROCESS_MEMORY
+        if word == "file":
+            return FileTokenStore()
+        if word.startswith(_REDIS):
+            from .redis import RedisTokenStore
+
+            return RedisTokenStore(name)
+        if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
+            return FileTokenStore(name)
     except ConfigurationError as error:
         raise ConfigurationError(f"{STORE_VARIABLE} is not usable: {error}") from None
-    if store is None:
-        raise ConfigurationError(f"{STORE_VARIABLE}={_shown(name)} is not usable: it takes {_TAKES}")
-    return store
-
-
-def _store_named(name: str) -> TokenStore | None:
-    word = name.lower()
-    if word == "memory":
-        return PROCESS_MEMORY
-    if word.startswith(_REDIS):
-        from .redis import RedisTokenStore
-
-        return RedisTokenStore(name)
-    if word == "file":
-        return FileTokenStore()
-    is_folder = not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", ".")))
-    return FileTokenStore(name) if is_folder else None
-
-
-def _shown(name: str) -> str:
-    """Return `name`; of what looks like an address its scheme alone, for the rest may hold a password anywhere."""
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name)
-    if scheme:
-        return f"'{scheme[0]}…'"
-    return "(not shown: it may hold a password)" if re.search(r"[:@?=]", name) else repr(name)
+    # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
+    shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
+    raise ConfigurationError(f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}")

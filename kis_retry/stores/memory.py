@@ -18,8 +18,7 @@ class MemoryTokenStore(DocumentStore):
     """
     Tokens shared by the threads of one process that hold this instance.
 
-    For one process that needs nothing on disk, and for tests. It survives `os.fork` (the child gets a copy and fresh
-    locks) and pickling (entries travel, locks are made anew); after either the two no longer share.
+    After `os.fork` and pickling there are two stores, with the same entries and locks of their own.
     """
 
     def __init__(self) -> None:

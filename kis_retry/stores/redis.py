@@ -11,13 +11,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..forking import after_fork
 from .base import TOKEN, DocumentStore
 from .redis_client import ACCEPTED, BoundedClient, connect
 
 __all__ = ["RedisTokenStore"]
 
 _POLL = 0.05  # seconds between two tries for a lock that somebody else holds
-_SHORTEST_LEASE, _LONGEST_LEASE = 0.1, 86_400.0  # seconds; no lock is for ever
+_LEASES = 0.1, 86_400.0  # seconds; no lock is for ever
 
 # A lock of this package is 32 hex digits and ends by itself; anything else at its key keeps nobody out, and goes.
 _ACQUIRE = """
@@ -35,14 +36,10 @@ class RedisTokenStore(DocumentStore):
     """
     Tokens shared by every machine that reaches one Redis or Valkey server. Needs the extra `redis`.
 
-    An entry lives as long as its token. The lock has a lease, so a holder that died blocks nobody for longer.
-
-    A client made here from a URL waits two seconds at most for a connection or an answer, and does not try again by
-    itself; `?socket_timeout=…` and `?socket_connect_timeout=…` change that. With `rediss://` the server must show a
-    certificate for its host name; `?ssl_ca_certs=…` says whom to trust. A ready client keeps its own settings, but no
-    command of either takes longer than five seconds.
-
-    It works after a fork. Made from a URL it can be pickled, password and all; made from a ready client it cannot.
+    An entry lives as long as its token, a lock as long as its lease. No command takes longer than five seconds; a
+    client that is made here from a URL waits two for a connection or an answer (`?socket_timeout=…` and
+    `?socket_connect_timeout=…` change that). With `rediss://` the server must show a certificate for its host name;
+    `?ssl_ca_certs=…` says whom to trust. It works after a fork; made from a URL it can be pickled, password and all.
 
     Args:
         url_or_client: `redis://…`, `rediss://…`, `unix://…` (`valkey://…`, `valkeys://…`), or a ready synchronous
@@ -55,16 +52,9 @@ class RedisTokenStore(DocumentStore):
     def __init__(self, url_or_client: Any) -> None:
         self.url = url_or_client if isinstance(url_or_client, str) else None
         self._use(_checked(url_or_client) if self.url is None else connect(self.url))
-
-    @property
-    def client(self) -> Any:
-        """The client to use in this process, each command of it bounded."""
         # redis-py notices a fork too, but waits for a lock that a thread of the parent may have held: using the
         # parent's client, or closing it, could wait for ever.
-        if self.url is not None and self._pid != os.getpid():
-            self._ready.auto_close_connection_pool = False
-            self._use(connect(self.url))
-        return self._bounded
+        after_fork(self, RedisTokenStore._connect_again)
 
     def read(self, key: str, kind: str) -> bytes | None:
         try:
@@ -85,14 +75,8 @@ class RedisTokenStore(DocumentStore):
 
     @contextmanager
     def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
-        """
-        Wait up to `timeout` seconds for the lock, and have it for `lease` seconds at most.
-
-        Raises:
-            Exception: redis-py's or valkey-py's own, while waiting.
-        """
         name, holder, pid = _name(key, "lock" if kind == TOKEN else f"{kind}:lock"), secrets.token_hex(16), os.getpid()
-        milliseconds = int(1000 * min(max(lease, _SHORTEST_LEASE), _LONGEST_LEASE))
+        milliseconds = int(1000 * min(max(lease, _LEASES[0]), _LEASES[1]))
         ends = time.monotonic() + timeout
         while not (held := bool(self.client.eval(_ACQUIRE, 1, name, holder, milliseconds))):
             left = ends - time.monotonic()
@@ -115,7 +99,12 @@ class RedisTokenStore(DocumentStore):
         return f"RedisTokenStore({_place(self._ready)!r})"
 
     def _use(self, client: Any) -> None:
-        self._ready, self._bounded, self._pid = client, BoundedClient(client), os.getpid()
+        self._ready, self.client = client, BoundedClient(client)
+
+    def _connect_again(self) -> None:
+        if self.url is not None:
+            self._ready.auto_close_connection_pool = False
+            self._use(connect(self.url))
 
 
 def _name(key: str, kind: str) -> str:
@@ -124,14 +113,10 @@ def _name(key: str, kind: str) -> str:
 
 
 def _checked(client: Any) -> Any:
-    methods = [getattr(client, name, None) for name in ("get", "set", "delete", "eval")]
-    if not all(callable(method) for method in methods) or isinstance(client, type):
-        raise ConfigurationError(
-            f"RedisTokenStore takes a URL or a client of redis-py or valkey-py, not {type(client).__name__}; "
-            f"a URL is {ACCEPTED}"
-        )
-    if inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
-        raise ConfigurationError("RedisTokenStore takes a synchronous client; this one is asyncio's")
+    usable = all(callable(getattr(client, name, None)) for name in ("get", "set", "delete", "eval"))
+    if not usable or isinstance(client, type) or inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
+        takes = f"a synchronous client of redis-py or valkey-py, or a URL: {ACCEPTED}"
+        raise ConfigurationError(f"{type(client).__name__} is no store: RedisTokenStore takes {takes}")
     return client
 
 

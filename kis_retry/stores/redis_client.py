@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 
@@ -17,6 +17,8 @@ __all__ = ["ACCEPTED", "BoundedClient", "connect"]
 _TIMEOUT = 2.0  # seconds for a connection or an answer: a batch can do without the store, not without going on
 _LIMIT = 5.0  # seconds for a command in all: name look-up, connection, greeting and answer
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
+# Any other, such as one with a / in its password, redis-py would take for its default server's without a word.
+_USABLE = re.compile(r"unix://([^/]*@)?/.+|rediss?://[^/?#]*/?\d*/?([?][^@]*)?")
 ACCEPTED = (
     "redis://[user:password@]host[:port][/database], rediss://… (TLS), valkey://… and valkeys://… (the same two), "
     "or unix:///path/to/socket[?db=database], with redis-py's options behind a question mark; "
@@ -26,11 +28,10 @@ ACCEPTED = (
 
 class BoundedClient:
     """
-    A client each of whose commands ends within five seconds, whatever it hangs in.
+    A client each of whose commands, and of whose scripts, ends within five seconds.
 
-    A ready client may have no time-outs, or many retries; a name server may hang, and a pool's lock that was held at a
-    fork. So each command runs on a thread of its own, which is left behind where it takes longer. What
-    `register_script` gives back is bounded like a command.
+    A ready client may have no time-outs, or many retries; a name server may hang, or a lock that was held at a fork.
+    So each runs on a thread of its own, which is left behind where it takes longer.
     """
 
     def __init__(self, client: Any) -> None:
@@ -69,54 +70,37 @@ def _within_limit(work: Callable[[], Any]) -> Any:
 
 
 def connect(url: str) -> Any:
-    """
-    Make a client for `url`; nothing is connected yet.
-
-    Raises:
-        ConfigurationError: the URL cannot be used, or redis-py is not installed. No message shows the URL.
-    """
+    """Make a client for `url`, with nothing connected yet; `ConfigurationError` where that cannot be."""
     try:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
     except ImportError as error:
         raise ConfigurationError(
             "RedisTokenStore(url) needs redis-py, which is not installed: pip install 'kis-retry[redis]'"
         ) from error
     with suppress(ValueError, TypeError, redis.RedisError):  # their texts quote the URL, so none is chained
-        return _client_of(_normalised(url))
+        address = _normalised(url)
+        client = redis.Redis.from_url(
+            address,
+            # Older versions leave the host's name unchecked, and a certificate of anybody's is enough then.
+            **({"ssl_check_hostname": True} if address.startswith("rediss") else {}),
+            socket_timeout=_TIMEOUT,
+            socket_connect_timeout=_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),  # since 6.0 the default is several tries with growing waits
+            protocol=2,  # enough for a few commands, and no negotiation of what they do not need
+        )
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # opens nothing; refuses an option that there is not
+        return client
     raise ConfigurationError(
         f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {ACCEPTED}"
     )
 
 
-def _client_of(url: str) -> Any:
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    client = Redis.from_url(
-        url,
-        # Older versions leave the host's name unchecked, and a certificate of anybody's is enough then.
-        **({"ssl_check_hostname": True} if url.startswith("rediss://") else {}),
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),  # since 6.0 the default is several tries with growing waits
-        protocol=2,  # enough for a few commands, and no negotiation of what they do not need
-    )
-    pool = client.connection_pool
-    pool.connection_class(**pool.connection_kwargs)  # opens nothing; refuses an option that there is not
-    return client
-
-
 def _normalised(url: str) -> str:
-    """Return `url` as redis-py takes it; ValueError where redis-py would go to its default server without a word."""
     scheme, _, rest = url.strip().partition("://")
-    known = _SCHEMES.get(scheme.lower(), "")  # without any, redis-py refuses it
-    parts = urlsplit(f"{known}://{rest}")
-    if known == "unix":
-        usable = len(parts.path) > 1 and not parts.netloc.rpartition("@")[2]
-    else:
-        database = parts.path.strip("/")
-        usable = (database.isdecimal() or not database) and "@" not in parts.query + parts.fragment
-    if not usable:
+    address = f"{_SCHEMES.get(scheme.lower())}://{rest}"
+    if not _USABLE.fullmatch(address):
         raise ValueError("not a URL of a Redis server")
-    return f"{known}://{rest}"
+    return address
