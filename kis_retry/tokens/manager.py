@@ -7,6 +7,7 @@ Reading is free: a good token is one comparison away, without a lock or a disk. 
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,14 @@ from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .source import NonBlockingSource, Replacement
 
-__all__ = ["TokenManager"]
+__all__ = ["TokenManager", "every_manager"]
+
+_managers: weakref.WeakValueDictionary[int, TokenManager] = weakref.WeakValueDictionary()
+
+
+def every_manager() -> list[TokenManager]:
+    """List the managers of this process."""
+    return list(_managers.values())
 
 
 class TokenManager(NonBlockingSource):
@@ -63,6 +71,7 @@ class TokenManager(NonBlockingSource):
             TokenIssuer(credentials, session), lambda: self.policy, lambda: self._entry, sleep
         )
         self._memory = self._refresher.memory
+        _managers[id(self)] = self
         after_fork(self._refresher, TokenRefresher.after_fork)
 
     @classmethod

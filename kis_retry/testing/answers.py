@@ -1,4 +1,4 @@
-"""What passes between state machine and front ends: a `Request` in, a `WireResponse`, `Dropped` or `Hung` out."""
+"""What passes between KIS and its callers, and KIS's own words. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from typing import Any, Literal, NamedTuple
 __all__ = [
     "TEXTS",
     "Dropped",
+    "Environment",
     "Hung",
-    "Realm",
     "Request",
     "Response",
     "WireResponse",
     "error_body",
     "failure",
     "json_response",
+    "no_data",
+    "raw_response",
+    "require",
+    "success",
 ]
 
-Realm = Literal["real", "paper"]
-"""The two hosts of KIS. A token of one is unknown to the other."""
+Environment = Literal["real", "paper"]
+"""Real or paper trading: two hosts that do not know each other's tokens."""
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps makes one a call
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 TEXTS = {
@@ -52,13 +55,15 @@ TEXTS = {
     "EGW00303": "법인고객에게 허용되지 않은 IP접근입니다.",
     "EGW00304": "고객식별키(법인 personalSeckey, 개인 appSecret)가 유효하지 않습니다.",
     "EGW00316": "조회 처리 중 오류 발생하였습니다. 재 조회 수행 부탁드립니다.",
+    "EGW02004": "실전투자 TR 이 아닙니다.",
+    "EGW02006": "모의투자 TR 이 아닙니다.",
     "OPSQ0002": "없는 서비스 코드 입니다.",
     "OPSQ0003": "호출 오류 입니다.",
     "OPSQ0010": "호출 결과처리(리소스 부족) 오류 입니다.",
     "OPSQ0011": "호출 결과처리(리소스 부족) 오류 입니다.",
     "OPSQ1002": "SESSION FULL",
 }
-"""KIS's own words for its codes (KIS error table; EGW00133, EGW00215, EGW00316 and OPSQ1002 as observed)."""
+"""KIS's words for its codes (KIS error table; EGW00133, 215, 316, 02004, 02006 and OPSQ1002 as observed)."""
 
 
 class Request(NamedTuple):
@@ -69,10 +74,9 @@ class Request(NamedTuple):
     query: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
     body: bytes = b""
-    realm: Realm = "real"
 
     def json(self) -> dict[str, Any]:
-        """The JSON object in the body; an empty one where there is none."""
+        """Read the JSON object in the body; give an empty one where there is none."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):  # the second: brackets nested thousands deep
@@ -94,10 +98,9 @@ class Dropped(NamedTuple):
 
 class Hung(NamedTuple):
     """
-    No answer for `seconds`, or until `released` is set.
+    No answer for `seconds`, or until `released` is set; then `response`.
 
-    After that the front end sends `response`; where it is None, the request did not reach KIS yet, and the front end
-    hands it to `KisGateway.resume`, unless the caller is gone.
+    Where that is None, the request has not reached KIS yet and is judged when the waiting is over.
     """
 
     seconds: float
@@ -109,17 +112,39 @@ Response = WireResponse | Dropped | Hung
 
 
 def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> WireResponse:
-    """A response with `body` as JSON, Korean left as it is."""
-    return WireResponse(status, _encode(body).encode(), {**_JSON, **(headers or {})})
+    """Make a response with `body` as JSON, Korean left as it is."""
+    return WireResponse(status, json.dumps(body, ensure_ascii=False).encode(), {**_JSON, **(headers or {})})
+
+
+def raw_response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> WireResponse:
+    """Make a response with any bytes; those that begin with "<" are said to be HTML."""
+    kind = {"Content-Type": "text/html"} if body.lstrip().startswith(b"<") else _JSON
+    return WireResponse(status, body, {**kind, **(headers or {})})
+
+
+def success(output: Any, key: str = "output") -> dict[str, Any]:
+    """Make the body of an API call that went well."""
+    return {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": "정상처리 되었습니다.", key: output}
 
 
 def failure(msg_cd: str, msg1: str | None = None, rt_cd: str = "1") -> dict[str, Any]:
-    """The body of an API call that failed."""
+    """Make the body of an API call that failed."""
     return {"rt_cd": rt_cd, "msg_cd": msg_cd, "msg1": TEXTS.get(msg_cd, "") if msg1 is None else msg1}
 
 
+def no_data() -> dict[str, Any]:
+    """Make the body of an API call that found nothing."""
+    return failure("KIOK0560", "조회할 자료가 없습니다", rt_cd="7")
+
+
 def error_body(code: str | None) -> dict[str, Any]:
-    """The body of a refused token request; without a code it is no verdict of KIS, just a server that failed."""
+    """Make the body of a refused token request; without a code, that of a server that failed."""
     if code is None:
         return {"message": "Internal Server Error"}
     return {"error_description": TEXTS.get(code, ""), "error_code": code}
+
+
+def require(usable: bool, name: str, value: object, takes: str) -> None:
+    """Refuse an argument that is not usable."""
+    if not usable:
+        raise ValueError(f"{name}={value!r} is not usable: it takes {takes}")
