@@ -36,8 +36,9 @@ _PLACES = (
 )
 """Module, class and method; our module and the function that stands in the method's place."""
 
-_patching = threading.RLock()  # guards _last; a signal handler may decorate, too
-_last: dict[tuple[type, str], tuple[Any, Callable[..., Any]]] = {}  # what stood there when it was looked at last
+_patching = threading.RLock()  # guards the rest; a signal handler may decorate, too
+_ours: dict[tuple[type, str], Callable[..., Any]] = {}  # what stands in the place of which method
+_looks: tuple[tuple[Any, str, Any], ...] = ()  # the members of each class, and what stood there at the last look
 _is_hooked = False
 
 
@@ -51,10 +52,12 @@ def watch() -> None:
                     wrapt.register_post_import_hook(_patch_module(*place), place[0])
                 _is_hooked = True
         return
-    for (owner, name), (seen, ours) in list(_last.items()):
-        if vars(owner).get(name) is not seen:
+    for members, name, seen in _looks:
+        if members.get(name) is not seen:
             with _patching:
-                _put(owner, name, ours)
+                for (owner, method), ours in list(_ours.items()):
+                    _put(owner, method, ours)
+            return
 
 
 def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> Callable[[Any], None]:
@@ -77,11 +80,12 @@ def _class_of(library: Any, name: str) -> Any:
 
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     """Stand in the place of a method, unless that is so already, however many others have wrapped it since."""
+    global _looks
     found = vars(owner)[name]
     if not _is_in(found, ours):
-        found = wrapt.FunctionWrapper(found, ours)
-        setattr(owner, name, found)
-    _last[owner, name] = found, ours
+        setattr(owner, name, wrapt.FunctionWrapper(found, ours))
+    _ours[owner, name] = ours
+    _looks = tuple((vars(kind), method, vars(kind)[method]) for kind, method in _ours)
 
 
 def _is_in(found: Any, ours: Callable[..., Any]) -> bool:

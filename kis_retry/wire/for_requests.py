@@ -140,8 +140,8 @@ class _Call:
 
     def _copy(self, request: ApiRequest) -> Any:
         """Return what leaves: the hooks of an `auth` are a part of sending, all others the caller's."""
-        copy = self._prepared.copy()
-        hooks = self._prepared.hooks.get("response", [])
+        copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
+        vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
         copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
         if request.token != request.original_token and request.token is not None:
             set_token(copy.headers, request.token)
