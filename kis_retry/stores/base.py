@@ -65,7 +65,7 @@ class DocumentStore(ABC):
         return None if data is None else _decode(data, key)
 
     def save(self, key: str, token: AccessToken) -> None:
-        data = json.dumps(_entry_of(key, token)).encode("ascii")
+        data = json.dumps(_entry_of(key, token)).encode()
         self.write(key, TOKEN, data, max(token.expires - time.time(), _LEAST_TTL))
 
     @abstractmethod
