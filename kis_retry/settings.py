@@ -10,7 +10,6 @@ not count: whoever can put one above a working directory could otherwise send so
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable
@@ -216,9 +215,15 @@ def boolean(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Mask what may be a password in an address: all before its last "@" (it may hold anything), and the query."""
-    shown = re.sub("(?s)//.*@", "//***@", text) if "//" in text else re.sub("(?s):.*@", ":***@", text)
-    return re.sub(r"(?s)\?.*", "?***", shown) if ":" in shown or "=" in shown else shown
+    """Mask what may be a password in an address: all before its last "@", since it may hold anything, and the query."""
+    scheme, separator, rest = text.partition("//" if "//" in text else ":")
+    if "?" in scheme:
+        return f"{scheme.partition('?')[0]}?***"
+    before, at, host = rest.rpartition("@")
+    if "?" in before:  # that may be a password before the host, or in the query
+        return f"{scheme}{separator}***"
+    host, query, _ = host.partition("?")
+    return scheme + separator + ("***@" if at else "") + host + ("?***" if query else "")
 
 
 def _unquoted(text: str) -> str:
