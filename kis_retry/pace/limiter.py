@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 import weakref
@@ -15,18 +14,18 @@ from ..settings import Environment
 from ..stores.base import key_of
 from ..stores.base import documents_of
 from ..stores.from_env import store_from_env
-from .queue import SlotQueue
-from .shared import MemoryPace, PaceStore, monotonic
+from .queue import SlotQueue, monotonic
+from .stores import pace_of
 from .waiting import Reservation, Ticket
 
 if TYPE_CHECKING:
     from ..stores.base import TokenStore
 
-__all__ = ["RateLimiter", "checked_rate", "is_limiter", "parse_rate", "rate_from_env"]
+__all__ = ["PAPER_RATE", "RATE_TAKES", "REAL_RATE", "RateLimiter", "checked_rate", "is_limiter", "parse_rate"]
 
-REAL_RATE, PAPER_RATE = 18.0, 1.0  # calls a second for an app key (KIS's notice of 2026-04-20)
-LEAST_RATE, MOST_RATE = 0.1, 1_000  # beyond, calls would be less apart than a sleep is exact
-RATE_VARIABLE = "KIS_RATE_LIMIT"
+REAL_RATE, PAPER_RATE = 18.0, 1.0
+"""Calls a second for an app key (KIS's notice of 2026-04-20)."""
+
 RATE_TAKES = "a number of calls a second from 0.1 to 1,000, or 0 for no pace"
 
 
@@ -34,14 +33,14 @@ class RateLimiter:
     """
     One pace for everybody with that app key: threads, tasks, processes and machines.
 
-    Calls leave evenly spaced, so that no second holds more of them than KIS takes; orders go before reads, else it is
-    first come first served. The pace is shared where the token is: the file store's folder shares it among the
-    processes of one machine, Redis among machines. Where the store fails the machine's file store takes its place,
-    then each process paces itself (one warning `store_unavailable`). A process with a lower rate slows nobody else.
+    Calls leave evenly spaced, so that no second holds more of them than KIS takes, in the order in which they came. The
+    pace is shared where the token is: a folder shares it among the processes of one machine, Redis among machines.
+    Where the store fails, the machine's file store takes its place, and each process paces itself where that fails too
+    (one warning `store_unavailable`). A process that is set to less slows nobody else.
 
-    If KIS refuses most calls and a pace just under what gets through is refused less, that is the pace, until more
-    gets through (`rate_lowered`, `rate_raised`). Refusals at random, which KIS has within its limit, do not slow it
-    down. While nothing gets through at all, a few probes a second leave.
+    If KIS refuses most calls, and fewer at a pace just under what gets through, that is the pace until more gets
+    through (`rate_lowered`, `rate_raised`). Refusals at random, which KIS has within its limit, do not slow it down.
+    While nothing gets through, a few calls a second try whether KIS is back.
 
     Safe to share between threads and event loops, to use after `os.fork`, and to pickle to spawned workers.
 
@@ -53,48 +52,47 @@ class RateLimiter:
 
     Raises:
         ConfigurationError: `rate` cannot be used.
-        TypeError: `credentials` are none.
+        TypeError: `credentials` is something else.
     """
 
     def __init__(self, credentials: Credentials, *, rate: float | None = None, store: TokenStore | None = None) -> None:
         if not isinstance(credentials, Credentials):
             raise TypeError(
-                f"RateLimiter takes Credentials, not {type(credentials).__name__}; "
-                "the pace is a keyword: RateLimiter(Credentials.from_env(), rate=18)"
+                f"RateLimiter takes Credentials, not {type(credentials).__name__}; the pace is given by name: "
+                "RateLimiter(Credentials.from_env(), rate=18)"
             )
         self.credentials = credentials
-        self._given_rate = None if rate is None else checked_rate(rate)
-        self._given_store = store
+        self._given = {"rate": None if rate is None else checked_rate(rate), "store": store}
+        self._rate: float | None = self._given["rate"]
         self._found: SlotQueue | None = None
-        self._rate = self._given_rate
 
     @classmethod
     def from_env(cls, prefix: str = "KIS_") -> RateLimiter:
         """
-        Make a limiter from the environment: credentials, rate and store.
+        Make a limiter for the environment's credentials, `KIS_RATE_LIMIT` and store.
+
+        Args:
+            prefix: what the names of credentials and rate begin with, for a second pair of keys.
 
         Raises:
-            ConfigurationError: a variable is missing or unusable; the message names it.
+            ConfigurationError: a variable is missing or cannot be used; the message names it.
         """
-        limiter = cls(Credentials.from_env())
-        limiter._queue()
+        credentials = Credentials.from_env()  # PREFIX
+        limiter = cls(credentials, rate=_rate_from_env(credentials, prefix))
+        limiter._queue()  # checks the store
         return limiter
 
     @property
     def rate(self) -> float:
-        """
-        Calls a second that are in force, 0 where there is no pace.
-
-        Less than was set while KIS lets less through.
-        """
+        """Calls a second that are in force: less than was set while KIS lets less through; 0 where there is no pace."""
         queue = self._queue()
-        return queue.in_force if queue else 0.0
+        return queue.line.in_force if queue else 0.0
 
     @property
     def is_away(self) -> bool:
         """Whether nothing gets through to KIS, as far as this process knows."""
         queue = self._queue()
-        return queue is not None and queue.is_away
+        return queue.line.away if queue else False
 
     def acquire(self, timeout: float | None = None) -> bool:
         """
@@ -115,16 +113,8 @@ class RateLimiter:
         return reservation.granted
 
     async def acquire_async(self, timeout: float | None = None) -> bool:
-        """
-        Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread.
-
-        Args:
-            timeout: seconds to wait at most; None: as long as it takes.
-
-        Returns:
-            False where there was no slot in time; none is used up then.
-        """
-        import asyncio  # a third of the package's import, and loaded by whoever has a loop
+        """Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread."""
+        import asyncio  # by now it is loaded: a loop runs
 
         reservation = self._reserve(timeout=timeout)
         try:
@@ -136,76 +126,58 @@ class RateLimiter:
 
     def reserve(self, *, order: bool = False, ticket: Ticket | None = None) -> Reservation:
         """
-        Begin to wait for a slot; `future` of the reservation is done when the request may leave.
+        Begin to wait for a slot; the reservation's `future` is done when the request may leave.
 
         Args:
             order: whether it goes before reads.
-            ticket: that of an earlier reservation for the same call, which keeps its place for ten seconds.
+            ticket: that of the same request's first reservation, which keeps its place for ten seconds.
         """
         return self._reserve(order=order, ticket=ticket)
 
     def report(self, reservation: Reservation, outcome: str) -> None:
         """
-        Tell what became of a request that had a slot. Never waits, never raises; others learn of it with the next slot.
+        Tell what became of a request that had a slot. Never waits, never raises.
 
         Args:
-            reservation: of the request.
+            reservation: the request's.
             outcome: "answered"; "limited" with EGW00201; "failed" where nobody answered, a 5xx without a verdict too.
         """
-        queue = self._queue()
-        if queue is not None:
-            queue.report(reservation, outcome)
+        if self._found is not None:
+            self._found.report(reservation, outcome)
 
     def _reserve(
         self, *, order: bool = False, ticket: Ticket | None = None, timeout: float | None = None
     ) -> Reservation:
-        if timeout is not None and (math.isnan(timeout) or timeout < 0):
-            timeout = 0.0
         queue = self._queue()
         if queue is not None:
-            return queue.reserve(order=order, ticket=ticket, timeout=timeout)
-        now = monotonic()
-        reservation = Reservation(ticket or Ticket(now), arrived=now, order=order)
-        reservation.grant()
+            return queue.reserve(order=order, ticket=ticket, timeout=float("inf") if timeout is None else timeout)
+        reservation = Reservation(ticket or Ticket(), arrived=monotonic())
+        reservation.end(granted=True)
         return reservation
 
     def _queue(self) -> SlotQueue | None:
-        """Return the queue of this process; None where there is no pace."""
+        """Return what paces this process; None where there is no pace."""
         if self._rate is None:
-            self._rate = rate_from_env(self.credentials)
+            self._rate = _rate_from_env(self.credentials)
         if self._found is None and self._rate:
-            store = store_from_env() if self._given_store is None else self._given_store
-            published = PAPER_RATE if self.credentials.paper else REAL_RATE
-            self._found = _shared_queue(store, key_of(self.credentials), self._rate, published)
+            store = store_from_env() if self._given["store"] is None else self._given["store"]
+            self._found = _shared_queue(store, self.credentials, self._rate)
         return self._found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"credentials": self.credentials, "rate": self._given_rate, "store": self._given_store}
+        return {"credentials": self.credentials, **self._given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["credentials"], rate=state["rate"], store=state["store"])  # type: ignore[misc]  # remade
+        self.__init__(**state)  # type: ignore[misc]  # made anew
 
     def __repr__(self) -> str:
-        rate = f"{self._found.in_force:g} calls a second" if self._found else "not used yet"
+        rate = f"{self._found.line.in_force:g} calls a second" if self._found else "not used yet"
         return f"RateLimiter({self.credentials!r}, {rate})"
 
 
 def is_limiter(value: object) -> TypeGuard[RateLimiter]:
-    """Return whether `value` can pace requests."""
+    """Return whether `value` paces requests."""
     return isinstance(value, RateLimiter)
-
-
-def rate_from_env(credentials: Credentials) -> float:
-    """
-    Return what `KIS_RATE_LIMIT` sets; without it 18 calls a second, 1 on paper.
-
-    Raises:
-        ConfigurationError: the variable holds something else than it takes.
-    """
-    found = Environment().read(parse_rate, RATE_TAKES, RATE_VARIABLE)
-    if found is not None:
-        return found
-    return PAPER_RATE if credentials.paper else REAL_RATE
 
 
 def checked_rate(rate: object) -> float:
@@ -222,34 +194,39 @@ def checked_rate(rate: object) -> float:
 
 
 def parse_rate(text: str) -> float:
-    """Return the variable's text as a rate; `ValueError` where it takes something else."""
+    """Return a variable's text as a rate; `ValueError` where it is none."""
     if "_" in text:  # Python reads "1_0" as ten; a person who typed it meant something else
         raise ValueError(text)
     return _in_range(float(text))
 
 
 def _in_range(rate: object) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-        raise ValueError(rate)
-    if rate != 0 and not LEAST_RATE <= rate <= MOST_RATE:  # true for NaN too
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (rate == 0 or 0.1 <= rate <= 1_000):
         raise ValueError(rate)
     return float(rate)
 
 
-_finding = threading.Lock()  # guards the rest, which keeps no store and no queue alive
-_queues: weakref.WeakValueDictionary[tuple[object, str, float], SlotQueue] = weakref.WeakValueDictionary()
-_in_memory: weakref.WeakKeyDictionary[object, dict[str, PaceStore]] = weakref.WeakKeyDictionary()
+def _rate_from_env(credentials: Credentials, prefix: str = "KIS_") -> float:
+    found = Environment().read(parse_rate, RATE_TAKES, f"{prefix}RATE_LIMIT")
+    return (PAPER_RATE if credentials.paper else REAL_RATE) if found is None else found
 
 
-def _shared_queue(store: TokenStore, key: str, rate: float, published: float) -> SlotQueue:
-    """Return the queue of this process for that store, key and rate, however many limiters are made."""
-    place: Any = documents_of(store) or store
+_finding = threading.Lock()  # guards _queues
+_queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictionary()
+
+
+def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> SlotQueue:
+    """Return the one queue of this process for that store, key and rate, however many limiters are made."""
+    key, published = key_of(credentials), PAPER_RATE if credentials.paper else REAL_RATE
+    documents: Any = documents_of(store)
+    place = getattr(documents, "folder", None) or getattr(documents, "url", None) or weakref.ref(documents or store)
     with _finding:
-        name = id(place), key, rate
-        queue = _queues.get(name)
+        try:
+            queue = _queues.get((place, key, rate))
+        except TypeError:  # a store that cannot be a key
+            return SlotQueue(pace_of(store, key), rate, published)
         if queue is None:
-            pace = _in_memory.setdefault(place, {}).setdefault(key, MemoryPace())
-            queue = _queues[name] = SlotQueue(pace, rate, published)
+            queue = _queues[place, key, rate] = SlotQueue(pace_of(store, key), rate, published)
         return queue
 
 

@@ -1,5 +1,5 @@
 """
-When the next calls may leave, for everybody who shares a pace: `PaceState`. Pure; the time is a parameter.
+When the next calls may leave, for everybody who shares a pace. Pure; the time is a parameter.
 
 One number says it, the time of the next free slot: whoever reserves slots moves it on. That is GCRA without a burst.
 What is known of outages, and how the pace adapts, goes with it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .adaptation import Adaptation
@@ -27,9 +27,8 @@ LATE = 0.008
 
 FORGOTTEN = 600.0  # seconds after which nobody needs what was known: limits change, outages end
 TOP_HOLDS = 10.0  # seconds for which the highest rate that was asked for counts
-OUTAGE = 5  # failures in a row; of calls that fail at 2 %, three in a thousand million begin such a row
-APART = 60.0  # seconds after which a failure belongs to no row
-PROBE, LATER_PROBE, SHORT = 0.5, 1.0, 10.0  # seconds between probes: the first, those after SHORT
+OUTAGE, APART = 5, 60.0  # failures in a row that make an outage; seconds after which a failure belongs to no row
+PROBE, LATER_PROBE, SHORT = 0.5, 1.0, 10.0  # seconds between probes: at first, and after so many seconds
 LOOK_AGAIN = 0.5  # seconds between two looks at whether somebody else's probe got through
 
 
@@ -40,87 +39,48 @@ def interval_of(rate: float) -> float:
 
 @dataclass(frozen=True)
 class Ask:
-    """
-    What a process asks for, and what became of its calls since it asked last. Ages, since clocks differ.
+    """What a process asks for, and what became of its calls since it asked last (in ages, since clocks differ)."""
 
-    Attributes:
-        rate: calls a second that its settings allow.
-        published: calls a second that KIS announces for such an account.
-        count: how many slots it wants.
-        lead: seconds that the answer is on its way.
-        late: seconds by which a call left after its slot.
-        generation: the pace that the counted calls were sent at.
-        passed: calls that KIS answered, EGW00201 apart.
-        refused: calls that were refused with EGW00201.
-        failures: calls that nobody answered, in a row, up to now.
-        failed_ago: age of the last of them, seconds.
-        through_ago: age of the last call that was answered or refused, seconds; -1: there was none.
-    """
-
-    rate: float
-    published: float
-    count: int = 1
-    lead: float = 0.0
-    late: float = 0.0
-    generation: int = 0
+    rate: float  # calls a second that its settings allow
+    published: float  # calls a second that KIS announces for such an account
+    count: int = 1  # slots
+    lead: float = 0.0  # seconds that the answer is under way
+    late: float = 0.0  # seconds by which a call left after its slot
+    generation: int = 0  # of the pace at which the next two left
     passed: int = 0
     refused: int = 0
-    failures: int = 0
+    failures: int = 0  # calls that nobody answered, in a row, up to now
     failed_ago: float = 0.0
-    through_ago: float = -1.0
+    through_ago: float = -1.0  # age of the last call that was answered or refused; -1: there was none
 
 
 @dataclass(frozen=True)
 class Block:
-    """
-    Slots that are the caller's.
+    """Slots that are the caller's."""
 
-    Attributes:
-        at: time of the first, of the clock of who asked; where `count` is 0, when to ask again.
-        count: how many; 0 in an outage, between two probes.
-        interval: seconds from one to the next.
-        generation: the pace that they belong to.
-        fit: calls a second that fit; 0: the full pace.
-        away: whether this is an outage.
-    """
-
-    at: float
-    count: int
+    at: float  # the first; where there is none, when to ask again
+    count: int  # 0 between two probes of an outage
     interval: float
-    generation: int = 0
-    fit: float = 0.0
-    away: bool = False
+    generation: int
+    fit: float  # calls a second; 0: the full pace
+    away: bool  # this is an outage
 
 
 @dataclass(slots=True)
 class PaceState:
-    """
-    All that is shared. Every time in it is of one clock, that of the place where it is kept.
-
-    Attributes:
-        written: when it was used last.
-        next: time of the next free slot.
-        top: the highest rate that somebody asked for in the last seconds.
-        top_at: when that was.
-        failures: calls that nobody answered, in a row.
-        failed_at: when the last of them failed.
-        away_since: when the outage began; 0: there is none.
-        adaptation: which pace fits.
-    """
+    """All that is shared. Its times are of one clock, that of the place where it is kept."""
 
     written: float = 0.0
-    next: float = 0.0
-    top: float = 0.0
+    next: float = 0.0  # free slot
+    top: float = 0.0  # the highest rate that was asked for lately
     top_at: float = 0.0
-    failures: int = 0
+    failures: int = 0  # in a row
     failed_at: float = 0.0
-    away_since: float = 0.0
+    away_since: float = 0.0  # 0: there is no outage
     adaptation: Adaptation = field(default_factory=Adaptation)
 
     def reserve(self, ask: Ask, now: float) -> Block:
         """Take in what became of calls, then reserve slots."""
-        if self.written and not self.written <= now <= self.written + FORGOTTEN:
-            self.__init__()  # type: ignore[misc]  # a reboot, or so long ago that it is no longer true
         self.written = now
         ended = self._learn_of_outage(ask, now)
         if ask.rate >= self.top or now - self.top_at > TOP_HOLDS:
@@ -133,74 +93,60 @@ class PaceState:
         self.next += min(max(ask.late - LATE, 0.0), interval)
         if ended:
             self.next = min(self.next, now + interval)
-        return self._probe(now, interval) if self.away_since else self._block(ask, now, interval)
+        at, count = self._probe(now, interval) if self.away_since else self._block(ask, now, interval)
+        return self.block(at, count, interval)
 
     def full(self, ask: Ask) -> float:
-        """Return the pace without adapting: a process that is set to less slows nobody, one set to more only itself."""
+        """Return the pace without adapting: who is set to less slows nobody, who is set to more only himself."""
         return max(ask.rate, min(self.top, ask.published))
 
+    def block(self, at: float, count: int, interval: float) -> Block:
+        """Return slots of the pace that is in force."""
+        return Block(at, count, interval, self.adaptation.generation, self.adaptation.fit, self.away_since > 0)
+
     def _learn_of_outage(self, ask: Ask, now: float) -> bool:
-        """Take in failures; return whether an outage is over."""
         ended = False
         if ask.through_ago >= 0 and now - ask.through_ago >= self.failed_at:
-            ended, self.failures, self.away_since = bool(self.away_since), 0, 0.0
+            ended, self.failures, self.away_since = self.away_since > 0, 0, 0.0
         if ask.failures:
             failed_at = now - ask.failed_ago
             if not self.away_since and failed_at - self.failed_at > APART:
                 self.failures = 0
-            self.failures += ask.failures
-            self.failed_at = max(self.failed_at, failed_at)
+            self.failures, self.failed_at = self.failures + ask.failures, max(self.failed_at, failed_at)
             if self.failures >= OUTAGE and not self.away_since:
                 self.away_since = now
         return ended
 
-    def _block(self, ask: Ask, now: float, interval: float) -> Block:
+    def _block(self, ask: Ask, now: float, interval: float) -> tuple[float, int]:
         at = max(self.next, now + ask.lead)
         self.next = at + ask.count * interval
-        return self._answer(at, ask.count, interval)
+        return at, ask.count
 
-    def _probe(self, now: float, interval: float) -> Block:
+    def _probe(self, now: float, interval: float) -> tuple[float, int]:
         """Nobody reserves a probe's slot ahead of time, so that all can go on as soon as one is answered."""
         if now < self.next:
-            return self._answer(min(self.next, now + LOOK_AGAIN), 0, interval)
+            return min(self.next, now + LOOK_AGAIN), 0
         self.next = now + max(interval, PROBE if now - self.away_since < SHORT else LATER_PROBE)
-        return self._answer(now, 1, interval)
-
-    def _answer(self, at: float, count: int, interval: float) -> Block:
-        found = self.adaptation
-        return Block(at, count, interval, found.generation, found.fit, bool(self.away_since))
+        return now, 1
 
     def encode(self) -> bytes:
         """Return the state as JSON."""
         return json.dumps(asdict(self)).encode("ascii")
 
     @classmethod
-    def decode(cls, data: bytes | str | None) -> PaceState:
-        """Read what `encode` wrote; anything else is a new state. Never raises."""
+    def decode(cls, data: bytes | str | None, now: float) -> PaceState:
+        """Read what `encode` wrote; what is not ours, or not of this time (after a reboot), is a new state."""
         try:
             entry = json.loads(data or b"{}")
-            adaptation = _restored(Adaptation, entry.pop("adaptation", {}))
-            state = replace(_restored(cls, entry), adaptation=adaptation)
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            state: PaceState = _checked(cls, entry | {"adaptation": _checked(Adaptation, entry["adaptation"])})
+        except (ValueError, TypeError, KeyError, RecursionError):
             return cls()
-        return state if state._is_plausible() else cls()
-
-    def _is_plausible(self) -> bool:
-        """Whether it is what time brings about: nobody's slots lie in a distant future, and no pace stands still."""
-        found = self.adaptation
-        latest = max(self.top_at, self.failed_at, self.away_since, found.seen)
-        ahead = max(self.next, found.until)
-        moves = (not found.fit or found.fit >= 1) and self.top <= 1_000
-        return latest <= self.written and ahead <= self.written + 2 * FORGOTTEN and moves
+        recent = state.written - 1 <= now <= state.written + FORGOTTEN  # a server rounds what it keeps
+        return state if recent and state.next <= state.written + 2 * FORGOTTEN else cls()
 
 
-def _restored(kind: Any, entry: dict[str, Any]) -> Any:
-    """Make a `kind` of `entry`; `ValueError` or `TypeError` where one is no field or no number from 0."""
-    known = {each.name for each in fields(kind)}
-    if not entry.keys() <= known or not all(_is_number(value) for value in entry.values()):
+def _checked(kind: Any, entry: dict[str, Any]) -> Any:
+    numbers = [value for value in entry.values() if not isinstance(value, Adaptation)]
+    if entry.keys() != {each.name for each in fields(kind)} or not all(0 <= value < math.inf for value in numbers):
         raise ValueError(entry)
     return kind(**entry)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
