@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -12,21 +13,26 @@ from ..credentials import PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
 from ..policy import RetryPolicy, parse, takes, variable_of
 from ..retry.rate import PAPER_RATE, RATE_TAKES, RATE_VARIABLE, REAL_RATE, parse_rate
-from ..settings import CREDENTIAL_VARIABLES, Environment, boolean
+from ..settings import CREDENTIAL_VARIABLES, Environment, boolean, unknown_variables
 from ..stores.from_env import STORE_VARIABLE, store_named
 from ..token import fingerprint
 from .output import echo, echo_error, echo_json, echo_table
 
-__all__ = ["config"]
+__all__ = ["config", "problems"]
 
-_OTHER = "-"  # stands for the rest of the credentials while one of them is checked
+_OTHER = "00000000-01"  # stands for the rest of the credentials while one of them is checked
 
 
 class _Row(NamedTuple):
     """
-    One variable. `value` is safe to show; `origin` is "environment", ".env" or "default".
+    One variable.
 
-    `read_from` is the name under which it was found, `error` what is wrong with it.
+    Attributes:
+        value: what is in force, safe to show; None where nothing is, or nothing usable.
+        default: what is in force where it is not set.
+        origin: "environment", ".env" or "default".
+        read_from: the name under which it was found.
+        error: what is wrong with it.
     """
 
     variable: str
@@ -37,9 +43,9 @@ class _Row(NamedTuple):
     error: str | None = None
 
 
-def config(*, as_json: bool) -> int:
+def config(arguments: Namespace) -> int:
     """
-    Show every variable of the environment, and which `.env` file is in force.
+    Show every variable of the environment, which `.env` file is in force, and which names nobody knows.
 
     Returns:
         0, or 2 where a value cannot be used.
@@ -48,23 +54,31 @@ def config(*, as_json: bool) -> int:
     rows = _settings(environment)
     errors = [row.error for row in rows if row.error]
     env_file = None if environment.env_file is None else str(environment.env_file)
-    if as_json:
-        echo_json({"settings": [row._asdict() for row in rows], "errors": errors, "env_file": env_file})
+    unknown = sorted(unknown_variables())
+    if arguments.json:
+        echo_json(
+            {"settings": [row._asdict() for row in rows], "errors": errors, "env_file": env_file, "unknown": unknown}
+        )
     else:
-        echo_table([_texts(row) for row in rows], ["variable", "value", "default", "from"])
-        if env_file is not None:
-            echo(f".env file: {env_file}")
+        echo_table([("variable", "value", "from"), *map(_texts, rows)])
+        echo(f".env file: {env_file or 'none at or above the working directory'}")
     for path, reason in environment.ignored:
         echo_error(f"{path} is ignored: {reason}")
+    for name in unknown:
+        echo_error(f"{name} is not known, and changes nothing")
     for error in errors:
         echo_error(error)
     return 2 if errors else 0
 
 
-def _texts(row: _Row) -> tuple[str, str, str, str]:
-    origin = f"{row.origin}, {row.read_from}" if row.read_from not in (None, row.variable) else row.origin
-    value = "not usable" if row.error else row.value or "not set"
-    return row.variable, value, row.default or "-", origin
+def problems() -> list[str]:
+    """Return what is wrong with each setting that cannot be used, in words without secrets."""
+    return [row.error for row in _settings(Environment()) if row.error]
+
+
+def _texts(row: _Row) -> tuple[str, str, str]:
+    origin = f"{row.origin}, {row.read_from}" if row.read_from not in {None, row.variable} else row.origin
+    return row.variable, "not usable" if row.error else row.value or "not set", origin
 
 
 def _settings(environment: Environment) -> list[_Row]:
@@ -75,7 +89,7 @@ def _settings(environment: Environment) -> list[_Row]:
     return [
         row(key, None, lambda text: fingerprint(Credentials(text, _OTHER).app_key)),
         row(secret, None, lambda text: fingerprint(Credentials(_OTHER, text).app_secret)),
-        row(account, None, lambda _: "***"),
+        row(account, None, lambda text: "***" if Credentials(_OTHER, _OTHER, text) else None),
         paper,
         row(("KIS_BASE_URL",), host, lambda text: _masked(Credentials(_OTHER, _OTHER, base_url=text).base_url)),
         row((STORE_VARIABLE,), "file", _store),
@@ -110,7 +124,7 @@ def _row(
 
 
 def _text(value: object) -> str:
-    """A value as one would write it into the environment."""
+    """Return a value as one would write it into the environment."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -124,6 +138,6 @@ def _store(text: str) -> str:
 
 
 def _masked(text: str) -> str:
-    """An address without user, password and options: redis-py takes a password in either place."""
+    """Return an address without user, password and options: redis-py takes a password in either place."""
     shown = re.sub(r"//.*@", "//***@", text)  # up to the last "@": a password may hold a "/" or an "@" as it is
     return re.sub(r"\?.*", "?***", shown) if "://" in shown else shown
