@@ -48,7 +48,7 @@ class _BrokerSource(ForeignSource):
             try:
                 cache.keep(AccessToken(value, _NEVER))
             except ValueError:  # empty, or not a token
-                cache.forget()
+                cache.current = None
         return cache
 
     def _ask(self, rejected: str | None) -> Replacement:

@@ -18,16 +18,11 @@ _REMEMBERED = 64  # values: far more tokens than one process sees in its life, a
 
 
 class Clock(Protocol):
-    """What tells the time: `time` says when a token expires, `monotonic` and `sleep` are for deadlines."""
+    """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
 
-    def time(self) -> float:
-        """Return seconds since the epoch."""
-
-    def monotonic(self) -> float:
-        """Return seconds that nobody sets back."""
-
-    def sleep(self, seconds: float, /) -> None:
-        """Wait."""
+    def time(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float, /) -> None: ...
 
 
 class _SystemClock:
@@ -54,9 +49,6 @@ class CachedToken:
 class TokenCache:
     """
     The current token and those before it. Safe to share between threads.
-
-    Args:
-        clock: its wall clock judges.
 
     Attributes:
         current: replaced as a whole, so that it is read without a lock.
@@ -92,16 +84,16 @@ class TokenCache:
     def is_dead(self, value: str) -> bool:
         """Tell whether `value` was refused, or is an earlier token or an expired one."""
         current = self.current
-        if value in self._refused or current is None or current.token.value != value:
-            return value in self._refused or value in self._handed_out
-        return self._clock.time() >= current.expired_at
+        if current is not None and current.token.value == value:
+            return self._clock.time() >= current.expired_at
+        return value in self._refused or value in self._handed_out
 
     def note_refused(self, value: str) -> None:
         """Never give `value` away again."""
         _remember(self._refused, value, None)
         current = self.current
         if current is not None and current.token.value == value:
-            current.stale_at = current.expired_at = -math.inf  # in place: another thread may just put a new one there
+            current.stale_at = current.expired_at = -math.inf  # in place: another thread may just replace the whole
 
     def note_issued(self, value: str) -> None:
         """Believe in `value` again: KIS just issued it, be it one that was refused."""
@@ -118,19 +110,14 @@ class TokenCache:
         _remember(self._handed_out, token.value, token)
         now, expired_at = self._clock.time(), token.expires
         stale_at = expired_at - margin
-        if just_issued and now >= expired_at:
+        if token.value in self._refused:
+            stale_at = expired_at = -math.inf
+        elif just_issued and now >= expired_at:
             stale_at = expired_at = math.inf
             warn("clock_ahead", token=token.fingerprint, expires_at=token.expires_at)
         elif just_issued and now >= stale_at:
             stale_at = expired_at
-        current = CachedToken(token, stale_at, expired_at)
-        if token.value in self._refused:
-            current.stale_at = current.expired_at = -math.inf
-        self.current = current
-
-    def forget(self) -> None:
-        """Have no current token any more."""
-        self.current = None
+        self.current = CachedToken(token, stale_at, expired_at)
 
 
 def _remember(values: dict[str, _V], key: str, value: _V) -> None:

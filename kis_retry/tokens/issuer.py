@@ -33,6 +33,7 @@ SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
+_APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
 _LONGEST_ANSWER = 64 * 1024  # bytes; a token has at most 350 characters (tokenP page)
 _LIMITED = "EGW00133"
 _TRANSIENT_CODES = ("EGW00201",)  # calls a second: the token endpoint is counted too
@@ -91,7 +92,7 @@ class TokenIssuer:
         status, body = self._post("tokenP", timeout, grant_type="client_credentials", appsecret=self._secret)
         return read_answer(status, body, datetime.fromtimestamp(self._clock.time(), timezone.utc))
 
-    def approve(self, timeout: float) -> str:
+    def approve(self, timeout: float) -> AccessToken:
         """
         Ask for a websocket key, and take `timeout` seconds for it.
 
@@ -100,9 +101,9 @@ class TokenIssuer:
         """
         status, body = self._post("Approval", timeout, grant_type="client_credentials", secretkey=self._secret)
         key = body.get("approval_key") if isinstance(body, Mapping) else None
-        if status == 200 and isinstance(key, str) and key.isascii() and key.isprintable() and key.strip():
-            return key.strip()
-        raise _error_in(status, body)
+        if status != 200 or not isinstance(key, str):
+            raise _error_in(status, body)
+        return _token(key.strip(), datetime.fromtimestamp(self._clock.time(), timezone.utc) + _APPROVED_FOR)
 
     def revoke(self, token: AccessToken, timeout: float) -> None:
         """
@@ -201,8 +202,12 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
         raise TokenIssueError(
             "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
         )
+    return _token(bare(value), expires_at)
+
+
+def _token(value: str, expires_at: datetime) -> AccessToken:
     try:
-        return AccessToken(bare(value), expires_at)
+        return AccessToken(value, expires_at)
     except ValueError as error:
         raise TokenIssueError(f"the token endpoint answered something else than a token: {error}") from None
 

@@ -1,375 +1,289 @@
 """
-One refresh for everybody, as it runs on its thread: from the store to KIS, for as long as the policy allows.
+One refresh for everybody: `Refresher`.
 
-Look for another token in memory, in the store, and once more under the store's lock; only then ask KIS. The minute
-between two tokens is waited out, an endpoint that is away is asked again, and after a failure for good nobody asks for
-a while.
+Look for another token in memory, once nobody in this process refreshes, in the store, and once more under the store's
+lock; only then ask KIS. The minute between two tokens is waited out, an endpoint that is away is asked again, and after
+a failure for good nobody asks for a while.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-from ..credentials import Credentials
-from ..errors import TokenIssueError, TokenIssueLimited
+from ..errors import ConfigurationError, TokenIssueError, TokenIssueLimited
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
-from ..stores.base import TokenStore, key_of
+from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
-from ..token import AccessToken
+from ..token import AccessToken, fingerprint
 from .cache import CachedToken, Clock, TokenCache
 from .issuer import TokenIssuer
-from .single_flight import without_traceback
-from .source import Replacement
+from .single_flight import SingleFlight, done, failed, then, without_traceback
+from .source import LiveSource, Replacement, joined
 
-__all__ = ["Cooldown", "Deadline", "SharedSettings", "TokenRefresher", "issue_retrying"]
+__all__ = ["Refresher"]
 
-MINUTE = 60.0  # seconds in which KIS issues one token for an app key (observed since 2023-10-27)
+_MINUTE = 60.0  # seconds in which KIS issues one token for an app key (observed since 2023-10-27)
 _LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
 _LOOK = 0.5  # seconds between two looks into the store while waiting for somebody else's token
 _LAST_TRY = 0.5  # seconds that a token request gets at least, however little of issue_wait is left
-_PROBE = 1.0  # seconds between two looks whether the endpoint is back, in the cool-down
-_PROBE_TIMEOUT = 2.0  # seconds that such a look waits for an answer
+_PROBE = 1.0  # seconds between two looks in the cool-down whether the endpoint is back
+_PROBE_TIMEOUT = 2.0  # seconds that such a look takes at most
 _LOCK_MARGIN = 2.0  # seconds beyond issue_timeout in which a live holder of the store's lock is done
 _OTHERS_TAKE = 1.0  # seconds after which it is looked again what came of another process's early renewal
 
 _backoff = wait_exponential(multiplier=0.2, max=2) + wait_random(0, 0.2)
 
 
-class SharedSettings:
-    """Policy and store of a manager, read from the environment when first needed where none was given."""
+class Refresher(LiveSource):
+    """
+    What KIS issues to one app key, in memory and in a store, and the way to the next one.
 
-    def __init__(self, credentials: Credentials, store: TokenStore | None, policy: RetryPolicy | None) -> None:
-        self.key = key_of(credentials)
-        self._given_store = store
-        self._policy = policy
-        self._entry: StoreEntry | None = None
+    Args:
+        issuer: knows how far KIS's clock is ahead.
+        ask: asks KIS, for so many seconds at most.
+        key: by which it is shared.
+        store: where; without one, what `KIS_TOKEN_STORE` names, when first needed.
+        policy: the bounds; without one, `RetryPolicy.from_env()` when first needed.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self,
+        issuer: TokenIssuer,
+        ask: Callable[[float], AccessToken],
+        key: str,
+        store: TokenStore | None,
+        policy: RetryPolicy | None,
+        clock: Clock,
+    ) -> None:
+        self._issuer, self._ask_kis, self._key, self._clock = issuer, ask, key, clock
+        self._given = store, policy
+        self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
+        self._cache = TokenCache(clock)
+        self._flights = SingleFlight("kis_retry-refresh")
+        # The last failure for good; instants are on the monotonic clock.
+        self._failure: TokenIssueError | None = None
+        self._failed_at = self._next_probe = self._next_early = -math.inf
+        self._issued, self._issued_at, self._reissued_same = "", -math.inf, False
+        self._minute_ends = -math.inf  # known from a refusal
 
     @property
-    def policy(self) -> RetryPolicy:
-        """The bounds of a refresh."""
+    def policy(self) -> RetryPolicy:  # type: ignore[override]  # only read
+        """The policy given, or the environment's, read when first needed."""
         if self._policy is None:
             self._policy = RetryPolicy.from_env()
         return self._policy
 
     @property
-    def entry(self) -> StoreEntry:
-        """The place in the store."""
-        if self._entry is None:
-            self._entry = StoreEntry(self._given_store or store_from_env(), self.key)
-        return self._entry
+    def _entry(self) -> StoreEntry:
+        if self._entry_made is None:
+            self._entry_made = StoreEntry(store_from_env(), self._key)
+        return self._entry_made
 
-    @property
-    def limit(self) -> float:
-        """Seconds that a refresh may take in all; without `issue_wait` it is one try."""
-        return self.policy.issue_wait or self.policy.issue_timeout
+    # -- for callers, who never wait here
 
-    @property
-    def lock_timeout(self) -> float:
-        """Seconds in which a live holder of the store's lock is done; whoever waits longer goes on without."""
-        return self.policy.issue_timeout + _LOCK_MARGIN
+    def peek(self) -> AccessToken | None:
+        cached, now = self._cache.current, self._clock.time()
+        if cached is None or now >= cached.expired_at:
+            return None
+        others_renew = self._flights.busy or self._clock.monotonic() < self._next_early
+        return cached.token if now < cached.stale_at or others_renew else None
 
-    @property
-    def lease(self) -> float:
-        """Seconds after which the lock of a holder that died is free."""
-        return 2 * self.policy.issue_timeout + 10
+    def adopt(self, token: AccessToken) -> None:
+        self._keep_issued(token)
+        self._submit(f"share {token.value}", lambda _: self._share(token))
 
+    def token_future(self) -> Future[AccessToken]:
+        token, cached = self.peek(), self._cache.current
+        if token is not None or cached is None:
+            return done(token) if token is not None else self._told(*self._replaced(None))
+        if self._clock.time() >= cached.expired_at:
+            return self._told(*self._replaced(cached.token.value), cached.token)
+        future, is_first = self._submit("early renewal", lambda _: self._renew_early(cached))
+        return self._told(future, is_first, cached.token) if is_first else done(cached.token)
 
-class Deadline:
-    """How long a refresh may still take."""
+    def renewed_future(self) -> Future[AccessToken]:
+        fresh, current = self._cache.fresh, self._cache.current
+        if fresh is not None:
+            return done(fresh)
+        return self._told(*self._submit("a fresh one", self._renew), current.token if current is not None else None)
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
-        self._clock = clock
-        self._ends = clock.monotonic() + seconds
+    def replace_future(self, rejected: str | None) -> Future[Replacement]:
+        if rejected is not None:
+            self.note_refused(rejected)
+        return self._replaced(rejected)[0]
 
-    def left(self) -> float:
-        """Return seconds; not below 0."""
-        return max(self._ends - self._clock.monotonic(), 0.0)
+    def _replaced(self, rejected: str | None) -> tuple[Future[Replacement], bool]:
+        """Get a token in place of `rejected`, and tell whether this caller began the refresh."""
+        found, now = self.current_unless(rejected), self._clock.monotonic()
+        if found is not None:
+            return done(Replacement(found, "memory")), False
+        if self._failure is not None and self._is_cooling():
+            if self._flights.busy or now < self._next_probe:
+                return failed(self._failure), False
+            self._next_probe = now + _PROBE
+        ask = partial(self._replace, rejected)
+        future, is_first = self._submit(rejected or "", ask, self._begin_cooldown)
+        return future if is_first else joined(future), is_first
 
-    def sleep(self, seconds: float, is_over: Callable[[], bool]) -> None:
-        """Sleep, and look now and then whether there is a reason to get up."""
-        ends = self._clock.monotonic() + seconds
-        while (left := ends - self._clock.monotonic()) > 0:
-            self._clock.sleep(min(_LOOK, left))
-            if is_over():
-                return
+    def _submit(
+        self, key: str, ask: Callable[[float], Any], when_late: Callable[[BaseException], object] | None = None
+    ) -> tuple[Future[Any], bool]:
+        """Have `ask` called with the instant at which it has to end."""
+        try:
+            limit = self.policy.issue_wait or self.policy.issue_timeout
+            self._entry  # noqa: B018  # an unusable setting is the caller's error and no failed refresh
+        except ConfigurationError as error:
+            return failed(error), False
+        return self._flights.submit(key, partial(ask, self._clock.monotonic() + limit), limit, when_late)
 
+    def _told(
+        self, future: Future[Replacement], is_first: bool, old: AccessToken | None = None  # noqa: FBT001  # of _submit
+    ) -> Future[AccessToken]:
+        """Tell what became of the renewal of `old`; where it failed, that is handed out unless KIS refused it."""
+        began = self._clock.monotonic()
 
-class Cooldown:
-    """The last failure for good: for a while nobody asks KIS again, but for a look now and then whether it passed."""
+        def tell(ended: Future[Replacement]) -> AccessToken:
+            error = ended.exception()
+            is_new = self._failure is None or self._failed_at >= began  # else it was told when the cool-down began
+            if error is None:
+                if old is not None and is_first and ended.result().origin != "memory":
+                    self._tell_renewed(ended.result(), old.value, began)
+                return ended.result().token
+            if old is not None and is_first and is_new:
+                self._tell_failed(error, old, began)
+            token = self.current_unless(None) or old
+            if token is None or self._cache.was_refused(token.value):
+                raise error
+            return token
 
-    def __init__(self) -> None:
-        self.failure: TokenIssueError | None = None
-        self.began = -math.inf  # on the monotonic clock, as all of these
-        self._next_look = -math.inf
+        return then(future, tell)
 
-    def begin(self, error: BaseException, now: float) -> None:
-        """Keep what `error` says, and nothing else of it."""
-        failure = without_traceback(error)
-        self.failure = failure if isinstance(failure, TokenIssueError) else TokenIssueError(str(failure))
-        self.began, self._next_look = now, now + _PROBE
+    # -- on the thread of a refresh
 
-    def end(self) -> None:
-        """Forget it: there is a token again."""
-        self.failure = None
-
-    def error(self, now: float, seconds: float) -> TokenIssueError | None:
-        """Return the failure, where it was less than `seconds` ago."""
-        return self.failure if now - self.began < seconds else None
-
-    def may_look(self, now: float) -> bool:
-        """Tell whether this caller may look; for a while it is nobody's turn then."""
-        if now < self._next_look:
-            return False
-        self._next_look = now + _PROBE
-        return True
-
-
-def issue_retrying(
-    deadline: Deadline,
-    *,
-    once: bool,
-    minute_left: Callable[[], float],
-    is_over: Callable[[], bool],
-) -> Retrying:
-    """
-    Build what drives one refresh: an endpoint that is away is asked again, the minute is waited out.
-
-    Each minute that is waited out is told, and of an endpoint that is away, that it is waited for.
-
-    Args:
-        deadline: what was tried after it was the last.
-        once: there is one try, whatever the deadline.
-        minute_left: seconds until KIS issues the next one.
-        is_over: ends a wait early.
-    """
-
-    def wait(state: RetryCallState) -> float:
-        return min(minute_left() if _is_limited(state) else _backoff(state), deadline.left())
-
-    def tell(state: RetryCallState) -> None:
-        if state.attempt_number > 1 and not _is_limited(state):
-            return
-        error = state.outcome.exception() if state.outcome is not None else None
-        emit(
-            RefreshEvent(
-                name="token_issue_waiting",
-                msg_cd=getattr(error, "code", None),
-                wait=state.upcoming_sleep if _is_limited(state) else deadline.left(),
-                error=type(error).__name__,
-            )
-        )
-
-    return Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
-        stop=lambda _: once or deadline.left() < _LEAST_WAIT,
-        wait=wait,
-        sleep=lambda seconds: deadline.sleep(seconds, is_over),
-        before_sleep=tell,
-        reraise=True,
-    )
-
-
-def _is_limited(state: RetryCallState) -> bool:
-    return state.outcome is not None and isinstance(state.outcome.exception(), TokenIssueLimited)
-
-
-class TokenRefresher:
-    """
-    The way from the token in memory to another one. All of it runs on the thread of a refresh.
-
-    Attributes:
-        cache: what this process knows of its tokens.
-        cooldown: begun by a refresh that failed for good.
-    """
-
-    def __init__(self, settings: SharedSettings, issuer: TokenIssuer, clock: Clock) -> None:
-        self.cache = TokenCache(clock)
-        self.cooldown = Cooldown()
-        self._settings = settings
-        self._issuer = issuer
-        self._clock = clock
-        self._issued_at = -math.inf  # on the monotonic clock
-        self._issued = ""
-        self._reissued_same = False
-        self._minute_ends = -math.inf  # known from a refusal
-        self._early_from = -math.inf
-
-    def replace(self, rejected: str | None, deadline: Deadline) -> Replacement:
-        """
-        Get a token in place of `rejected` (None: any will do).
-
-        Raises:
-            TokenIssueError: none can be had.
-        """
-        found = self.cache.current_unless(rejected)
+    def _replace(self, rejected: str | None, ends: float) -> Replacement:
+        """Get a token in place of `rejected` (None: any will do)."""
+        found = self.current_unless(rejected)
         if found is not None:
             return Replacement(found, "memory")
-        shared = self._settings.entry.load()
+        shared = self._entry.load()
         before = shared.value if shared is not None else ""
-        adopted = self._adopt(rejected) or self._probe(rejected)
+        adopted = self._adopt(rejected)
         if adopted is not None:
             return adopted
+        if self._failure is not None and self._is_cooling():
+            if not self._failure.retryable:
+                raise without_traceback(self._failure)
+            with suppress(TokenIssueLimited):  # it is back, and to wait out its minute is certain to help
+                return self._ask(rejected, before, self._clock.monotonic() + _PROBE_TIMEOUT, once=True)
         try:
-            return self._repeat(rejected, deadline, before)
-        except BaseException as error:  # of a hook, too, that exits: nobody asks again at once, whatever it was
-            limited = isinstance(error, TokenIssueLimited)
-            adopted = self._adopt_looking_expired(rejected) if limited else None
-            if adopted is not None:
-                return adopted
-            if not limited or not error.retryable:  # a minute passes for certain: the next one waits for it, too
-                self.cooldown.begin(error, self._clock.monotonic())
+            return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
+        except BaseException as error:  # of somebody's code that exits, too: nobody asks again at once
+            if not (isinstance(error, TokenIssueLimited) and error.retryable):  # the next one waits for the minute
+                self._begin_cooldown(error)
             raise
 
-    def renew(self, deadline: Deadline) -> Replacement:
-        """
-        Get a token that is not about to expire, if KIS gives one; else one that is good still.
+    def _renew(self, ends: float) -> Replacement:
+        """Get a token that is not about to expire, if KIS gives one; else one that is good still."""
+        found = self._replace(None, ends)
+        if self._cache.fresh is None:
+            with suppress(TokenIssueError):
+                return self._replace(found.token.value, ends)
+        return found
 
-        Raises:
-            TokenIssueError: there is none at all.
-        """
-        found = self.replace(None, deadline)
-        if self.cache.fresh is not None:
-            return found
-        try:
-            return self.replace(found.token.value, deadline)
-        except TokenIssueError:
-            return found
-
-    def may_renew_early(self) -> bool:
-        """Tell whether another early renewal makes sense by now."""
-        return self._clock.monotonic() >= self._early_from
-
-    def renew_early(self, cached: CachedToken) -> Replacement:
-        """
-        Get a token in place of `cached`, which is good still: one try, and no waiting for anything.
-
-        Raises:
-            TokenIssueError: KIS was asked, and gave none.
-        """
-        if self.cache.current is not cached:
+    def _renew_early(self, cached: CachedToken) -> Replacement:
+        """Get a token in place of `cached`, which is good still: one try, and no waiting for anything."""
+        if self._cache.current is not cached:
             return Replacement(cached.token, "memory")
-        self._early_from = self._clock.monotonic() + max(self._settings.policy.issue_cooldown, _OTHERS_TAKE)
+        now = self._clock.monotonic
+        self._next_early = now() + max(self.policy.issue_cooldown, _OTHERS_TAKE)
         with self._lock(0) as held:
-            shared = self._settings.entry.load()
-            if shared is not None and shared.expires > cached.token.expires and not self.cache.was_refused(shared.value):
-                renewed = self._adopted(shared, just_issued=False)
+            shared = self._load_shared(cached.token.value)
+            if shared is not None and shared.expires > cached.token.expires:
+                renewed = self._adopted(shared)
             elif held is False:
-                self._early_from = self._clock.monotonic() + _OTHERS_TAKE
+                self._next_early = now() + _OTHERS_TAKE
                 return Replacement(cached.token, "memory")
             else:
-                renewed = self._issue(None, self._settings.policy.issue_timeout)
-        self._early_from = -math.inf
+                renewed = self._issue(None, self.policy.issue_timeout)
+        self._next_early = -math.inf
         return renewed
 
-    def give_up(self, error: Exception) -> None:
-        """Have nobody ask again at once: a refresh hangs, in a store most likely."""
-        self.cooldown.begin(error, self._clock.monotonic())
-
-    def revoke(self) -> bool:
-        """Have KIS forget the shared token, then forget it here and in the store; False where there is none."""
-        entry = self._settings.entry
-        with self._lock(self._settings.lock_timeout):
-            current = self.cache.current
-            known = [token for token in (current.token if current else None, entry.load()) if token is not None]
-            if not known:
-                return False
-            token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
-            self._issuer.revoke(token, self._settings.policy.issue_timeout)
-            self.cache.note_refused(token.value)
-            self.cache.forget()
-            entry.delete()
-            return True
-
-    def share(self, token: AccessToken) -> None:
-        """Share `token`, which somebody in this process got from KIS."""
-        with self._lock(self._settings.lock_timeout):
-            self._settings.entry.save(token)
-
-    def keep_issued(self, token: AccessToken, rejected: str | None = None) -> None:
-        """Make `token` the current one: KIS just issued it, be it one that was refused before."""
-        self._issued_at, self._issued = self._clock.monotonic(), token.value
-        self._reissued_same = token.value == rejected or self.cache.handed_out(token.value) is not None
-        self.cache.note_issued(token.value)
-        self._keep(token, just_issued=True)
-
-    def after_fork(self) -> None:
-        """Leave the parent's connections to the parent."""
-        self._issuer.after_fork()
-
-    def _probe(self, rejected: str | None) -> Replacement | None:
-        """
-        Ask once in the cool-down, and do not wait long for it.
-
-        None where there is no cool-down, or it ends, since the endpoint is back and speaks of its minute.
-        """
-        policy = self._settings.policy
-        failure = self.cooldown.error(self._clock.monotonic(), policy.issue_cooldown)
-        if failure is None:
-            return None
-        with self._lock(0) as held:
-            adopted = self._adopt(rejected)
-            if adopted is not None:
-                return adopted
-            if held is False or not failure.retryable:  # another process asks; or asking never helps
-                raise without_traceback(failure)
-            try:
-                return self._issue(rejected, min(policy.issue_timeout, _PROBE_TIMEOUT))
-            except TokenIssueError as error:
-                if not error.retryable:
-                    self.cooldown.begin(error, self._clock.monotonic())
-                elif isinstance(error, TokenIssueLimited):
-                    self.cooldown.end()
-                    return None
-                raise
-
-    def _repeat(self, rejected: str | None, deadline: Deadline, before: str) -> Replacement:
+    def _ask(self, rejected: str | None, before: str, ends: float, *, once: bool) -> Replacement:
         """Go through the store's lock to KIS, until there is a token or the time is over."""
-        policy, is_known = self._settings.policy, self._minute_left() > 0
+        is_known = self._minute_left() > 0  # the last refresh was told: KIS need not say it again
+
+        def left() -> float:
+            return max(ends - self._clock.monotonic(), 0.0)
 
         def attempt() -> Replacement:
             nonlocal is_known
-            with self._lock(min(self._settings.lock_timeout, deadline.left() / 2)):
+            with self._lock(min(self.policy.issue_timeout + _LOCK_MARGIN, left() / 2)):
                 adopted = self._adopt(rejected, before)
                 if adopted is not None:
                     return adopted
-                if is_known:  # the last refresh was told: KIS need not say it again
+                if is_known:
                     is_known = False
                     raise TokenIssueLimited("KIS issues one token a minute", code="EGW00133", retryable=True)
-                return self._issue(rejected, max(min(policy.issue_timeout, deadline.left()), _LAST_TRY))
+                return self._issue(rejected, max(min(self.policy.issue_timeout, left()), _LAST_TRY))
 
-        def is_there() -> bool:
-            return (self.cache.current_unless(rejected) or self._adopt(rejected, before)) is not None
+        def sleep(seconds: float) -> None:
+            gets_up = self._clock.monotonic() + seconds
+            while (nap := min(_LOOK, gets_up - self._clock.monotonic())) > 0:
+                self._clock.sleep(nap)
+                if self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None:
+                    return
 
-        return issue_retrying(
-            deadline, once=not policy.issue_wait, minute_left=self._minute_left, is_over=is_there
-        )(attempt)
+        def wait(state: RetryCallState) -> float:
+            return min(self._minute_left() if _is_limited(state) else _backoff(state), left())
+
+        def tell(state: RetryCallState) -> None:
+            if _is_limited(state):
+                _tell_waiting(state, state.upcoming_sleep)
+            elif state.attempt_number == 1:
+                _tell_waiting(state, left())
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
+            stop=lambda _: once or left() < _LEAST_WAIT,
+            wait=wait,
+            sleep=sleep,
+            before_sleep=tell,
+            reraise=True,
+        )
+        return retrying(attempt)
 
     def _issue(self, rejected: str | None, timeout: float) -> Replacement:
         """Ask KIS once."""
         try:
-            token = self._issuer.issue(timeout)
+            token = self._ask_kis(timeout)
         except TokenIssueLimited as error:
-            now, ours = self._clock.monotonic(), self._issued_at + MINUTE
-            self._minute_ends = ours if ours > now else now + MINUTE
-            adopted = self._adopt_looking_expired(rejected) if self._issuer.clock_ahead is not None else None
-            if adopted is not None:
-                return adopted
+            now, ours = self._clock.monotonic(), self._issued_at + _MINUTE
+            self._minute_ends = ours if ours > now else now + _MINUTE
+            shared, ahead = self._load_shared(rejected), self._issuer.clock_ahead
+            if shared is not None and ahead is not None and self._clock.time() + ahead < shared.expires:
+                return self._adopted(shared, just_issued=True)  # it lives by KIS's clock, and this one is wrong
             if self._reissued_same and rejected == self._issued and now < ours:
-                # As it does for six hours: waiting would only bring it back.
+                # KIS hands the refused one out again, as it does for six hours: waiting would only bring it back.
                 raise TokenIssueLimited("KIS refuses a token that it hands out again", code=error.code) from None
             raise
-        self.keep_issued(token, rejected)
-        self._settings.entry.save(token)
+        self._keep_issued(token, rejected)
+        self._entry.save(token)
         return Replacement(token, "issued")
 
-    def _minute_left(self) -> float:
-        return self._minute_ends - self._clock.monotonic()
+    def _share(self, token: AccessToken) -> None:
+        with self._lock(self.policy.issue_timeout + _LOCK_MARGIN):
+            self._entry.save(token)
 
     def _adopt(self, rejected: str | None, before: str | None = None) -> Replacement | None:
         """
@@ -379,29 +293,73 @@ class TokenRefresher:
         makes of its expiry.
         """
         token = self._load_shared(rejected)
-        if token is None:
+        just_issued = token is not None and before is not None and token.value != before
+        if token is None or not (just_issued or self._clock.time() < token.expires):
             return None
-        just_issued = before is not None and token.value != before
-        return self._adopted(token, just_issued) if just_issued or self._clock.time() < token.expires else None
-
-    def _adopt_looking_expired(self, rejected: str | None) -> Replacement | None:
-        """Take the token in the store where somebody just got one, and it looks expired: this clock may be wrong."""
-        token, ahead = self._load_shared(rejected), self._issuer.clock_ahead
-        if token is None or (ahead is not None and self._clock.time() + ahead >= token.expires):
-            return None
-        return self._adopted(token, just_issued=True)
+        return self._adopted(token, just_issued=just_issued)
 
     def _load_shared(self, rejected: str | None) -> AccessToken | None:
-        token = self._settings.entry.load()
-        return None if token is None or token.value == rejected or self.cache.was_refused(token.value) else token
+        token = self._entry.load()
+        return None if token is None or token.value == rejected or self._cache.was_refused(token.value) else token
 
-    def _adopted(self, token: AccessToken, just_issued: bool) -> Replacement:  # noqa: FBT001  # named where it matters
-        self._keep(token, just_issued=just_issued)
+    def _adopted(self, token: AccessToken, *, just_issued: bool = False) -> Replacement:
+        self._cache.keep(token, margin=self.policy.refresh_margin, just_issued=just_issued)
+        self._failure = None
         return Replacement(token, "store")
 
-    def _keep(self, token: AccessToken, *, just_issued: bool) -> None:
-        self.cache.keep(token, margin=self._settings.policy.refresh_margin, just_issued=just_issued)
-        self.cooldown.end()
+    def _keep_issued(self, token: AccessToken, rejected: str | None = None) -> None:
+        self._issued, self._issued_at = token.value, self._clock.monotonic()
+        self._reissued_same = token.value == rejected or self.handed_out(token.value)
+        self._cache.note_issued(token.value)
+        self._adopted(token, just_issued=True)
 
     def _lock(self, timeout: float) -> AbstractContextManager[bool | None]:
-        return self._settings.entry.lock(timeout=timeout, lease=self._settings.lease)
+        """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
+        return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
+
+    def _minute_left(self) -> float:
+        return self._minute_ends - self._clock.monotonic()
+
+    def _is_cooling(self) -> bool:
+        return self._clock.monotonic() - self._failed_at < self.policy.issue_cooldown
+
+    def _begin_cooldown(self, error: BaseException) -> None:
+        failure = without_traceback(error)
+        self._failure = failure if isinstance(failure, TokenIssueError) else TokenIssueError(str(failure))
+        self._failed_at = self._clock.monotonic()
+        self._next_probe = self._failed_at + _PROBE
+
+    # -- what is told
+
+    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
+        token, origin = replacement
+        event = RefreshEvent(
+            name="token_refreshed" if origin == "issued" else "token_adopted",
+            token=token.fingerprint,
+            previous_token=fingerprint(previous) if previous else None,
+            expires_at=token.expires_at,
+            source=origin,
+            elapsed=self._clock.monotonic() - began,
+        )
+        emit(event, logging.DEBUG if origin == "memory" else None)
+
+    def _tell_failed(self, error: BaseException, old: AccessToken, began: float) -> None:
+        event = RefreshEvent(
+            name="token_refresh_failed",
+            msg_cd=getattr(error, "code", None),
+            previous_token=old.fingerprint,
+            expires_at=old.expires_at,
+            elapsed=self._clock.monotonic() - began,
+            error=type(error).__name__,
+        )
+        emit(event)
+
+
+def _tell_waiting(state: RetryCallState, seconds: float) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    code = getattr(error, "code", None)
+    emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=seconds, error=type(error).__name__))
+
+
+def _is_limited(state: RetryCallState) -> bool:
+    return state.outcome is not None and isinstance(state.outcome.exception(), TokenIssueLimited)

@@ -9,36 +9,38 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from ..bypass import unprotected
 from ..errors import TokenIssueError
 from ..forking import after_fork
+from .cache import SYSTEM_CLOCK
 
 __all__ = ["SingleFlight", "done", "failed", "then", "without_traceback"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-GRACE = 0.75  # seconds more than its own bound that a refresh gets to say how it ended
-_monotonic = (time.monotonic,)  # in a tuple, where freezegun does not look for it
+_GRACE = 0.75  # seconds more than its own bound that a refresh gets to say how it ended
+_WITHIN = (
+    "a token was asked for by what runs while it is being issued (a hook of on_event, a session or store of your own), "
+    "which would wait for itself"
+)
 
 
-class _Job(Generic[T]):
-    def __init__(
-        self, key: Hashable, ask: Callable[[], T], seconds: float, when_late: Callable[[Exception], object] | None
-    ) -> None:
-        self.key = key
-        self.ask = ask
-        self.seconds = seconds
-        self.when_late = when_late
-        self.ends = _now() + seconds + GRACE
-        self.waiters: list[Future[T]] = []
+@dataclass(eq=False)
+class _Job:
+    key: Hashable
+    ask: Callable[[], Any]
+    seconds: float
+    when_late: Callable[[Exception], object] | None
+    ends: float
+    waiters: list[Future[Any]] = field(default_factory=list)
 
 
 class SingleFlight:
@@ -51,6 +53,7 @@ class SingleFlight:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._runner: threading.Thread | None
         self._reset()
         after_fork(self, SingleFlight._reset)
 
@@ -67,33 +70,30 @@ class SingleFlight:
         when_late: Callable[[Exception], object] | None = None,
     ) -> tuple[Future[T], bool]:
         """
-        Have `ask` called, or join who asks for the same `key`. Never blocks.
+        Have `ask` called, or join who asks for the same. Never blocks.
 
         Args:
-            key: what it is about. What is about something else runs afterwards, so `ask` has to look again whether it
-                is still needed.
+            key: what it is about. What is about something else runs afterwards, so `ask` looks whether it is needed.
             ask: may block.
             seconds: after which those who wait get a `TokenIssueError`, and the next one asks anew.
             when_late: is told of that error.
 
         Returns:
-            A future of the caller's own, which he may cancel, and whether it was he who asked. His is done last.
+            A future of the caller's own, which may be cancelled, and whether it was this caller who asked.
         """
         waiter: Future[T] = Future()
         if threading.current_thread() is self._runner:
-            return failed(_asked_within()), False
+            return failed(TokenIssueError(_WITHIN, retryable=True)), False
+        made = _Job(key, ask, seconds, when_late, SYSTEM_CLOCK.monotonic() + seconds + _GRACE)
         try:
             with self._lock:
-                job = self._jobs.get(key)
-                is_first = job is None
-                if job is None:
-                    job = self._jobs[key] = _Job(key, ask, seconds, when_late)
+                job = self._jobs.setdefault(key, made)
                 job.waiters.append(waiter)
             self._run_if_idle()
         except BaseException:  # of a signal handler: whoever joined, or will, waits for it
             self._run_if_idle()
             raise
-        return waiter, is_first
+        return waiter, job is made
 
     def _run_if_idle(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -111,19 +111,19 @@ class SingleFlight:
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            watch = threading.Timer(job.ends - _now(), self._give_up, [job])
+            watch = threading.Timer(job.ends - SYSTEM_CLOCK.monotonic(), self._give_up, [job])
             watch.daemon, watch.name = True, f"{self._name}-deadline"
             with suppress(RuntimeError):  # as above
                 watch.start()
             try:
                 with unprotected():
-                    outcome: Future[Any] = done(job.ask())
-            except BaseException as error:  # of a hook, too, that exits: whatever it was, those who wait are told
+                    outcome = done(job.ask())
+            except BaseException as error:  # of somebody's code that exits, too: those who wait are told
                 outcome = failed(error)
             watch.cancel()
             self._end(job, outcome)
 
-    def _next(self) -> _Job[Any] | None:
+    def _next(self) -> _Job | None:
         with self._lock:
             if self._runner is not threading.current_thread():  # it was given up, and another one goes on
                 return None
@@ -132,7 +132,7 @@ class SingleFlight:
                 self._runner = None
             return job
 
-    def _give_up(self, job: _Job[Any]) -> None:
+    def _give_up(self, job: _Job) -> None:
         """Go on with what else there is, on this thread: the other one hangs, most likely in code of the user's."""
         with self._lock:
             if self._jobs.get(job.key) is not job:
@@ -144,20 +144,20 @@ class SingleFlight:
         self._end(job, failed(late))
         self._run()
 
-    def _end(self, job: _Job[T], outcome: Future[T]) -> None:
+    def _end(self, job: _Job, outcome: Future[Any]) -> None:
         with self._lock:
             if self._jobs.get(job.key) is not job:
                 return
             del self._jobs[job.key]
-        for waiter in reversed(job.waiters):
+        for waiter in reversed(job.waiters):  # who asked is last: a hook of his may take its time
             with suppress(BaseException):  # of what a caller does next: the others have to be told all the same
                 _settle(waiter, outcome)
 
     def _reset(self) -> None:
         """Begin with nothing, in a forked child too: the thread that it ran on does not exist there."""
         self._lock = threading.RLock()  # guards the two below; a signal handler may ask in the middle of it
-        self._jobs: dict[Hashable, _Job[Any]] = {}  # the first one is running
-        self._runner: threading.Thread | None = None
+        self._jobs: dict[Hashable, _Job] = {}  # the first one is running
+        self._runner = None
 
 
 def done(value: T) -> Future[T]:
@@ -189,16 +189,6 @@ def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
     return changed
 
 
-def _settle(waiter: Future[T], outcome: Future[T]) -> None:
-    if not waiter.set_running_or_notify_cancel():
-        return
-    error = outcome.exception()
-    if error is None:
-        waiter.set_result(outcome.result())
-    else:
-        waiter.set_exception(without_traceback(error))
-
-
 def without_traceback(error: BaseException) -> Exception:
     """
     Copy `error` without its traceback and context.
@@ -214,13 +204,11 @@ def without_traceback(error: BaseException) -> Exception:
     return TokenIssueError(f"no token could be had ({type(error).__name__})", retryable=True)
 
 
-def _asked_within() -> TokenIssueError:
-    return TokenIssueError(
-        "a token was asked for by what runs while it is being issued (a hook of on_event, a session or store of your "
-        "own), which would wait for itself",
-        retryable=True,
-    )
-
-
-def _now() -> float:
-    return _monotonic[0]()
+def _settle(waiter: Future[T], outcome: Future[T]) -> None:
+    error = outcome.exception()
+    if not waiter.set_running_or_notify_cancel():
+        return
+    if error is None:
+        waiter.set_result(outcome.result())
+    else:
+        waiter.set_exception(without_traceback(error))
