@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..credentials import PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
 from ..policy import RetryPolicy, parse, takes, variable_of
-from ..retry.rate import PAPER_RATE, RATE_TAKES, RATE_VARIABLE, REAL_RATE, parse_rate
+from ..pace.limiter import PAPER_RATE, RATE_TAKES, REAL_RATE, parse_rate
 from ..settings import CREDENTIAL_VARIABLES, Environment, boolean, unknown_variables
 from ..stores.from_env import STORE_VARIABLE, store_named
 from ..token import fingerprint
@@ -93,7 +93,7 @@ def _settings(environment: Environment) -> list[_Row]:
         paper,
         row(("KIS_BASE_URL",), host, lambda text: _masked(Credentials(_OTHER, _OTHER, base_url=text).base_url)),
         row((STORE_VARIABLE,), "file", _store),
-        row((RATE_VARIABLE,), rate, parse_rate, takes=RATE_TAKES),
+        row(("KIS_RATE_LIMIT",), rate, parse_rate, takes=RATE_TAKES),
         *(
             row((variable_of(spec.name),), spec.default, partial(parse, spec), takes=takes(spec))
             for spec in fields(RetryPolicy)
