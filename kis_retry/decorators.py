@@ -211,7 +211,9 @@ def is_decoratable(function: Any) -> bool:
 
 def decorated(function: F, rules: Rules) -> F:
     """Return `function` with `rules` in force around each call; its signature, docstring and types stay."""
-    wrapped = _coroutine_function(function, rules) if inspect.iscoroutinefunction(function) else _function(function, rules)
+    wrapped = (
+        _coroutine_function(function, rules) if inspect.iscoroutinefunction(function) else _function(function, rules)
+    )
     watch()
     return wrapped  # type: ignore[return-value]  # called and awaited as `function` is
 

@@ -29,10 +29,10 @@ _PLACES = (
     ("httpx2", "AsyncClient", "_send_single_request", "for_httpx", "send_async"),
     ("aiohttp.client", "ClientSession", "_request", "for_aiohttp", "request"),
     ("urllib.request", "OpenerDirector", "open", "for_urllib", "open_url"),
-    ("threading", "Thread", "start", "for_threads", "start_thread"),
-    ("threading", "Thread", "run", "for_threads", "run_thread"),
-    ("threading", "Timer", "run", "for_threads", "run_thread"),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "for_threads", "submit"),
+    ("threading", "Thread", "start", "protection", "start_thread"),
+    ("threading", "Thread", "run", "protection", "run_thread"),
+    ("threading", "Timer", "run", "protection", "run_thread"),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "protection", "submit"),
 )
 """Module, class and method; our module and the function that stands in the method's place."""
 
