@@ -11,10 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client.client import KisClient
-    from .credentials import Credentials
-    from .errors import ConfigurationError, KisRetryError, PageError, ResponseError, TokenIssueError, TokenIssueLimited
-    from .events import RefreshEvent, on_event
     from .answers import (
         is_rate_limited_response,
         is_token_expired_error,
@@ -22,6 +18,10 @@ if TYPE_CHECKING:
         is_transient_error,
         is_transient_response,
     )
+    from .client.client import KisClient
+    from .credentials import Credentials
+    from .errors import ConfigurationError, KisRetryError, PageError, ResponseError, TokenIssueError, TokenIssueLimited
+    from .events import RefreshEvent, on_event
     from .policy import RetryPolicy
     from .retry.decorators import refresh_on_expired_token, retry_on_transient_error
     from .retry.limiter import RateLimiter

@@ -65,7 +65,8 @@ class Credentials:
             or (None if _is_url(url) else f"base_url must be {_TAKES_URL}")
         )
         if problem is not None:
-            del self, app_key, app_secret, account, base_url, url  # what reports an error shows the locals of its frames
+            # What reports an error shows the locals of its frames, too.
+            del self, app_key, app_secret, account, base_url, url
             raise ConfigurationError(problem)
         object.__setattr__(self, "app_key", app_key.strip())
         object.__setattr__(self, "app_secret", app_secret.strip())

@@ -68,7 +68,9 @@ def test_an_account_may_come_without_its_hyphen() -> None:
     assert Credentials(KEY, SECRET).account is None
 
 
-@pytest.mark.parametrize("account", ["abc", "", "12345678", "12345678-1", "123456789-01", "１２３４５６７８-01", 5, "12345678-01\r\nX: 1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "account", ["abc", "", "12345678", "123456789-01", "１２３４５６７８-01", 5, "12345678-01\r\nX: 1"]
+)
 def test_what_is_no_account_number_is_refused_with_what_is(account: Any, keys: pytest.MonkeyPatch) -> None:
     text = refusal_of(lambda: Credentials(KEY, SECRET, account))
     assert text == "account is no account number: it takes eight digits, a hyphen and two digits, like 12345678-01"
@@ -96,7 +98,8 @@ def test_a_character_that_no_header_may_carry_is_refused_by_the_name_that_was_us
     keys.delenv(variable)
     keys.setenv(f"KOREA_INVESTMENT_API_{field.removeprefix('app_').upper()}", bad)
     assert refusal_of(Credentials.from_env).startswith("KOREA_INVESTMENT_API_")
-    assert refusal_of(lambda: Credentials(**{"app_key": KEY, "app_secret": SECRET, field: bad})).startswith(field)
+    pair: dict[str, Any] = {"app_key": KEY, "app_secret": SECRET, field: bad}
+    assert refusal_of(lambda: Credentials(**pair)).startswith(field)
 
 
 @pytest.mark.parametrize(
