@@ -257,8 +257,13 @@ def test_on_a_thread_that_no_signal_reaches_everything_stays_in_the_hook(subscri
         signal.default_int_handler(signal.SIGINT, None)
 
     went_on: list[bool] = []
+
+    def tell() -> None:
+        emit(FULL)
+        went_on.append(True)
+
     subscribe(interrupting)
-    thread = threading.Thread(target=lambda: (emit(FULL), went_on.append(True)))
+    thread = threading.Thread(target=tell)
     thread.start()
     thread.join()
     assert went_on == [True]
