@@ -153,9 +153,7 @@ def test_a_policy_is_a_frozen_value_whose_fields_are_given_by_name() -> None:
 @given(data=st.data())
 def test_a_number_in_range_is_read_and_one_out_of_it_refused(bounds: Bounds, data: st.DataObject) -> None:
     whole = bounds.field == "max_retries"
-    value: float = data.draw(
-        st.integers(-2, 8) if whole else st.floats() | st.floats(bounds.low, bounds.high)
-    )
+    value: float = data.draw(st.integers(-2, 8) if whole else st.floats() | st.floats(bounds.low, bounds.high))
     text = data.draw(st.sampled_from(["{}", " {}", "{}\n"])).format(value)
     if bounds.low <= value <= bounds.high:
         assert from_env(**{bounds.variable: text}) == policy_with(bounds.field, value)
