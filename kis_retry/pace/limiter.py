@@ -62,8 +62,8 @@ class RateLimiter:
                 "RateLimiter(Credentials.from_env(), rate=18)"
             )
         self.credentials = credentials
-        self._given = {"rate": None if rate is None else checked_rate(rate), "store": store}
-        self._rate: float | None = self._given["rate"]
+        self._given_rate = self._rate = None if rate is None else checked_rate(rate)
+        self._given_store = store
         self._found: SlotQueue | None = None
 
     @classmethod
@@ -160,12 +160,12 @@ class RateLimiter:
         if self._rate is None:
             self._rate = _rate_from_env(self.credentials)
         if self._found is None and self._rate:
-            store = store_from_env() if self._given["store"] is None else self._given["store"]
+            store = store_from_env() if self._given_store is None else self._given_store
             self._found = _shared_queue(store, self.credentials, self._rate)
         return self._found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"credentials": self.credentials, **self._given}
+        return {"credentials": self.credentials, "rate": self._given_rate, "store": self._given_store}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # made anew

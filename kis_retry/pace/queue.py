@@ -91,8 +91,8 @@ class SlotQueue:
     def _start_serving(self, reservation: Reservation) -> None:
         if self._served:
             return
-        self._served = True
         try:
+            self._served = True
             _start(self._serve)
         except RuntimeError:  # the interpreter ends, or the system's limit is reached: the caller does it itself
             self._serve(until=reservation.future.done)
@@ -123,11 +123,17 @@ class SlotQueue:
             self._learn(self._store.reserve(ask), monotonic())
             return True
         left = self.line.wake_at() - now
-        with suppress(queue.Empty):
-            receive, *given = self._inbox.get(timeout=min(max(left, 0.0), IDLE))
-            receive(*given)
-            return True
-        return not self.line.is_idle or not self._retires()
+        try:
+            self._receive(self._inbox.get(timeout=min(max(left, 0.0), IDLE)))
+        except queue.Empty:
+            return not self.line.is_idle or not self._retires()
+        while not self._inbox.empty():
+            self._receive(self._inbox.get())
+        return True
+
+    def _receive(self, message: tuple[Any, ...]) -> None:
+        function, *given = message
+        function(*given)
 
     def _retires(self) -> bool:
         self._served = False  # before the last look: whoever puts something in looks at this afterwards

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import weakref
 from collections import deque
@@ -130,32 +131,37 @@ class RedisPace:
 
 
 class FallbackPace:
-    """The first of several places that works. The first failure of the very first is one warning."""
+    """The first of several places that works. When the very first fails, that is one warning."""
 
     blocks = True
 
     def __init__(self, store: TokenStore, *places: PaceStore) -> None:
         self._store, self._places = store, places
-        self._pauses = [0.0] * len(places)
+        self._pauses = [0.0] * len(places)  # seconds until a place is tried again
         self._again_at = [0.0] * len(places)
 
     def reserve(self, ask: Ask) -> Block:
-        for number, place in enumerate(self._places[:-1]):
-            if monotonic() >= self._again_at[number]:
-                try:
-                    block = place.reserve(ask)
-                except Exception as error:  # any engine, any fault: a store never costs a call
-                    self._fail(number, error)
-                else:
-                    self._pauses[number] = 0.0
+        for number in range(len(self._places) - 1):
+            if not self._pauses[number]:
+                block = self._try(number, ask)
+                if block is not None:
                     return block
+            elif monotonic() >= self._again_at[number]:  # beside what goes on: it may take its time-out
+                self._again_at[number] = math.inf
+                tell(self._try, number, Ask(ask.rate, ask.published))
         return self._places[-1].reserve(ask)
 
-    def _fail(self, number: int, error: Exception) -> None:
-        if number == 0 and not self._pauses[0]:
-            tell(warn_unavailable, self._store, KIND, error)
-        self._pauses[number] = min(2 * self._pauses[number] or FIRST_PAUSE, LONGEST_PAUSE)
-        self._again_at[number] = monotonic() + self._pauses[number]
+    def _try(self, number: int, ask: Ask) -> Block | None:
+        try:
+            block = self._places[number].reserve(ask)
+        except Exception as error:  # any engine, any fault: a store never costs a call
+            if number == 0 and not self._pauses[0]:
+                tell(warn_unavailable, self._store, KIND, error)
+            self._pauses[number] = min(2 * self._pauses[number] or FIRST_PAUSE, LONGEST_PAUSE)
+            self._again_at[number] = monotonic() + self._pauses[number]
+            return None
+        self._pauses[number] = 0.0
+        return block
 
 
 def pace_of(store: TokenStore, key: str) -> PaceStore:
