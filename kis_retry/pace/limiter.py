@@ -12,7 +12,7 @@ from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..settings import Environment
 from ..stores.base import key_of
-from ..stores.documents import documents_of
+from ..stores.base import documents_of
 from ..stores.from_env import store_from_env
 from .queue import SlotQueue, monotonic
 from .stores import pace_of

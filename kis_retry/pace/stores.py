@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..forking import after_fork
-from ..stores.documents import documents_of
+from ..stores.base import documents_of
 from ..stores.entry import warn_unavailable
 from ..stores.file import FileTokenStore
 from .queue import PaceStore, monotonic, tell
