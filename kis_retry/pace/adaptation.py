@@ -1,11 +1,11 @@
 """
 Which pace is right where KIS refuses calls. Pure; the time is a parameter.
 
-KIS refuses a call with EGW00201 for two reasons. There is a limit below the pace (new customers have 3 a second, another
-program uses the key): then the same number gets through however many are sent. Or KIS refuses a share at random, at any
-pace: then sending less only loses calls. One step tells them apart: go just under what gets through now. If that was a
-limit, next to nothing is refused any more, and this pace fits. If it was at random, the share stays, and the full pace
-is right: sending more was never seen to lower what gets through. And a limit may go away. So from time to time twice the
+KIS refuses a call with EGW00201 for two reasons. There is a limit below the pace (a new customer's, or another program
+uses the key): then the same number gets through however many are sent. Or KIS refuses a share at random, at any pace:
+then sending less only loses calls. One step tells them apart: go just under what gets through now. If that was a limit,
+next to nothing is refused any more, and this pace fits. If it was at random, the share stays, and the full pace is
+right: sending more was never seen to lower what gets through. And a limit may go away. So from time to time twice the
 pace is tried for one window of calls: if they get through, that fits from now on; if not, the next try comes later.
 """
 

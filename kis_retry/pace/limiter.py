@@ -7,14 +7,14 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from ..clock import Monotonic
 from ..credentials import Credentials
 from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..settings import Environment
-from ..stores.base import key_of
-from ..stores.base import documents_of
+from ..stores.base import documents_of, key_of
 from ..stores.from_env import store_from_env
-from .queue import SlotQueue, monotonic
+from .queue import SlotQueue
 from .stores import pace_of
 from .waiting import Reservation, Ticket
 
@@ -77,7 +77,7 @@ class RateLimiter:
         Raises:
             ConfigurationError: a variable is missing or cannot be used; the message names it.
         """
-        credentials = Credentials.from_env()  # PREFIX
+        credentials = Credentials.from_env(prefix)
         limiter = cls(credentials, rate=_rate_from_env(credentials, prefix))
         limiter._queue()  # checks the store
         return limiter
@@ -151,7 +151,7 @@ class RateLimiter:
         queue = self._queue()
         if queue is not None:
             return queue.reserve(order=order, ticket=ticket, timeout=float("inf") if timeout is None else timeout)
-        reservation = Reservation(ticket or Ticket(), arrived=monotonic())
+        reservation = Reservation(ticket or Ticket(), arrived=Monotonic.now())
         reservation.end(granted=True)
         return reservation
 

@@ -7,17 +7,15 @@ import math
 import threading
 import weakref
 from collections import deque
-from contextlib import suppress
 from dataclasses import asdict, replace
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
+from ..clock import Monotonic
 from ..forking import after_fork
 from ..stores.base import documents_of
-from ..stores.entry import warn_unavailable
-from ..stores.file import FileTokenStore
-from .queue import PaceStore, monotonic, tell
+from ..stores.entry import fallback_documents, warn_unavailable
+from .queue import PaceStore, tell
 from .redis_script import SCRIPT
 from .state import FORGOTTEN, Ask, Block, PaceState
 
@@ -50,10 +48,10 @@ class MemoryPace:
 
     def reserve(self, ask: Ask) -> Block:
         with self._lock:
-            return self._state.reserve(ask, monotonic())
+            return self._state.reserve(ask, Monotonic.now())
 
 
-class FilePace:
+class DocumentPace:
     """For the processes of one machine, by its monotonic clock: a document that is changed under its lock."""
 
     blocks = True
@@ -65,7 +63,7 @@ class FilePace:
         with self._documents.lock(self._key, KIND, timeout=LOCK_WAIT, lease=LOCK_WAIT) as held:
             if not held:
                 raise TimeoutError("the lock of the pace is held by somebody who does not let it go")
-            now = monotonic()
+            now = Monotonic.now()
             state = PaceState.decode(self._documents.read(self._key, KIND), now)
             block = state.reserve(ask, now)
             self._documents.write(self._key, KIND, state.encode(), FORGOTTEN)
@@ -98,9 +96,9 @@ class RedisPace:
         asked = {**asdict(ask), "fresh": asdict(PaceState())}
         if self._verdict is not None:
             asked["verdict"] = asdict(self._verdict)
-        sent = monotonic()
+        sent = Monotonic.now()
         kept, *numbers = self._run(json.dumps(asked))
-        received = monotonic()
+        received = Monotonic.now()
         now, at, count, interval = map(float, numbers)
         state = PaceState.decode(kept, now)
         if not state.written:
@@ -146,7 +144,7 @@ class FallbackPace:
                 block = self._try(number, ask)
                 if block is not None:
                     return block
-            elif monotonic() >= self._again_at[number]:  # beside what goes on: it may take its time-out
+            elif Monotonic.now() >= self._again_at[number]:  # beside what goes on: it may take its time-out
                 self._again_at[number] = math.inf
                 tell(self._try, number, Ask(ask.rate, ask.published))
         return self._places[-1].reserve(ask)
@@ -158,7 +156,7 @@ class FallbackPace:
             if number == 0 and not self._pauses[0]:
                 tell(warn_unavailable, self._store, KIND, error)
             self._pauses[number] = min(2 * self._pauses[number] or FIRST_PAUSE, LONGEST_PAUSE)
-            self._again_at[number] = monotonic() + self._pauses[number]
+            self._again_at[number] = Monotonic.now() + self._pauses[number]
             return None
         self._pauses[number] = 0.0
         return block
@@ -168,18 +166,12 @@ def pace_of(store: TokenStore, key: str) -> PaceStore:
     """Return where `store` keeps the pace of `key`; in memory, with a warning, where it is somebody else's store."""
     documents: Any = documents_of(store)
     if hasattr(documents, "client"):
-        return FallbackPace(store, RedisPace(documents, key), *_instead(key), MemoryPace())
+        return FallbackPace(store, RedisPace(documents, key), DocumentPace(fallback_documents(), key), MemoryPace())
     if hasattr(documents, "folder"):
-        return FallbackPace(store, FilePace(documents, key), *_instead(key), MemoryPace())
+        return FallbackPace(store, DocumentPace(documents, key), DocumentPace(fallback_documents(), key), MemoryPace())
     if documents is None:
         tell(warn_unavailable, store, KIND, "it keeps tokens alone")
     try:
         return _in_memory.setdefault(documents or store, {}).setdefault(key, MemoryPace())
     except TypeError:  # somebody's class that cannot be a key: each of its limiters has a pace of its own
         return MemoryPace()
-
-
-def _instead(key: str) -> list[PaceStore]:
-    with suppress(ConfigurationError):  # there is no home folder
-        return [FilePace(FileTokenStore().documents, key)]
-    return []
