@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import weakref
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -21,12 +20,11 @@ from .cache import SYSTEM_CLOCK, Clock
 from .issuer import TokenIssuer
 from .refresher import Refresher
 
-__all__ = ["TokenManager", "newest_manager"]
+__all__ = ["TokenManager", "every_manager", "newest_manager"]
 
 _T = TypeVar("_T")
 
 _managers: weakref.WeakValueDictionary[int, TokenManager] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
 
 
 class TokenManager(Refresher):
@@ -68,7 +66,7 @@ class TokenManager(Refresher):
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
         self._approval = Refresher(issuer, issuer.approve, approval_key, store, policy, clock)
         after_fork(issuer, TokenIssuer.after_fork)
-        _managers[next(_numbers)] = self
+        _managers[id(self)] = self
 
     @classmethod
     def from_env(cls, prefix: str = "KIS_") -> TokenManager:
@@ -217,10 +215,15 @@ class TokenManager(Refresher):
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
 
 
+def every_manager() -> list[TokenManager]:
+    """List the managers of this process that somebody holds, the newest last."""
+    return list(_managers.values())
+
+
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
     """Return the manager for that account that was made last in this process, as long as somebody holds one."""
     wanted = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
-    for manager in reversed(list(_managers.values())):
+    for manager in reversed(every_manager()):
         known = manager.credentials
         if (known.base_url, known.app_key, known.app_secret) == wanted:
             return manager
