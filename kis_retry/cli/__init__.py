@@ -114,7 +114,7 @@ def _explain(error: Exception) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return what `main` parses with; the function of a command gets what was parsed."""
     raw = argparse.RawDescriptionHelpFormatter
-    about = "Renew an expired KIS access token once for everybody, and repeat what was refused."
+    about = "Renew an expired KIS token once for everybody, and repeat what it failed."
     made = argparse.ArgumentParser("kis-retry", description=about, epilog=_EXAMPLES, formatter_class=raw)
     made.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = made.add_subparsers(dest="command", title="commands", metavar="COMMAND", required=True)

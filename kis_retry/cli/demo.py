@@ -130,7 +130,7 @@ def _description(event: RefreshEvent) -> str:
 
 def _report(batch: Batch, tracker: Tracker, events: list[RefreshEvent], counts: Mapping[str, float]) -> dict[str, Any]:
     """Return what became of the batch, and by code how many requests were repeated and how many symbols lost."""
-    failed = (event for event in events if event.name in {"token_expired", "call_retried"})
+    failed = (event for event in events if event.name == "call_retried")
     repeated = Counter(event.msg_cd or event.error or "" for event in failed)
     codes = sorted({*repeated, *tracker.lost})
     result = f"{tracker.answered:,} of {batch.symbols:,} symbols"

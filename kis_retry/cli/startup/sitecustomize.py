@@ -75,7 +75,7 @@ def _install() -> None:
         kis_retry.install()
     except Exception as error:  # whatever it is, the program goes on
         missing = isinstance(error, ImportError) and error.name == "kis_retry"
-        reason = "it has no kis_retry installed" if missing else type(error).__name__
+        reason = "it has no kis_retry installed" if missing else f"install() failed ({type(error).__name__})"
         if sys.stderr is not None:
             sys.stderr.write(f"kis-retry: {sys.executable} runs unprotected: {reason}\n")
 
