@@ -17,7 +17,8 @@ from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
-from ..pace.limiter import RateLimiter, Reservation, Ticket
+from ..pace.limiter import RateLimiter
+from ..pace.waiting import Reservation, Ticket
 from ..policy import RetryPolicy
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
@@ -186,7 +187,7 @@ class Exchange:
             found = future.result()
         except Exception:  # of any source; what comes of it is told with the refusal
             return None
-        return found.token if isinstance(found, Replacement) else found  # type: ignore[no-any-return]
+        return found.token if isinstance(found, Replacement) else found
 
     def _take_slot(self) -> Flow[Reservation | None]:
         limiter = self._limiter

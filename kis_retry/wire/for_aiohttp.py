@@ -23,7 +23,7 @@ from ..engine import run_async
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
 from .token_endpoint import adopt, note_revoked, source_of_token_request
 
 __all__ = ["request"]
@@ -93,10 +93,9 @@ class _Call(LibraryCall):
 
     async def send(self, seen: ApiRequest) -> Sent:
         """Send it once, and judge what comes of it."""
-        options = {**self._options, "raise_for_status": False}
-        if seen.token != seen.original_token and seen.token is not None:
-            options["headers"] = CIMultiDict(self._options.get("headers") or {})
-            set_token(options["headers"], seen.token)
+        headers = CIMultiDict(self._options.get("headers") or {})
+        seen.put_token(headers)
+        options = {**self._options, "raise_for_status": False, "headers": headers}
         under_way = _UNDER_WAY.set(True)
         try:
             response = await self._wrapped(self._method, self._url, **options)
@@ -122,12 +121,10 @@ class _Call(LibraryCall):
         """Return an answer of KIS's that is made here."""
         url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
         headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
-        given = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
         info = aiohttp.RequestInfo(url, self._method, headers, url)
-        said = SimpleNamespace(output_size=0)
-        response = aiohttp.ClientResponse(  # type: ignore[call-arg]  # its arguments differ between versions
-            self._method, url, request_info=info, session=self._session, stream_writer=said, **given
-        )
+        given: dict[str, Any] = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
+        given |= {"request_info": info, "session": self._session, "stream_writer": SimpleNamespace(output_size=0)}
+        response = aiohttp.ClientResponse(self._method, url, **given)
         response.status, response.reason = status, ""
         response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
         return self.judged(response, status, body, redirected=False)

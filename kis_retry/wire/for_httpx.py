@@ -16,7 +16,7 @@ from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import Protection, chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
 from .token_endpoint import Said, answered, note_revoked, source_of_token_request
 
 __all__ = ["send", "send_async"]
@@ -110,8 +110,7 @@ class _Call(LibraryCall):
         copy = self._httpx.Request(
             ours.method, ours.url, headers=ours.headers, stream=ours.stream, extensions=ours.extensions
         )
-        if request.token != request.original_token and request.token is not None:
-            set_token(copy.headers, request.token)
+        request.put_token(copy.headers)
         return copy
 
     def _is_to_be_read(self, response: Any) -> bool:

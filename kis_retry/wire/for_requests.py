@@ -23,7 +23,7 @@ from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import Protection, chain
-from .request import ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import ApiRequest, TokenRequest, is_short_text, read_request
 from .token_endpoint import answered, note_revoked, source_of_token_request
 
 __all__ = ["open_urllib3", "send"]
@@ -127,8 +127,7 @@ class _Call(LibraryCall):
         copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
         vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
         copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
-        if request.token != request.original_token and request.token is not None:
-            set_token(copy.headers, request.token)
+        request.put_token(copy.headers)
         return copy
 
     def _read(self, response: Any) -> bytes | None:
@@ -151,7 +150,7 @@ class _Call(LibraryCall):
             options.setdefault(name, getattr(session, name))
         hooks = self._prepared.hooks.get("response", [])
         others = [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), AuthBase)]
-        return dispatch_hook("response", {"response": others}, response, **options)
+        return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
 
 
 def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:

@@ -22,7 +22,7 @@ from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, header_of, is_short_text, read_request
 from .token_endpoint import answered, note_revoked, source_of_token_request
 
 __all__ = ["open_url"]
@@ -117,11 +117,10 @@ class _Call(LibraryCall):
             given.get_method(),
         )
         copy.unredirected_hdrs = dict(given.unredirected_hdrs)
-        if hasattr(given, "_tunnel_host"):
-            copy._tunnel_host = given._tunnel_host  # noqa: SLF001  # a proxy for this request alone
-        if request.token != request.original_token and request.token is not None:
-            set_token(copy.unredirected_hdrs, request.token)
-            set_token(copy.headers, request.token)
+        vars(copy).update({name: value for name, value in vars(given).items() if name == "_tunnel_host"})  # of a proxy
+        # What goes along with a redirect, to another host too, is what the caller's own token went along with.
+        has_own = header_of(copy.headers, "authorization") is not None
+        request.put_token(copy.headers if has_own else copy.unredirected_hdrs)
         return copy
 
     def answer(self, status: int, body: bytes) -> Sent:
@@ -139,6 +138,6 @@ def _read(response: Any) -> bytes | None:
     if not is_short_text(response.headers):
         return None
     body: bytes = response.read()
-    response.fp = io.BufferedReader(io.BytesIO(body))  # type: ignore[arg-type]  # reads bytes, as a socket's file does
+    response.fp = io.BufferedReader(io.BytesIO(body))
     response.length, response.chunked = len(body), False
     return body
