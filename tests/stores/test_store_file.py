@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -25,7 +26,7 @@ from kis_retry import AccessToken, FileTokenStore
 from kis_retry.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 KEY = "0123456789abcdef0123456789abcdef"
 EXPIRY = datetime(2090, 11, 24, 9, 0, 0, tzinfo=timezone(timedelta(hours=9)))
@@ -156,26 +157,6 @@ def test_no_key_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
 # --- what stands in the place of an entry or of a lock
 
 
-def plant_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def plant_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def plant_dangling_link(path: Path) -> None:
-    path.symlink_to(path.parent / "nowhere")
-
-
-def plant_link_loop(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def plant_link_to_an_endless_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
 def plant_socket(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as listener:
         patch.chdir(path.parent)  # the address of a Unix socket is short
@@ -187,19 +168,22 @@ def plant_hard_link(path: Path) -> None:
     os.link(path.parent.parent / "precious", path)
 
 
-PLANTS = [
-    *(plant_folder, plant_fifo, plant_dangling_link, plant_link_loop, plant_link_to_an_endless_device, plant_socket),
-    plant_hard_link,
-]
+PLANTS: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a FIFO": os.mkfifo,
+    "a link to nowhere": lambda path: path.symlink_to(path.parent / "nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a link to an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": plant_socket,
+    "a hard link": plant_hard_link,
+}
 
 
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("suffix", ["json", "lock"])
-def test_what_is_no_file_is_a_miss_and_is_healed(
-    store: FileTokenStore, folder: Path, plant: Callable[[Path], None], suffix: str
-) -> None:
+def test_what_is_no_file_is_a_miss_and_is_healed(store: FileTokenStore, folder: Path, plant: str, suffix: str) -> None:
     folder.mkdir()
-    plant(folder / f"{KEY}.{suffix}")
+    PLANTS[plant](folder / f"{KEY}.{suffix}")
     assert store.load(KEY) is None
     if suffix == "json":
         store.save(KEY, TOKEN)
@@ -212,7 +196,7 @@ def test_what_is_no_file_is_a_miss_and_is_healed(
     assert store.load(KEY) == TOKEN
     assert names(folder) == [f"{KEY}.json", f"{KEY}.lock"]
     assert {stat.S_IFMT(path.lstat().st_mode) for path in folder.iterdir()} == {stat.S_IFREG}
-    if plant is plant_hard_link:
+    if plant == "a hard link":
         assert (folder.parent / "precious").read_text() == "content"
 
 
