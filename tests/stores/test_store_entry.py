@@ -158,6 +158,17 @@ def test_an_outage_is_one_warning_whatever_is_asked_and_the_next_one_another(cap
     assert len(caplog.records) == 2
 
 
+def test_a_store_that_can_be_read_and_emptied_alone_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    entry = StoreEntry(Breakable(broken="save lock"), KEY, clock=clock)
+    for _ in range(3):
+        entry.save(TOKEN)
+        clock.now += 100
+        entry.delete()
+        assert entry.load() is None
+    assert len(caplog.records) == 1
+
+
 def test_a_store_that_works_is_not_warned_of_and_nothing_else_is_touched(caplog: pytest.LogCaptureFixture) -> None:
     entry = StoreEntry(Breakable(), KEY)
     assert lock(entry) is True
@@ -172,7 +183,7 @@ def test_a_store_that_works_is_not_warned_of_and_nothing_else_is_touched(caplog:
 # --- what takes its place
 
 
-@pytest.mark.parametrize("broken", [ALL, WRITING, "lock", "save lock"])
+@pytest.mark.parametrize("broken", [ALL, WRITING, "lock", "save lock"])  # read-only, a full disk
 def test_the_machines_file_store_takes_its_place(broken: str) -> None:
     entry, other = (StoreEntry(Breakable(broken=broken), KEY) for _ in range(2))
     with entry.lock(timeout=0, lease=1) as held:
