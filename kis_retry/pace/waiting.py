@@ -267,7 +267,7 @@ class WaitingLine:
     def _count(self, now: float) -> int:
         """As many as were used in a trip's time and a few more; as many as wait would make newcomers wait for long."""
         used, waiting = self._used_in_a_trip(now), len(self._waiters)
-        if waiting > 1 and self._waited < self._horizon:  # the schedule has slots to spare
+        if self._waited < self._horizon:  # the schedule has slots to spare
             used *= 2
         wanted = round(used) + (waiting > max(round(used), 1))
         return max(1, min(wanted, math.ceil(self._horizon / self._interval)))
