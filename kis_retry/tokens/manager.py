@@ -60,10 +60,10 @@ class TokenManager(Refresher):
         _check("store", store, TokenStore, type(None))
         _check("policy", policy, RetryPolicy, type(None))
         issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
-        super().__init__(issuer, issuer.issue, key, store, policy, clock)
+        super().__init__(issuer, issuer.issue, key, store=store, policy=policy, clock=clock)
         self.credentials = credentials
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
-        self._approval = Refresher(issuer, issuer.approve, approval_key, store, policy, clock)
+        self._approval = Refresher(issuer, issuer.approve, approval_key, store=store, policy=policy, clock=clock)
         after_fork(issuer, TokenIssuer.after_fork)
         _managers[id(self)] = self
 

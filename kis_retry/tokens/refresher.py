@@ -62,6 +62,7 @@ class Refresher(LiveSource):
         issuer: TokenIssuer,
         ask: Callable[[float], AccessToken],
         key: str,
+        *,
         store: TokenStore | None,
         policy: RetryPolicy | None,
         clock: Clock,
@@ -101,22 +102,24 @@ class Refresher(LiveSource):
 
     def adopt(self, token: AccessToken) -> None:
         self._keep_issued(token)
-        self._submit(f"share {token.value}", lambda _: self._share(token))
+        self._submit(f"share {token.value}", lambda _: self._entry.save(token))
 
     def token_future(self) -> Future[AccessToken]:
-        token, cached = self.peek(), self._cache.current
-        if token is not None or cached is None:
-            return done(token) if token is not None else self._told(*self._replaced(None))
-        if self._clock.time() >= cached.expired_at:
-            return self._told(*self._replaced(cached.token.value), cached.token)
+        token, cached, began = self.peek(), self._cache.current, self._clock.monotonic()
+        if token is not None:
+            return done(token)
+        if cached is None or self._clock.time() >= cached.expired_at:
+            old = cached.token if cached is not None else None
+            return self._told(began, old, *self._replaced(old.value if old is not None else None))
         future, is_first = self._submit("early renewal", lambda _: self._renew_early(cached))
-        return self._told(future, is_first, cached.token) if is_first else done(cached.token)
+        return self._told(began, cached.token, future, is_first) if is_first else done(cached.token)
 
     def renewed_future(self) -> Future[AccessToken]:
-        fresh, current = self._cache.fresh, self._cache.current
+        fresh, current, began = self._cache.fresh, self._cache.current, self._clock.monotonic()
         if fresh is not None:
             return done(fresh)
-        return self._told(*self._submit("a fresh one", self._renew), current.token if current is not None else None)
+        old = current.token if current is not None else None
+        return self._told(began, old, *self._submit("a fresh one", self._renew))
 
     def replace_future(self, rejected: str | None) -> Future[Replacement]:
         if rejected is not None:
@@ -128,9 +131,10 @@ class Refresher(LiveSource):
         found, now = self.current_unless(rejected), self._clock.monotonic()
         if found is not None:
             return done(Replacement(found, "memory")), False
-        if self._failure is not None and self._is_cooling():
+        failure = self._cooling()
+        if failure is not None:
             if self._flights.busy or now < self._next_probe:
-                return failed(self._failure), False
+                return failed(failure), False
             self._next_probe = now + _PROBE
         ask = partial(self._replace, rejected)
         future, is_first = self._submit(rejected or "", ask, self._begin_cooldown)
@@ -148,10 +152,13 @@ class Refresher(LiveSource):
         return self._flights.submit(key, partial(ask, self._clock.monotonic() + limit), limit, when_late)
 
     def _told(
-        self, future: Future[Replacement], is_first: bool, old: AccessToken | None = None  # noqa: FBT001  # of _submit
+        self,
+        began: float,
+        old: AccessToken | None,
+        future: Future[Replacement],
+        is_first: bool,
     ) -> Future[AccessToken]:
         """Tell what became of the renewal of `old`; where it failed, that is handed out unless KIS refused it."""
-        began = self._clock.monotonic()
 
         def tell(ended: Future[Replacement]) -> AccessToken:
             error = ended.exception()
@@ -181,9 +188,10 @@ class Refresher(LiveSource):
         adopted = self._adopt(rejected)
         if adopted is not None:
             return adopted
-        if self._failure is not None and self._is_cooling():
-            if not self._failure.retryable:
-                raise without_traceback(self._failure)
+        failure = self._cooling()
+        if failure is not None:
+            if not failure.retryable:
+                raise without_traceback(failure)
             with suppress(TokenIssueLimited):  # it is back, and to wait out its minute is certain to help
                 return self._ask(rejected, before, self._clock.monotonic() + _PROBE_TIMEOUT, once=True)
         try:
@@ -244,24 +252,7 @@ class Refresher(LiveSource):
                 if self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None:
                     return
 
-        def wait(state: RetryCallState) -> float:
-            return min(self._minute_left() if _is_limited(state) else _backoff(state), left())
-
-        def tell(state: RetryCallState) -> None:
-            if _is_limited(state):
-                _tell_waiting(state, state.upcoming_sleep)
-            elif state.attempt_number == 1:
-                _tell_waiting(state, left())
-
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
-            stop=lambda _: once or left() < _LEAST_WAIT,
-            wait=wait,
-            sleep=sleep,
-            before_sleep=tell,
-            reraise=True,
-        )
-        return retrying(attempt)
+        return _retrying(left, self._minute_left, sleep, once=once)(attempt)
 
     def _issue(self, rejected: str | None, timeout: float) -> Replacement:
         """Ask KIS once."""
@@ -280,10 +271,6 @@ class Refresher(LiveSource):
         self._keep_issued(token, rejected)
         self._entry.save(token)
         return Replacement(token, "issued")
-
-    def _share(self, token: AccessToken) -> None:
-        with self._lock(self.policy.issue_timeout + _LOCK_MARGIN):
-            self._entry.save(token)
 
     def _adopt(self, rejected: str | None, before: str | None = None) -> Replacement | None:
         """
@@ -320,8 +307,10 @@ class Refresher(LiveSource):
     def _minute_left(self) -> float:
         return self._minute_ends - self._clock.monotonic()
 
-    def _is_cooling(self) -> bool:
-        return self._clock.monotonic() - self._failed_at < self.policy.issue_cooldown
+    def _cooling(self) -> TokenIssueError | None:
+        """Return the last failure for good, while nobody asks again."""
+        is_over = self._failure is None or self._clock.monotonic() - self._failed_at >= self.policy.issue_cooldown
+        return None if is_over else self._failure
 
     def _begin_cooldown(self, error: BaseException) -> None:
         failure = without_traceback(error)
@@ -355,11 +344,29 @@ class Refresher(LiveSource):
         emit(event)
 
 
-def _tell_waiting(state: RetryCallState, seconds: float) -> None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    code = getattr(error, "code", None)
-    emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=seconds, error=type(error).__name__))
+def _retrying(
+    left: Callable[[], float], minute_left: Callable[[], float], sleep: Callable[[float], None], *, once: bool
+) -> Retrying:
+    """Build what drives one refresh; each minute is told that is waited out, of an endpoint that is away the first."""
+
+    def is_limited(state: RetryCallState) -> bool:
+        return isinstance(_error_of(state), TokenIssueLimited)
+
+    def tell(state: RetryCallState) -> None:
+        if is_limited(state) or state.attempt_number == 1:
+            error, wait = _error_of(state), state.upcoming_sleep if is_limited(state) else left()
+            code = getattr(error, "code", None)
+            emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=wait, error=type(error).__name__))
+
+    return Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
+        stop=lambda _: once or left() < _LEAST_WAIT,
+        wait=lambda state: min(minute_left() if is_limited(state) else _backoff(state), left()),
+        sleep=sleep,
+        before_sleep=tell,
+        reraise=True,
+    )
 
 
-def _is_limited(state: RetryCallState) -> bool:
-    return state.outcome is not None and isinstance(state.outcome.exception(), TokenIssueLimited)
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None

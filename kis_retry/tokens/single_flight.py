@@ -70,13 +70,9 @@ class SingleFlight:
         when_late: Callable[[Exception], object] | None = None,
     ) -> tuple[Future[T], bool]:
         """
-        Have `ask` called, or join who asks for the same. Never blocks.
+        Have `ask` called, which may block, or join who asks for the same `key`; what is about another key runs later.
 
-        Args:
-            key: what it is about. What is about something else runs afterwards, so `ask` looks whether it is needed.
-            ask: may block.
-            seconds: after which those who wait get a `TokenIssueError`, and the next one asks anew.
-            when_late: is told of that error.
+        After `seconds` those who wait get a `TokenIssueError`, of which `when_late` is told, and the next asks anew.
 
         Returns:
             A future of the caller's own, which may be cancelled, and whether it was this caller who asked.

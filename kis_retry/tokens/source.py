@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..policy import RetryPolicy
@@ -125,7 +124,9 @@ class _Known:
         self.kept_alive: object = None
 
 
-_known: dict[int, _Known] = {}  # by identity: a dataclass that compares by its fields can neither be hashed nor told apart
+_known: dict[
+    int, _Known
+] = {}  # by identity: a dataclass that compares by its fields can neither be hashed nor told apart
 
 
 def _known_of(target: Any) -> _Known:
@@ -169,7 +170,7 @@ class ForeignSource(LiveSource):
         return done(Replacement(found, "memory")) if found is not None else self._asked(rejected)
 
     def _asked(self, rejected: str | None) -> Future[Replacement]:
-        def ask() -> Replacement:
+        def ask() -> Replacement:  # another refresh may have ended meanwhile
             found = self.current_unless(rejected)
             return Replacement(found, "memory") if found is not None else self._ask(rejected)
 
