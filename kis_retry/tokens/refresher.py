@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
@@ -20,6 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from ..errors import ConfigurationError, TokenIssueError, TokenIssueLimited
 from ..events import RefreshEvent, emit
+from ..forking import after_fork
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
@@ -72,11 +74,16 @@ class Refresher(LiveSource):
         self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
         self._cache = TokenCache(clock)
         self._flights = SingleFlight("kis_retry-refresh")
+        self._after_fork()
+        after_fork(self, Refresher._after_fork)
         # The last failure for good; instants are on the monotonic clock.
         self._failure: TokenIssueError | None = None
         self._failed_at = self._next_probe = self._next_early = -math.inf
         self._issued, self._issued_at, self._reissued_same = "", -math.inf, False
         self._minute_ends = -math.inf  # known from a refusal
+
+    def _after_fork(self) -> None:
+        self._turn = threading.Lock()  # of this process: one thing at a time
 
     @property
     def policy(self) -> RetryPolicy:  # type: ignore[override]  # only read
@@ -119,7 +126,7 @@ class Refresher(LiveSource):
         if fresh is not None:
             return done(fresh)
         old = current.token if current is not None else None
-        return self._told(began, old, *self._submit("a fresh one", self._renew))
+        return self._told(began, old, *self._refreshed("a fresh one", self._renew))
 
     def replace_future(self, rejected: str | None) -> Future[Replacement]:
         if rejected is not None:
@@ -128,28 +135,44 @@ class Refresher(LiveSource):
 
     def _replaced(self, rejected: str | None) -> tuple[Future[Replacement], bool]:
         """Get a token in place of `rejected`, and tell whether this caller began the refresh."""
-        found, now = self.current_unless(rejected), self._clock.monotonic()
+        found = self.current_unless(rejected)
         if found is not None:
             return done(Replacement(found, "memory")), False
-        failure = self._cooling()
-        if failure is not None:
-            if self._flights.busy or now < self._next_probe:
-                return failed(failure), False
-            self._next_probe = now + _PROBE
-        ask = partial(self._replace, rejected)
-        future, is_first = self._submit(rejected or "", ask, self._begin_cooldown)
+        future, is_first = self._refreshed(rejected or "", partial(self._replace, rejected))
         return future if is_first else joined(future), is_first
 
-    def _submit(
-        self, key: str, ask: Callable[[float], Any], when_late: Callable[[BaseException], object] | None = None
-    ) -> tuple[Future[Any], bool]:
-        """Have `ask` called with the instant at which it has to end."""
+    def _refreshed(self, key: str, ask: Callable[[float], Replacement]) -> tuple[Future[Replacement], bool]:
+        """Have `ask` called, unless the last refresh failed for good and it is nobody's turn to look again."""
+        failure, now = self._cooling(), self._clock.monotonic()
+        if failure is not None and (self._flights.busy or now < self._next_probe):
+            return failed(failure), False
+        self._next_probe = now + _PROBE
+        return self._submit(key, ask)
+
+    def _submit(self, key: str, ask: Callable[[float], Any]) -> tuple[Future[Any], bool]:
+        """Have `ask` called with the instant at which it has to end, once nothing else is asked for."""
         try:
             limit = self.policy.issue_wait or self.policy.issue_timeout
             self._entry  # noqa: B018  # an unusable setting is the caller's error and no failed refresh
         except ConfigurationError as error:
             return failed(error), False
-        return self._flights.submit(key, partial(ask, self._clock.monotonic() + limit), limit, when_late)
+        ends = self._clock.monotonic() + limit
+
+        def in_turn() -> Any:
+            turn = self._turn
+            if not turn.acquire(timeout=limit):
+                raise TokenIssueError("another request for a token hangs", retryable=True)
+            try:
+                return ask(ends)
+            finally:
+                turn.release()
+
+        return self._flights.submit(key, in_turn, limit, self._give_up)
+
+    def _give_up(self, error: Exception) -> None:
+        """Let the next one have its turn, though something hangs: in a store most likely."""
+        self._turn = threading.Lock()
+        self._begin_cooldown(error)
 
     def _told(
         self,
@@ -170,7 +193,7 @@ class Refresher(LiveSource):
             if old is not None and is_first and is_new:
                 self._tell_failed(error, old, began)
             token = self.current_unless(None) or old
-            if token is None or self._cache.was_refused(token.value):
+            if token is None or token.value in self._cache.refused:
                 raise error
             return token
 
@@ -215,7 +238,7 @@ class Refresher(LiveSource):
             return Replacement(cached.token, "memory")
         now = self._clock.monotonic
         self._next_early = now() + max(self.policy.issue_cooldown, _OTHERS_TAKE)
-        with self._lock(0) as held:
+        with self._store_lock(0) as held:
             shared = self._load_shared(cached.token.value)
             if shared is not None and shared.expires > cached.token.expires:
                 renewed = self._adopted(shared)
@@ -236,7 +259,7 @@ class Refresher(LiveSource):
 
         def attempt() -> Replacement:
             nonlocal is_known
-            with self._lock(min(self.policy.issue_timeout + _LOCK_MARGIN, left() / 2)):
+            with self._store_lock(min(self.policy.issue_timeout + _LOCK_MARGIN, left() / 2)):
                 adopted = self._adopt(rejected, before)
                 if adopted is not None:
                     return adopted
@@ -287,7 +310,7 @@ class Refresher(LiveSource):
 
     def _load_shared(self, rejected: str | None) -> AccessToken | None:
         token = self._entry.load()
-        return None if token is None or token.value == rejected or self._cache.was_refused(token.value) else token
+        return None if token is None or token.value == rejected or token.value in self._cache.refused else token
 
     def _adopted(self, token: AccessToken, *, just_issued: bool = False) -> Replacement:
         self._cache.keep(token, margin=self.policy.refresh_margin, just_issued=just_issued)
@@ -297,10 +320,10 @@ class Refresher(LiveSource):
     def _keep_issued(self, token: AccessToken, rejected: str | None = None) -> None:
         self._issued, self._issued_at = token.value, self._clock.monotonic()
         self._reissued_same = token.value == rejected or self.handed_out(token.value)
-        self._cache.note_issued(token.value)
+        self._cache.refused.pop(token.value, None)
         self._adopted(token, just_issued=True)
 
-    def _lock(self, timeout: float) -> AbstractContextManager[bool | None]:
+    def _store_lock(self, timeout: float) -> AbstractContextManager[bool | None]:
         """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
         return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
 
