@@ -73,10 +73,6 @@ class WireResponse(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Dropped(NamedTuple):
-    """The connection is to be closed without an answer."""
-
-
 class Hung(NamedTuple):
     """
     No answer for `seconds`, or until `released` is set; then `response`.
@@ -89,7 +85,8 @@ class Hung(NamedTuple):
     response: WireResponse | None = None
 
 
-Response = WireResponse | Dropped | Hung
+Response = WireResponse | Hung | None
+"""None closes the connection without an answer."""
 
 
 def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> WireResponse:

@@ -33,11 +33,7 @@ Body = dict[str, Any]
 
 
 class Listings:
-    """
-    The listings, and the answers that depend on them. Not thread-safe: the gateway's lock guards it.
-
-    A symbol that nobody has listed is at the first exchange of every country; one that begins with "NONE" is nowhere.
-    """
+    """The listings; what nobody has listed is at the first exchange of every country, "NONE…" nowhere."""
 
     def __init__(self) -> None:
         self._homes = dict(_HOMES)
@@ -147,11 +143,7 @@ _MARK = re.compile(r"PAGE([1-9][0-9]{0,5})")
 
 
 class Pages:
-    """
-    Rows that are answered in pages (연속조회). The arguments are those of `KisGateway.list_pages`.
-
-    Not thread-safe: the gateway's lock guards it.
-    """
+    """Rows that are answered in pages (연속조회); the arguments are those of `KisGateway.list_pages`."""
 
     def __init__(
         self,
@@ -175,7 +167,7 @@ class Pages:
         self._given: dict[tuple[object, ...], int] = {}  # the last page by who asked for what, where there is no cursor
 
     def answer(self, query: Query, caller: str, tr_cont: str) -> tuple[Body, str]:
-        """Give the page that a request asks for, and its response header `tr_cont`; `caller` is told by the token."""
+        """Give the page that a request asks for, and its response header `tr_cont`; `caller` is an app key."""
         who = (caller, *sorted(query.items()))
         number = self._asked_for(query, who) if tr_cont.strip() == "N" else 1
         if number is None:
@@ -201,7 +193,5 @@ class Pages:
     def _cursor(self, following: int, more: bool) -> Body:
         texts = (f"PAGE{following}" if more else "", "LIST")
         # KIS fills the cursors that have a width in their names with blanks.
-        return {
-            name: text.ljust(int(name[-3:]) if name[-3:].isdigit() else 0)
-            for name, text in zip(self._names, texts, strict=False)
-        }
+        width = int(self._names[0][-3:]) if len(self._names) == 2 else 0
+        return {name: text.ljust(width) for name, text in zip(self._names, texts, strict=False)}

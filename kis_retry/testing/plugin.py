@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 try:
@@ -40,9 +40,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if wish:
         from .hosts import closed_kis
 
-        patch, closed = pytest.MonkeyPatch(), closed_kis()
-        closed.__enter__()
-        early_config.add_cleanup(lambda: closed.__exit__(None, None, None))
+        patch, closed = pytest.MonkeyPatch(), ExitStack()
+        closed.enter_context(closed_kis())
+        early_config.add_cleanup(closed.close)
         early_config.add_cleanup(patch.undo)
         patch.delenv("KIS_BASE_URL", raising=False)
         for name, value in _STAND_IN.items():
@@ -51,7 +51,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 @pytest.fixture
 def kis_gateway() -> Iterator[KisGateway]:
-    """A KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
+    """Run a KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
     from .gateway import KisGateway
 
     try:
@@ -68,7 +68,7 @@ def kis_gateway() -> Iterator[KisGateway]:
 @pytest.fixture
 def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[KisGateway]:
     """
-    A running gateway in the place of KIS, for a batch that reads its credentials from the environment.
+    Run a gateway in the place of KIS, for a batch that reads its credentials from the environment.
 
     It is the `kis_gateway` of the same test. KIS_APP_KEY, KIS_APP_SECRET, KIS_ACCOUNT_NO and KIS_BASE_URL are its own,
     tokens are kept in memory, and calls are not paced (KIS_RATE_LIMIT=0); what else is set stays. No `.env` file
