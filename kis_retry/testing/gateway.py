@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
-from .answers import require
-from .listings import Cursor, Pages
+from .answers import Cursor, Pages, require
 from .rules import COUNTERS, StateMachine
 
 if TYPE_CHECKING:
@@ -166,13 +165,6 @@ class KisGateway(StateMachine):
         if not self._url:
             raise RuntimeError("this KisGateway is not open: use it in a with statement")
         return self._url
-
-    @property
-    def server(self) -> HttpServer:
-        """The front end on real HTTP."""
-        if self._server is None:
-            raise RuntimeError("this KisGateway is not open: use it in a with statement")
-        return self._server
 
     @property
     def credentials(self) -> Credentials:

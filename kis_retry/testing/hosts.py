@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import wrapt
 
@@ -21,14 +22,12 @@ from .rules import StateMachine
 if TYPE_CHECKING:
     import requests
 
-    from .http_server import HttpServer
-
 __all__ = ["closed_kis", "divert", "mock_hosts"]
 
 _DOMAIN = "koreainvestment.com"
 _LOOPBACK = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)")
 
-_servers: list[HttpServer] = []  # of the tests under way, the last in force
+_gateways: list[str] = []  # of the tests under way, the last in force
 _is_closed = False
 
 
@@ -75,19 +74,19 @@ def _text(value: str | bytes) -> str:
 
 
 @contextmanager
-def divert(server: HttpServer) -> Iterator[None]:
+def divert(url: str) -> Iterator[None]:
     """
-    Lead to a gateway what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
+    Lead to the gateway at `url` what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
 
     Through `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx` and `aiohttp`, and by sessions that were
     connected before. What else would reach KIS fails where it looks the host up.
     """
     _patch()
-    _servers.append(server)
+    _gateways.append(url)
     try:
         yield
     finally:
-        _servers.remove(server)
+        _gateways.remove(url)
 
 
 @contextmanager
@@ -104,13 +103,14 @@ def closed_kis() -> Iterator[None]:
 
 def _address(host: object) -> tuple[str, int] | None:
     """Give the address that takes the place of a host; None where it is none of KIS's, or may be reached."""
-    if not str(host).endswith(_DOMAIN) or not (_servers or _is_closed):
+    if not str(host).endswith(_DOMAIN) or not (_gateways or _is_closed):
         return None
-    if not _servers:
+    if not _gateways:
         raise ConfigurationError(
             f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env"
         )
-    return _servers[-1].host, _servers[-1].port
+    found = urlsplit(_gateways[-1])
+    return str(found.hostname), int(found.port or 80)
 
 
 @cache  # once in a process: what is patched does nothing while no test diverts

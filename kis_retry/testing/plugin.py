@@ -61,7 +61,7 @@ def kis_gateway() -> Iterator[KisGateway]:
         gateway = KisGateway()
         gateway.__enter__()
     with closing(gateway):
-        _last["port"] = gateway.server.port
+        _last["port"] = int(gateway.url.rpartition(":")[2])
         yield gateway
 
 
@@ -93,7 +93,7 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"KIS_{name}", value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
-    with _no_token_from_before(), divert(kis_gateway.server):
+    with _no_token_from_before(), divert(kis_gateway.url):
         yield kis_gateway
 
 

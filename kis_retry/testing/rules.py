@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 
 from ..credentials import PAPER_URL, REAL_URL
 from . import answers
-from .answers import Environment, Hung, Request, Response, WireResponse
+from .answers import Environment, Hung, Listings, Pages, Request, Response, WireResponse
 from .faults import TOKEN_PATH, Fault, FaultInjection, Where
 from .issued import IssuedTokens
-from .listings import Listings, Pages
 
 __all__ = ["COUNTERS", "MEMORY", "StateMachine"]
 
