@@ -117,6 +117,7 @@ class FaultInjection:
 
     A request meets an outage before all else, then the queue, then the limits (`limit_calls`), then the shares. What it
     met is counted in `faults_met`. One that is dropped, hung, garbled or failed counts as received and nothing else.
+    What is not usable as an argument is a `ValueError` that says what it takes.
     """
 
     def __init__(self, expired_status: int, clock: Callable[[], float] | None, seed: int | None) -> None:
@@ -147,9 +148,6 @@ class FaultInjection:
         `refuse_calls("EGW00201")` for all, `refuse_calls("EGW00201", 3)` for three, `refuse_calls(3)` for three expired
         tokens, `refuse_calls("EGW00301", 1, reached=True)` for one that is acted upon (and counts as `answered` too).
         `msg1` takes the place of KIS's text for the code, `status` that of the gateway's `expired_status`.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         code, times = _code_and_times(code_and_times, msg_cd, times)
         reply = json_response(self._expired_status if status is None else status, failure(str(code), msg1))
@@ -169,9 +167,6 @@ class FaultInjection:
 
         `refuse_tokens("EGW00133", 2)` for two, `refuse_tokens(msg_cd=None, status=500)` for an endpoint that fails
         without a verdict. `code` is an older name of `msg_cd`.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         msg_cd, times = _code_and_times(code_and_times, msg_cd if code is ... else code, times)
         reply = json_response(status, error_body(msg_cd))
@@ -238,9 +233,6 @@ class FaultInjection:
         `at_call`. "tokens" are all of `/oauth2/`. The answers carry no verdict; `status=None` drops the connections.
         With `void_tokens` no token outlives it (observed): afterwards KIS refuses the old ones with EGW00121. Requests
         that meet it are counted as "outage", and as nothing else but received.
-
-        Raises:
-            ValueError: an argument is not usable, or that call has been received already.
         """
         outage = Outage(where, seconds, None if status is None else _page(status), void_tokens, at_call)
         with self._lock:
@@ -272,9 +264,6 @@ class FaultInjection:
         for those of the gateway's clock: which of them KIS has is not known. Limits for several `path`s hold side by
         side (`limit_calls(1, path="/trading/", msg_cd="EGW00215")` is the ledger's), a new one for the same path takes
         the place of the old, and `heal()` leaves them alone. A refused call does not count towards the limit.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         refusal = json_response(status, failure(msg_cd, msg1))
         with self._lock:

@@ -239,8 +239,7 @@ class KisGateway(StateMachine):
         """
         Do what `expire` does just before the n-th API call is looked at, counted from 1 over the gateway's life.
 
-        Raises:
-            ValueError: a number below 1, or of a call that has been received already.
+        A call that has been received already is a `ValueError`.
         """
         with self._lock:
             self._check_call_to_come("expire_at", *calls)
@@ -283,9 +282,6 @@ class KisGateway(StateMachine):
         them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone, with the
         page after the last that this app key was given for this query. `output` is the key of the rows in the body,
         `last` the header of the last page. `repeat_from` this page on each hands out its own cursor again: a loop.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         listed = Pages(pages, rows, cursor=cursor, output=output, last=last, repeat_from=repeat_from)
         with self._lock:

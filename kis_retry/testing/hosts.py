@@ -22,13 +22,11 @@ from .rules import StateMachine
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["closed_kis", "divert", "mock_hosts"]
+__all__ = ["divert", "mock_hosts"]
 
-_DOMAIN = "koreainvestment.com"
 _LOOPBACK = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)")
 
-_gateways: list[str] = []  # of the tests under way, the last in force
-_is_closed = False
+_urls: list[str | None] = []  # of the gateways in the place of KIS, the last in force
 
 
 @contextmanager
@@ -74,42 +72,29 @@ def _text(value: str | bytes) -> str:
 
 
 @contextmanager
-def divert(url: str) -> Iterator[None]:
+def divert(url: str | None) -> Iterator[None]:
     """
     Lead to the gateway at `url` what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
 
     Through `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx` and `aiohttp`, and by sessions that were
-    connected before. What else would reach KIS fails where it looks the host up.
+    connected before. What else would reach KIS fails where it looks the host up; where `url` is None, everything does.
     """
     _patch()
-    _gateways.append(url)
+    _urls.append(url)
     try:
         yield
     finally:
-        _gateways.remove(url)
-
-
-@contextmanager
-def closed_kis() -> Iterator[None]:
-    """Let nothing of this process reach KIS's hosts, but what `divert` leads elsewhere."""
-    global _is_closed
-    _patch()
-    _is_closed = True
-    try:
-        yield
-    finally:
-        _is_closed = False
+        _urls.remove(url)
 
 
 def _address(host: object) -> tuple[str, int] | None:
     """Give the address that takes the place of a host; None where it is none of KIS's, or may be reached."""
-    if not str(host).endswith(_DOMAIN) or not (_gateways or _is_closed):
+    if not _urls or not str(host).endswith("koreainvestment.com"):
         return None
-    if not _gateways:
-        raise ConfigurationError(
-            f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env"
-        )
-    found = urlsplit(_gateways[-1])
+    if _urls[-1] is None:
+        advice = "have it take the fixture kis_gateway_env"
+        raise ConfigurationError(f"{host} is not to be reached from this test: {advice}")
+    found = urlsplit(_urls[-1])
     return str(found.hostname), int(found.port or 80)
 
 
@@ -158,9 +143,7 @@ def _handle_httpx(wrapped: Callable[..., Any], transport: Any, args: Any, kwargs
     if address is None:
         return wrapped(*args, **kwargs)
     if type(transport._pool).__name__.endswith("Proxy"):  # noqa: SLF001  # nothing public says so
-        raise ConfigurationError(
-            f"{request.url.host} is the gateway of this test, and behind no proxy: unset HTTPS_PROXY"
-        )
+        raise ConfigurationError("the gateway of a test is behind no proxy: unset HTTPS_PROXY")
     url = request.url.copy_with(scheme="http", host=address[0], port=address[1])
     rest = {"headers": request.headers, "stream": request.stream, "extensions": request.extensions}
     return wrapped(type(request)(request.method, url, **rest))

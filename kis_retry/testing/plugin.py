@@ -38,10 +38,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if wish not in {"", "stand-in"}:
         raise pytest.UsageError(f'kis_retry_credentials = {wish!r} is not usable: it takes "stand-in"')
     if wish:
-        from .hosts import closed_kis
+        from .hosts import divert
 
         patch, closed = pytest.MonkeyPatch(), ExitStack()
-        closed.enter_context(closed_kis())
+        closed.enter_context(divert(None))
         early_config.add_cleanup(closed.close)
         early_config.add_cleanup(patch.undo)
         patch.delenv("KIS_BASE_URL", raising=False)
@@ -81,16 +81,9 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     for former in _keys:
         kis_gateway.accept(*former)
     _keys.append((credentials.app_key, credentials.app_secret))
-    for name, value in {
-        "APP_KEY": credentials.app_key,
-        "APP_SECRET": credentials.app_secret,
-        "ACCOUNT_NO": credentials.account or "",
-        "BASE_URL": kis_gateway.url,
-        "PAPER": "false",
-        "TOKEN_STORE": "memory",
-        "RATE_LIMIT": "0",
-    }.items():
-        monkeypatch.setenv(f"KIS_{name}", value)
+    own = {"KIS_APP_KEY": credentials.app_key, "KIS_APP_SECRET": credentials.app_secret, "KIS_PAPER": "false"}
+    for name, value in {**_STAND_IN, **own, "KIS_BASE_URL": kis_gateway.url}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
     with _no_token_from_before(), divert(kis_gateway.url):
