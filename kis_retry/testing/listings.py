@@ -1,30 +1,19 @@
-"""What is listed where, and what KIS answers when all is well. Pure; the bodies are plausible, not prices of a day."""
+"""What is listed where, and what KIS answers about it, in one piece or in pages. Pure; no prices of a real day."""
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from .wire import failure
+from .answers import no_data, require, success
 
-__all__ = ["PRODUCT_TYPES", "Catalogue", "Query", "no_data", "success"]
+__all__ = ["Cursor", "Listings", "Pages"]
 
-PRODUCT_TYPES = {
-    "KRX": "300",
-    "NYS": "513",
-    "NAS": "512",
-    "AMS": "529",
-    "BAY": "513",
-    "BAQ": "512",
-    "BAA": "529",
-    "HKS": "501",
-    "TSE": "515",
-    "SHS": "551",
-    "SZS": "552",
-    "HSX": "508",
-    "HNX": "507",
-}
+_EXCHANGES = ["KRX", "NYS", "NAS", "AMS", "BAY", "BAQ", "BAA", "HKS", "TSE", "SHS", "SZS", "HSX", "HNX"]
+_TYPES = ["300", "513", "512", "529", "513", "512", "529", "501", "515", "551", "552", "508", "507"]
+PRODUCT_TYPES = dict(zip(_EXCHANGES, _TYPES, strict=True))
 """Product type of search-info by exchange (KIS page 상품기본조회; BAY, BAQ and BAA are daytime trading in the US)."""
 
 _HOMES = {
@@ -36,26 +25,24 @@ _FIRST_EXCHANGES = ("KRX", "NYS", "HKS", "TSE", "SHS", "HSX")
 _CURRENCIES = {"HKS": "HKD", "TSE": "JPY", "SHS": "CNY", "SZS": "CNY", "HSX": "VND", "HNX": "VND"}
 _ETFS = ("069500", "102110", "114800", "122630", "133690", "229200", "252670", "305720")
 
-ETF_PRICE = "FHPST02400000"
-"""The transaction that asks for the price of an ETF; a stock's is FHKST01010100 (KIS pages 주식현재가, ETF 현재가)."""
-
+_ETF_PRICE = "FHPST02400000"  # a stock's is FHKST01010100 (KIS pages 주식현재가, ETF 현재가)
 _DOMESTIC_PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 
 Query = Mapping[str, str]
 Body = dict[str, Any]
 
 
-class Catalogue:
+class Listings:
     """
     The listings, and the answers that depend on them. Not thread-safe: the gateway's lock guards it.
 
-    A symbol nobody has spoken of is listed at the first exchange of every country, one that begins with "NONE" nowhere.
+    A symbol that nobody has listed is at the first exchange of every country; one that begins with "NONE" is nowhere.
     """
 
     def __init__(self) -> None:
         self._homes = dict(_HOMES)
         self._etfs = set(_ETFS)
-        self._answers: dict[str, Callable[[Query], Body]] = {
+        self._answers = {
             _DOMESTIC_PRICE: self._stock_price,
             "/uapi/etfetn/v1/quotations/inquire-price": self._etf_price,
             "/uapi/overseas-price/v1/quotations/price-detail": self._overseas_price,
@@ -67,8 +54,7 @@ class Catalogue:
 
     def list_symbol(self, symbol: str, exchange: str) -> None:
         """List a symbol at one exchange and nowhere else."""
-        if exchange not in PRODUCT_TYPES:
-            raise ValueError(f"exchange={exchange!r} is not usable: it takes one of {' '.join(PRODUCT_TYPES)}")
+        require(exchange in PRODUCT_TYPES, "exchange", exchange, f"one of {' '.join(PRODUCT_TYPES)}")
         self._homes[symbol] = exchange
 
     def list_etf(self, symbol: str) -> None:
@@ -76,11 +62,11 @@ class Catalogue:
         self._etfs.add(symbol)
 
     def answer(self, path: str, query: Query, tr_id: str = "") -> Body:
-        """The body for a GET; a path without one of its own echoes the query."""
+        """Answer a GET; a path without an answer of its own echoes the query."""
         answer = self._answers.get(path)
-        if tr_id == ETF_PRICE and path == _DOMESTIC_PRICE:
+        if tr_id == _ETF_PRICE and path == _DOMESTIC_PRICE:
             answer = self._etf_price
-        # KIS's parameter names are written in both cases by the libraries of the field.
+        # The libraries of the field write KIS's parameter names in both cases.
         return success(dict(query)) if answer is None else answer({name.upper(): query[name] for name in query})
 
     def _is_listed(self, symbol: str, exchange: str) -> bool:
@@ -89,109 +75,53 @@ class Catalogue:
             return home == exchange
         return bool(symbol) and not symbol.startswith("NONE") and exchange in _FIRST_EXCHANGES
 
-    def _class_name(self, symbol: str) -> str:
-        return "ETF" if symbol in self._etfs else "주권"
-
     def _stock_price(self, query: Query) -> Body:
         symbol = query.get("FID_INPUT_ISCD", "")
-        output = _quote(symbol, _price(symbol) * 10)
-        output["rprs_mrkt_kor_name"] = "KOSPI200"
-        return success(output)
+        return success({**_quote(symbol, _price(symbol) * 10), "rprs_mrkt_kor_name": "KOSPI200"})
 
     def _etf_price(self, query: Query) -> Body:
         symbol = query.get("FID_INPUT_ISCD", "")
-        price = _price(symbol) * 10 if symbol in self._etfs else 0  # it knows no other than ETFs
+        price = _price(symbol) * 10 if symbol in self._etfs else 0  # it knows ETFs alone
         return success({**_quote(symbol, price), "nav": f"{price}.00", "etf_rprs_bstp_kor_isnm": "KOSPI200"})
 
     def _overseas_price(self, query: Query) -> Body:
         exchange, symbol = query.get("EXCD", ""), query.get("SYMB", "")
         price = f"{_price(symbol) / 100:.4f}"
-        output = {
-            "rsym": f"D{exchange}{symbol}",
-            "base": price,
-            "last": price,
-            "pvol": "1000000",
-            "curr": _CURRENCIES.get(exchange, "USD"),
-            "perx": "20.00",
-            "pbrx": "3.00",
-            "epsx": "5.00",
-            "bpsx": "30.00",
-        }
+        output = {"rsym": f"D{exchange}{symbol}", "base": price, "last": price, "pvol": "1000000"}
+        output |= {"curr": _CURRENCIES.get(exchange, "USD"), "perx": "20.00", "pbrx": "3.00"}
+        output |= {"epsx": "5.00", "bpsx": "30.00"}
         return success(output if self._is_listed(symbol, exchange) else dict.fromkeys(output, ""))
 
     def _product(self, query: Query) -> Body:
         symbol, product_type = query.get("PDNO", ""), query.get("PRDT_TYPE_CD", "")
         if not any(self._is_listed(symbol, place) for place, of in PRODUCT_TYPES.items() if of == product_type):
             return no_data()
-        return success(
-            {
-                "pdno": symbol,
-                "prdt_type_cd": product_type,
-                "prdt_name": f"종목 {symbol}",
-                "shtn_pdno": symbol,
-                "prdt_clsf_cd": "101340" if symbol in self._etfs else "101310",
-                "prdt_clsf_name": self._class_name(symbol),
-            }
-        )
+        output = {"pdno": symbol, "prdt_type_cd": product_type, "prdt_name": f"종목 {symbol}", "shtn_pdno": symbol}
+        kind, name = ("101340", "ETF") if symbol in self._etfs else ("101310", "주권")
+        return success({**output, "prdt_clsf_cd": kind, "prdt_clsf_name": name})
 
     def _stock(self, query: Query) -> Body:
         symbol = query.get("PDNO", "")
         if query.get("PRDT_TYPE_CD") != "300" or not self._is_listed(symbol, "KRX"):
             return no_data()
-        return success(
-            {
-                "pdno": symbol,
-                "prdt_type_cd": "300",
-                "mket_id_cd": "STK",
-                "scty_grp_id_cd": "EF" if symbol in self._etfs else "ST",
-                "prdt_name": f"종목 {symbol}",
-                "lstg_stqt": "1000000",
-                "papr": "100",
-            }
-        )
-
-
-def success(output: Any, key: str = "output") -> Body:
-    """The body of an API call that went well."""
-    return {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": "정상처리 되었습니다.", key: output}
-
-
-def no_data() -> Body:
-    """The body where there is nothing to answer."""
-    return failure("KIOK0560", "조회할 자료가 없습니다", rt_cd="7")
+        output = {"pdno": symbol, "prdt_type_cd": "300", "prdt_name": f"종목 {symbol}", "mket_id_cd": "STK"}
+        output |= {"scty_grp_id_cd": "EF" if symbol in self._etfs else "ST", "lstg_stqt": "1000000", "papr": "100"}
+        return success(output)
 
 
 def _public_offers(query: Query) -> Body:
-    first, last = query.get("F_DT", ""), query.get("T_DT", "")
-    offer = {
-        "record_date": first,
-        "sht_cd": query.get("SHT_CD") or "999999",
-        "isin_name": "공모 종목",
-        "fix_subscr_pri": "10000",
-        "face_value": "500",
-        "subscr_dt": f"{_dotted(first)}~{_dotted(last)}",
-        "pay_dt": _dotted(last),
-        "refund_dt": _dotted(last),
-        "list_dt": _dotted(last),
-        "lead_mgr": "한국투자증권",
-    }
+    first, last = (query.get(name, "") for name in ("F_DT", "T_DT"))
+    offer = {"record_date": first, "sht_cd": query.get("SHT_CD") or "999999", "isin_name": "공모 종목"}
+    offer |= {"fix_subscr_pri": "10000", "face_value": "500", "subscr_dt": f"{_dotted(first)}~{_dotted(last)}"}
+    offer |= dict.fromkeys(("pay_dt", "refund_dt", "list_dt"), _dotted(last)) | {"lead_mgr": "한국투자증권"}
     return success([offer], "output1")
 
 
 def _quote(symbol: str, price: int) -> dict[str, str]:
-    return {
-        "stck_shrn_iscd": symbol,
-        "stck_prpr": str(price),
-        "prdy_vrss": "100",
-        "prdy_vrss_sign": "2",
-        "prdy_ctrt": "0.50",
-        "acml_vol": str(price * 7),
-        "acml_tr_pbmn": str(price * price * 7),
-        "stck_oprc": str(max(0, price - 100)),
-        "stck_hgpr": str(price + 200),
-        "stck_lwpr": str(max(0, price - 200)),
-        "stck_sdpr": str(max(0, price - 100)),
-    }
+    numbers = {"stck_prpr": price, "prdy_vrss": 100, "prdy_vrss_sign": 2, "acml_vol": price * 7}
+    numbers |= {"acml_tr_pbmn": price * price * 7, "stck_hgpr": price + 200, "stck_lwpr": max(0, price - 200)}
+    numbers |= dict.fromkeys(("stck_oprc", "stck_sdpr"), max(0, price - 100))
+    return {"stck_shrn_iscd": symbol, "prdy_ctrt": "0.50", **{name: str(value) for name, value in numbers.items()}}
 
 
 def _dotted(date: str) -> str:
@@ -200,3 +130,78 @@ def _dotted(date: str) -> str:
 
 def _price(symbol: str) -> int:
     return 1_000 + zlib.crc32(symbol.encode()) % 9_000
+
+
+Cursor = Literal["100", "200", "FK100", "FK200", "KEYB", "CTS", "none"]
+
+_CURSOR_NAMES: dict[Cursor, tuple[str, ...]] = {
+    "100": ("ctx_area_nk100", "ctx_area_fk100"),
+    "200": ("ctx_area_nk200", "ctx_area_fk200"),
+    "FK100": ("nk100", "fk100"),
+    "FK200": ("nk200", "fk200"),
+    "KEYB": ("keyb",),
+    "CTS": ("cts",),
+    "none": (),
+}
+_MARK = re.compile(r"PAGE([1-9][0-9]{0,5})")
+
+
+class Pages:
+    """
+    Rows that are answered in pages (연속조회). The arguments are those of `KisGateway.list_pages`.
+
+    Not thread-safe: the gateway's lock guards it.
+    """
+
+    def __init__(
+        self,
+        pages: int,
+        rows: int,
+        *,
+        cursor: Cursor,
+        output: str,
+        last: Literal["D", "E", ""],
+        repeat_from: int | None,
+    ) -> None:
+        loops = repeat_from is None or 1 <= repeat_from <= pages
+        require(1 <= pages <= 999_999, "pages", pages, "a whole number from 1 to 999,999")
+        require(rows >= 0, "rows", rows, "a whole number from 0")
+        require(cursor in _CURSOR_NAMES, "cursor", cursor, f"one of {', '.join(_CURSOR_NAMES)}")
+        require(last in {"D", "E", ""}, "last", last, '"D", "E" or ""')
+        require(loops, "repeat_from", repeat_from, f"a page from 1 to {pages}, or None")
+        self._pages, self._rows, self._output, self._last = pages, rows, output, last
+        self._names = _CURSOR_NAMES[cursor]
+        self._repeat_from = repeat_from
+        self._given: dict[tuple[object, ...], int] = {}  # the last page by who asked for what, where there is no cursor
+
+    def answer(self, query: Query, caller: str, tr_cont: str) -> tuple[Body, str]:
+        """Give the page that a request asks for, and its response header `tr_cont`; `caller` is told by the token."""
+        who = (caller, *sorted(query.items()))
+        number = self._asked_for(query, who) if tr_cont.strip() == "N" else 1
+        if number is None:
+            return no_data(), ""
+        self._given[who] = number
+        repeats = self._repeat_from is not None and number >= self._repeat_from
+        more = repeats or number < self._pages
+        first = (number - 1) * self._rows + 1
+        rows = [{"row": str(row), "pdno": f"{row:06d}"} for row in range(first, first + self._rows)]
+        body = success(rows, self._output) | self._cursor(number if repeats else number + 1, more)
+        return body, ("F" if number == 1 else "M") if more else self._last
+
+    def _asked_for(self, query: Query, who: tuple[object, ...]) -> int | None:
+        if not self._names:
+            number = self._given.get(who, 0) + 1
+            number = min(number, self._repeat_from or number)
+        else:
+            named = {name.lower(): value for name, value in query.items()}
+            found = _MARK.fullmatch(named.get(self._names[0], "").strip())
+            number = int(found[1]) if found else 0
+        return number if 1 <= number <= self._pages else None
+
+    def _cursor(self, following: int, more: bool) -> Body:
+        texts = (f"PAGE{following}" if more else "", "LIST")
+        # KIS fills the cursors that have a width in their names with blanks.
+        return {
+            name: text.ljust(int(name[-3:]) if name[-3:].isdigit() else 0)
+            for name, text in zip(self._names, texts, strict=False)
+        }

@@ -1,1 +1,1 @@
-"""The token: what it is, where it is shared, how one is got, and the one refresh for everybody."""
+"""The token: where one comes from, how it is renewed once for everybody, and the websocket key beside it."""

@@ -1,34 +1,40 @@
 """
-One request to `POST /oauth2/tokenP` (or `revokeP`), and what its answer means.
+One request to the token endpoint (`tokenP`, `revokeP`, `Approval`), and what its answer means.
 
-It travels on a session of its own and never through the decorator: a refresh must not refresh itself. Nothing of the
-request or of the answer gets into an error, since both hold secrets.
+It travels on a session of its own, or on the one given. Nothing of the request or of the answer gets into an error,
+since both hold secrets.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import json
+import netrc  # noqa: F401  # requests imports it at its first request, when a child may be forked that would wait for it
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
-from ..context import bypassed
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
-from ..sessions import leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
-from .single_flight import SingleFlight, StillUnderWayError
-from .unreachable import cause_of, host_of, is_final
+from .cache import Clock
 
-__all__ = ["SEOUL", "TokenIssuer", "read_answer"]
+__all__ = ["SEOUL", "TokenIssuer", "leave_connections_to_parent", "read_answer"]
 
 SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
+_APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
+_LONGEST_ANSWER = 16 * 1024  # bytes; a token has at most 350 characters (tokenP page)
 _LIMITED = "EGW00133"
 _TRANSIENT_CODES = ("EGW00201",)  # calls a second: the token endpoint is counted too
 _MEANINGS = {
@@ -36,36 +42,68 @@ _MEANINGS = {
     "EGW00105": "KIS does not accept the app secret; check KIS_APP_SECRET",
     _LIMITED: "KIS issues one token a minute for an app key, and this minute's is taken",
 }
+_STAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})")
+_TRUST = "REQUESTS_CA_BUNDLE, or the `verify` of a session= of your own, names the certificates to trust"
+
+# The first that is found anywhere behind the error is the cause: what requests makes of it says less.
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (requests.exceptions.ProxyError, "the proxy did not let the request through"),
+    (socket.gaierror, "its name could not be resolved (DNS)"),
+    (ssl.SSLCertVerificationError, f"its TLS certificate was not accepted ({_TRUST})"),
+    (ssl.SSLError, f"no TLS connection could be set up ({_TRUST})"),
+    (requests.exceptions.SSLError, f"no TLS connection could be set up ({_TRUST})"),
+    (ConnectionRefusedError, "the connection was refused"),
+    (requests.ConnectTimeout, "no connection in time"),
+    (requests.Timeout, "no answer in time"),
+    (TimeoutError, "no answer in time"),
+    (ConnectionError, "the connection was dropped"),  # reset, aborted, and http.client's RemoteDisconnected
+)
 
 
 class TokenIssuer:
     """
-    Asks KIS for a token, once per call of `issue`. Safe to share between threads.
+    Asks KIS once for each call of a method. Safe to share between threads.
+
+    Args:
+        credentials: who asks.
+        session: carries the requests; without one, its own.
+        clock: for how long an answer may take.
 
     Attributes:
         clock_ahead: seconds by which KIS's clock is ahead of this machine's, by the `Date` of its last answer; None
             where no answer had one.
     """
 
-    def __init__(self, credentials: Credentials, session: requests.Session | None = None) -> None:
+    def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Clock) -> None:
         self._credentials = credentials
         self._given = session
         self._session = session
+        self._clock = clock
         self.clock_ahead: float | None = None
 
     def issue(self, timeout: float) -> AccessToken:
         """
-        Ask once.
-
-        Args:
-            timeout: seconds for the whole request, to the last byte of its answer; connecting takes 3.05 at most.
+        Ask for a token, and take `timeout` seconds for it.
 
         Raises:
             TokenIssueLimited: EGW00133, once a minute.
             TokenIssueError: anything else that is not a token.
         """
-        status, body = self._post("tokenP", timeout, {"grant_type": "client_credentials", **self._keys("appsecret")})
-        return read_answer(status, body, datetime.fromtimestamp(time.time(), timezone.utc))
+        status, body = self._post("tokenP", timeout, grant_type="client_credentials", appsecret=self._secret)
+        return read_answer(status, body, datetime.fromtimestamp(self._clock.time(), timezone.utc))
+
+    def approve(self, timeout: float) -> AccessToken:
+        """
+        Ask for a websocket key, and take `timeout` seconds for it.
+
+        Raises:
+            TokenIssueError: there is none in the answer.
+        """
+        status, body = self._post("Approval", timeout, grant_type="client_credentials", secretkey=self._secret)
+        key = body.get("approval_key") if isinstance(body, Mapping) else None
+        if status != 200 or not isinstance(key, str):
+            raise _error_in(status, body)
+        return _token(key.strip(), datetime.fromtimestamp(self._clock.time(), timezone.utc) + _APPROVED_FOR)
 
     def revoke(self, token: AccessToken, timeout: float) -> None:
         """
@@ -74,9 +112,9 @@ class TokenIssuer:
         Raises:
             KisRetryError: KIS did not confirm.
         """
-        status, body = self._post("revokeP", timeout, {**self._keys("appsecret"), "token": token.value})
+        status, body = self._post("revokeP", timeout, appsecret=self._secret, token=token.value)
         if status != 200:
-            code = _error_code(body) if isinstance(body, Mapping) else None
+            code = _code_in(body) if isinstance(body, Mapping) else None
             raise KisRetryError(f"the token was not revoked: HTTP {status}, {code or 'no error code'}")
 
     def after_fork(self) -> None:
@@ -85,89 +123,113 @@ class TokenIssuer:
             leave_connections_to_parent(self._given)
         self._session = self._given
 
-    def _keys(self, secret_name: str) -> dict[str, str]:
-        return {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
+    @property
+    def _secret(self) -> str:
+        return self._credentials.app_secret
 
-    def _post(self, endpoint: str, timeout: float, body: dict[str, str]) -> tuple[int, object]:
-        """Send on a thread of its own: an endpoint that sends a byte a second keeps to no time-out of a socket."""
-        request: SingleFlight[tuple[int, object]] = SingleFlight("kis_retry-request")
-        try:
-            return request.run(endpoint, lambda: self._send(endpoint, timeout, body), look=_nothing, seconds=timeout)[0]
-        except StillUnderWayError:
-            self._session = self._given  # what is under way keeps the one it has
-        raise self._unreachable("no complete answer in time", final=False)
-
-    def _send(self, endpoint: str, timeout: float, body: dict[str, str]) -> tuple[int, object]:
+    def _post(self, endpoint: str, timeout: float, **body: str) -> tuple[int, object]:
         session = self._session
         if session is None:
             session = self._session = requests.Session()
         try:
-            with bypassed():  # a session whose class is protected must not refresh the refresh
+            try:
                 response = session.post(
                     f"{self._credentials.base_url}/oauth2/{endpoint}",
-                    json=body,
+                    json={"appkey": self._credentials.app_key, **body},
                     headers={"Cache-Control": "no-store"},  # a session of `requests_cache` would hand a dead one out
                     timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
                     allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
+                    stream=True,
                 )
-            self._compare_clocks(response)
-            return response.status_code, _json(response)
+            except requests.HTTPError as error:  # a hook of the session's called raise_for_status()
+                if error.response is None:
+                    raise
+                response = error.response
+            return self._answer(response, timeout)
         except Exception as error:  # of requests, or of what a session of the user's is made of
-            missing = missing_bundle(error) if isinstance(error, OSError) else None
-            failure = self._unreachable(missing or cause_of(error), final=missing is not None or is_final(error))
+            failure = self._failure(error)
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
         raise failure
 
-    def _unreachable(self, cause: str, *, final: bool) -> TokenIssueError:
-        host = host_of(self._credentials.base_url)
-        return TokenIssueError(f"the token endpoint at {host} could not be reached: {cause}", retryable=not final)
-
-    def _compare_clocks(self, response: requests.Response) -> None:
+    def _answer(self, response: requests.Response, timeout: float) -> tuple[int, object]:
         try:
-            self.clock_ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
+            ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - self._clock.time()
+        except (KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
             self.clock_ahead = None
+        else:
+            self.clock_ahead = ahead
+        content, ends = bytearray(), self._clock.monotonic() + timeout
+        with closing(response):
+            for byte in response.iter_content(1):  # as they come: what trickles keeps to no time-out of a socket
+                content += byte
+                if self._clock.monotonic() > ends:
+                    raise requests.Timeout
+                if len(content) > _LONGEST_ANSWER:
+                    return response.status_code, None
+        try:
+            return response.status_code, json.loads(content)
+        except (ValueError, RecursionError):  # the latter: brackets without end
+            return response.status_code, None
+
+    def _failure(self, error: Exception) -> TokenIssueError:
+        """Say why the host could not be reached, in words that hold no URL, no query and no body."""
+        made_of = list(_behind(error))
+        cause = next((text for kind, text in _CAUSES if any(isinstance(e, kind) for e in made_of)), None)
+        final = not isinstance(error, requests.RequestException) or isinstance(error, ValueError)  # a bug, no address
+        final = final or any(isinstance(found, ssl.SSLCertVerificationError) for found in made_of)
+        if isinstance(error, OSError) and "TLS" in str(error) and "invalid path" in str(error):  # requests' own words
+            cause, final = f"{error} ({_TRUST})", True
+        if any(isinstance(found, ssl.SSLError) and found.library in {"X509", "PEM"} for found in made_of):
+            cause, final = f"the file of certificates holds none ({_TRUST})", True
+        host = urlsplit(self._credentials.base_url).netloc.rpartition("@")[2]
+        text = f"the token endpoint at {host} could not be reached: {cause or type(error).__name__}"
+        return TokenIssueError(text, retryable=not final)
 
 
 def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     """
-    Pure: the token in an answer of `tokenP`, or the error that it amounts to.
+    Read the token in an answer of `tokenP`, or raise the error that it amounts to.
 
     Expiry is `access_token_token_expired`, Seoul wall-clock time without a zone; without it `now` plus `expires_in`
     seconds (KIS access-token page).
     """
-    if not isinstance(body, Mapping):
-        raise TokenIssueError(f"the token endpoint answered HTTP {status} without a JSON object", retryable=True)
-    code = _error_code(body)
-    if code == _LIMITED:
-        raise TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
-    value = body.get("access_token")
-    if status == 200 and isinstance(value, str) and bare(value):
-        return _token(bare(value), _expiry(body, now))
-    if code is not None:
-        meaning = _MEANINGS.get(code, "KIS refuses to issue a token; its error code table says why")
-        raise TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code in _TRANSIENT_CODES)
-    transient = status >= 500 or status in (200, 429)
-    raise TokenIssueError(f"the token endpoint answered HTTP {status} without a token", retryable=transient)
-
-
-def _token(value: str, expires_at: datetime | None) -> AccessToken:
+    value = body.get("access_token") if isinstance(body, Mapping) else None
+    if status != 200 or not isinstance(value, str) or not bare(value):
+        raise _error_in(status, body)
+    expires_at = _expiry(body, now)  # type: ignore[arg-type]  # it has a token in it
     if expires_at is None:
         raise TokenIssueError(
             "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
         )
+    return _token(bare(value), expires_at)
+
+
+def _token(value: str, expires_at: datetime) -> AccessToken:
     try:
         return AccessToken(value, expires_at)
     except ValueError as error:
         raise TokenIssueError(f"the token endpoint answered something else than a token: {error}") from None
 
 
+def _error_in(status: int, body: object) -> TokenIssueError:
+    if not isinstance(body, Mapping):
+        return TokenIssueError(f"the token endpoint answered HTTP {status} without a JSON object", retryable=True)
+    code = _code_in(body)
+    if code == _LIMITED:
+        return TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
+    if code is not None:
+        meaning = _MEANINGS.get(code, "KIS refuses to issue a token; its error code table says why")
+        return TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code in _TRANSIENT_CODES)
+    transient = status >= 500 or status in (200, 429)
+    return TokenIssueError(f"the token endpoint answered HTTP {status} without a token", retryable=transient)
+
+
 def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
+    stamp = _STAMP.fullmatch(str(body.get("access_token_token_expired")).strip())
     try:
-        stamp = datetime.strptime(str(body.get("access_token_token_expired")).strip(), "%Y-%m-%d %H:%M:%S")
-        if stamp.year in YEARS:
-            return stamp.replace(tzinfo=SEOUL)
-    except ValueError:
+        if stamp is not None and int(stamp[1]) in YEARS:
+            return datetime(*map(int, stamp.groups()), tzinfo=SEOUL)  # type: ignore[misc,arg-type]  # six of them
+    except ValueError:  # a thirteenth month
         pass
     try:
         seconds = float(body["expires_in"])
@@ -176,18 +238,30 @@ def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
         return None
 
 
-def _error_code(body: Mapping[str, Any]) -> str | None:
-    """KIS's error code; `tokenP` calls it `error_code`, everything else `msg_cd`."""
+def _code_in(body: Mapping[str, Any]) -> str | None:
+    """Return KIS's error code; `tokenP` calls it `error_code`, everything else `msg_cd`."""
     code = body.get("error_code") or body.get("msg_cd")
     return code if isinstance(code, str) and code.isalnum() and len(code) <= 16 else None
 
 
-def _json(response: requests.Response) -> object:
-    try:
-        return response.json()
-    except (ValueError, RecursionError):  # the latter: brackets without end
-        return None
+def leave_connections_to_parent(session: requests.Session) -> None:
+    """
+    Give every adapter of `session` empty pools, with the settings it has, in a forked child.
+
+    Two processes that talk over one connection get each other's answers: the price of another symbol, and no error.
+    """
+    for adapter in getattr(session, "adapters", {}).values():  # a stand-in of the user's may have none
+        if isinstance(adapter, HTTPAdapter):  # others, as mocks are, keep no connections that requests knows of
+            adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs leave it out
 
 
-def _nothing() -> None:
-    return None
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """Walk through `error` and everything that it was made of or raised from."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, BaseException) and id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]

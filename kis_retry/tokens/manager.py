@@ -1,32 +1,33 @@
-"""
-`TokenManager`: the token source people use.
-
-Reading is free: a good token is one comparison away, without a lock or a disk. Renewing is `refresher`'s.
-"""
+"""`TokenManager`: the token source people use. Renewing is `refresher`'s."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
+import hashlib
+import weakref
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import requests
 
-from ..context import current_call
+from ..bypass import ACTIVE
 from ..credentials import Credentials
-from ..events import RefreshEvent, emit
 from ..forking import after_fork
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
-from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
-from ..token import AccessToken, bare, fingerprint
-from .source import NonBlockingSource, Replacement
+from ..token import AccessToken, bare
+from .cache import SYSTEM_CLOCK, Clock
+from .issuer import TokenIssuer
+from .refresher import Refresher
 
-__all__ = ["TokenManager"]
+__all__ = ["TokenManager", "every_manager", "newest_manager"]
+
+_T = TypeVar("_T")
+
+_managers: weakref.WeakValueDictionary[int, TokenManager] = weakref.WeakValueDictionary()
 
 
-class TokenManager(NonBlockingSource):
+class TokenManager(Refresher):
     """
     The `TokenSource` people use: one token for every thread, process and machine that shares the app key.
 
@@ -39,8 +40,13 @@ class TokenManager(NonBlockingSource):
         store: where the token is shared; without one, what `KIS_TOKEN_STORE` names (a file in the user's cache folder).
         policy: bounds of a refresh; without one, `RetryPolicy.from_env()` when first needed.
         session: the `requests.Session` for token requests; without one, its own. It is not carried to workers.
-        sleep: how to wait, in seconds; for tests.
+        clock: tells the time; for tests.
+
+    Raises:
+        TypeError: an argument is of a wrong kind; the message names it.
     """
+
+    credentials: Credentials
 
     def __init__(
         self,
@@ -49,38 +55,31 @@ class TokenManager(NonBlockingSource):
         store: TokenStore | None = None,
         policy: RetryPolicy | None = None,
         session: requests.Session | None = None,
-        sleep: Callable[[float], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        _check("credentials", credentials, Credentials)
+        _check("store", store, TokenStore, type(None))
+        _check("policy", policy, RetryPolicy, type(None))
+        issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
+        super().__init__(issuer, issuer.issue, key, store, policy, clock)
         self.credentials = credentials
-        self._given_store = store
-        self._given_policy = policy
-        self._policy = policy
-        self._shared: StoreEntry | None = None
-        from .issuer import TokenIssuer  # late: what gets tokens is loaded with the first manager
-        from .refresher import TokenRefresher
-
-        self._refresher = TokenRefresher(
-            TokenIssuer(credentials, session), lambda: self.policy, lambda: self._entry, sleep
-        )
-        self._memory = self._refresher.memory
-        after_fork(self._refresher, TokenRefresher.after_fork)
+        approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
+        self._approval = Refresher(issuer, issuer.approve, approval_key, store, policy, clock)
+        after_fork(issuer, TokenIssuer.after_fork)
+        _managers[id(self)] = self
 
     @classmethod
-    def from_env(cls) -> TokenManager:
+    def from_env(cls, prefix: str = "KIS_") -> TokenManager:
         """
-        Credentials, store and policy from the environment.
+        Read credentials, store and policy from the environment.
+
+        Args:
+            prefix: of the variables, for a second pair of keys.
 
         Raises:
             ConfigurationError: a variable is missing or unusable; the message names it.
         """
-        return cls(Credentials.from_env(), store=store_from_env(), policy=RetryPolicy.from_env())
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """The policy given, or the environment's, read when first needed."""
-        if self._policy is None:
-            self._policy = RetryPolicy.from_env()
-        return self._policy
+        return cls(Credentials.from_env(prefix), store=store_from_env(), policy=RetryPolicy.from_env(prefix))
 
     @property
     def store(self) -> TokenStore:
@@ -94,7 +93,7 @@ class TokenManager(NonBlockingSource):
 
     def headers(self, tr_id: str, **extra: str) -> dict[str, str]:
         """
-        Give a fresh dict of every header KIS wants for one call.
+        Make a fresh dict of every header KIS wants for one call.
 
         Args:
             tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
@@ -103,18 +102,8 @@ class TokenManager(NonBlockingSource):
         return self._headers(self.token(), tr_id, extra)
 
     async def headers_async(self, tr_id: str, **extra: str) -> dict[str, str]:
-        """Do what `headers` does without stopping the event loop: a token is got on another thread."""
+        """Do what `headers` does without stopping the event loop."""
         return self._headers(await self.token_async(), tr_id, extra)
-
-    async def token_async(self) -> AccessToken:
-        """Do what `token` does without stopping the event loop; a good token is handed out at once."""
-        token = self.peek()
-        if token is None:
-            from .worker import token as off_the_loop  # late: only coroutines need asyncio
-
-            token = await off_the_loop(self)
-        self._note_handed(token)
-        return token
 
     def token(self) -> AccessToken:
         """
@@ -122,19 +111,24 @@ class TokenManager(NonBlockingSource):
 
         Inside `refresh_margin` one thread renews it while the others go on with the good one, and a failure is only a
         warning. Once expired, everybody waits; if no new one can be had, the old one is handed out, so that KIS's own
-        answer reaches the caller.
+        answer reaches the caller, unless KIS has refused it already.
 
         Raises:
-            TokenIssueError: there is no token at all, and none can be had.
+            TokenIssueError: there is no token, or a refused one, and no other can be had.
         """
-        cached = self._memory.cached
-        if cached is None:
-            token = self._refresher.replace(None).token
-        elif time.time() < cached.stale_at:
-            token = cached.token
-        else:
-            token = self._refresher.current_or_refreshed(cached)
-        self._note_handed(token)
+        fresh = self._cache.fresh
+        return self._handed(fresh if fresh is not None else self.token_future().result())
+
+    async def token_async(self) -> AccessToken:
+        """Do what `token` does without stopping the event loop; a good token is handed out at once."""
+        fresh = self._cache.fresh
+        return self._handed(fresh if fresh is not None else await _awaited(self.token_future()))
+
+    def _handed(self, token: AccessToken) -> AccessToken:
+        """Tell the decorated function under way that it asked for its token here."""
+        activity = ACTIVE.get()
+        if activity is not None:
+            activity.note_handed(self, token.value)
         return token
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
@@ -153,55 +147,10 @@ class TokenManager(NonBlockingSource):
             TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
-        began = time.monotonic()
-        token, origin = self._refresher.replace(value)
-        emit(
-            RefreshEvent(
-                name="token_refreshed" if origin == "issued" else "token_adopted",
-                token=token.fingerprint,
-                previous_token=fingerprint(value) if value else None,
-                expires_at=token.expires_at,
-                source=origin,
-                elapsed=time.monotonic() - began,
-            )
-        )
-        return token
-
-    def peek(self) -> AccessToken | None:
-        """Give the token in memory if it needs no renewal; None otherwise. Never blocks."""
-        return self._refresher.peek()
-
-    def is_new(self, value: str, since: float) -> bool:
-        """Say whether KIS issued `value` to this manager after `since` (monotonic seconds). Never blocks."""
-        return self._memory.is_new(value, since)
-
-    def renewal_due(self) -> bool:
-        """Say whether a token is in memory that is to be renewed before it is used. Never blocks."""
-        return self._refresher.renewal_due()
-
-    def issued(self, value: str) -> bool:
-        """Say whether `value` has ever been the token here. Never blocks."""
-        return self._memory.issued(value)
-
-    def current_unless(self, rejected: str | None) -> AccessToken | None:
-        """Give the token in memory if it is alive and not `rejected`. Never blocks."""
-        return self._memory.current_unless(rejected)
-
-    def successor_of(self, value: str) -> AccessToken | None:
-        """Give the live token in memory where `value` was the token here, or refused, and is no more. Never blocks."""
-        return self._memory.successor_of(value)
-
-    def is_dead(self, value: str) -> bool:
-        """Say whether `value` was the token here and is no more, or was refused. Never blocks."""
-        return self._memory.is_dead(value)
-
-    def note_refused(self, value: str) -> None:
-        """Take note that KIS refused `value`; a token in memory counts as expired from then on. Never blocks."""
-        self._memory.note_refused(value)
-
-    def replace(self, rejected: str | None) -> Replacement:
-        """Do what `refresh` does, without its event, and say where the token came from."""
-        return self._refresher.replace(rejected)
+        began = self._clock.monotonic()
+        replacement = self.replace_future(value).result()
+        self._tell_renewed(replacement, value, began)
+        return replacement.token
 
     def revoke(self) -> bool:
         """
@@ -215,7 +164,34 @@ class TokenManager(NonBlockingSource):
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.
         """
-        return self._refresher.revoke()
+        revoked: bool = self._submit("revoke it", self._revoke)[0].result()
+        return revoked
+
+    def approval_key(self) -> str:
+        """
+        Give the key with which a websocket is opened; shared and renewed before its 24 hours are over, like the token.
+
+        Raises:
+            TokenIssueError: there is none, and none can be had.
+        """
+        return self._approval.token_future().result().value
+
+    async def approval_key_async(self) -> str:
+        """Do what `approval_key` does without stopping the event loop."""
+        return (await _awaited(self._approval.token_future())).value
+
+    def _revoke(self, _: float) -> bool:
+        with self._lock(self.policy.issue_timeout + 2):
+            current = self._cache.current
+            known = [token for token in (current.token if current else None, self._entry.load()) if token is not None]
+            if not known:
+                return False
+            token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
+            self._issuer.revoke(token, self.policy.issue_timeout)
+            self.note_refused(token.value)
+            self._cache.current = None
+            self._entry.delete()
+            return True
 
     def _headers(self, token: AccessToken, tr_id: str, extra: dict[str, str]) -> dict[str, str]:
         return {
@@ -227,23 +203,40 @@ class TokenManager(NonBlockingSource):
             **extra,
         }
 
-    def _note_handed(self, token: AccessToken) -> None:
-        call = current_call()
-        if call is not None:
-            call.handed_out(self, token.value)
-
-    @property
-    def _entry(self) -> StoreEntry:
-        if self._shared is None:
-            self._shared = StoreEntry(self._given_store or store_from_env(), key_of(self.credentials))
-        return self._shared
-
     def __getstate__(self) -> dict[str, Any]:
-        return {"credentials": self.credentials, "store": self._given_store, "policy": self._given_policy}
+        store, policy = self._given
+        return {"credentials": self.credentials, "store": store, "policy": policy}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["credentials"], store=state["store"], policy=state["policy"])  # type: ignore[misc]  # remade as new
 
     def __repr__(self) -> str:
-        cached = self._memory.cached
+        cached = self._cache.current
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
+
+
+def every_manager() -> list[TokenManager]:
+    """List the managers of this process that somebody holds, the newest last."""
+    return list(_managers.values())
+
+
+def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
+    """Return the manager for that account that was made last in this process, as long as somebody holds one."""
+    wanted = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
+    for manager in reversed(every_manager()):
+        known = manager.credentials
+        if (known.base_url, known.app_key, known.app_secret) == wanted:
+            return manager
+    return None
+
+
+async def _awaited(future: Future[_T]) -> _T:
+    import asyncio  # who runs a coroutine has it already
+
+    return await asyncio.wrap_future(future)
+
+
+def _check(name: str, value: object, *kinds: type) -> None:
+    if isinstance(value, type) or not isinstance(value, kinds):
+        given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"TokenManager takes a {kinds[0].__name__} as {name}, not {given}")

@@ -1,186 +1,365 @@
 """
-One refresh for all threads and processes: `TokenRefresher`.
+One refresh for everybody: `Refresher`.
 
-Look for a newer token in memory, again once no other thread of this process refreshes, again under the store's lock,
-and only then request one. The refresh runs on a thread of its own, and callers wait for it: so `issue_wait` bounds
-their waiting, whatever the refresh itself waits for, and an exception of a signal handler is theirs alone.
+Look for another token in memory, once nobody in this process refreshes, in the store, and once more under the store's
+lock; only then ask KIS. The minute between two tokens is waited out, an endpoint that is away is asked again, and after
+a failure for good nobody asks for a while.
 """
 
 from __future__ import annotations
 
-import time
+import logging
+import math
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any
 
-from ..errors import TokenIssueError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
+
+from ..errors import ConfigurationError, TokenIssueError, TokenIssueLimited
+from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
+from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
-from ..token import AccessToken
-from .adoption import TokenAdoption
-from .early import EarlyRenewal
-from .freshness import CachedToken, Freshness
+from ..stores.from_env import store_from_env
+from ..token import AccessToken, fingerprint
+from .cache import CachedToken, Clock, TokenCache
 from .issuer import TokenIssuer
-from .memory import TokenMemory
-from .refresh_events import emit_renewed
-from .request import TokenRequest
-from .single_flight import AskedWithinError, SingleFlight, StillUnderWayError
-from .source import Replacement
+from .single_flight import SingleFlight, done, failed, then, without_traceback
+from .source import LiveSource, Replacement, joined
 
-__all__ = ["TokenRefresher"]
+__all__ = ["Refresher"]
 
-_GRACE = 0.75  # seconds more than its own bound that a refresh gets to say how it ended
+_MINUTE = 60.0  # seconds in which KIS issues one token for an app key (observed since 2023-10-27)
+_LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
+_LOOK = 0.5  # seconds between two looks into the store while waiting for somebody else's token
+_LAST_TRY = 0.5  # seconds that a token request gets at least, however little of issue_wait is left
+_PROBE = 1.0  # seconds between two looks in the cool-down whether the endpoint is back
+_PROBE_TIMEOUT = 2.0  # seconds that such a look takes at most
+_LOCK_MARGIN = 2.0  # seconds beyond issue_timeout in which a live holder of the store's lock is done
+_OTHERS_TAKE = 1.0  # seconds after which it is looked again what came of another process's early renewal
 
-_EARLY = "early renewal"  # as keys of a request; no token holds a space
-_REVOKE = "revoke it"
+_backoff = wait_exponential(multiplier=0.2, max=2) + wait_random(0, 0.2)
 
 
-class TokenRefresher:
+class Refresher(LiveSource):
     """
-    The way from the token in memory to another one. Safe to share between threads.
+    What KIS issues to one app key, in memory and in a store, and the way to the next one.
 
     Args:
-        issuer: asks KIS.
-        policy: the bounds, when first needed.
-        entry: what is shared in the store, when first needed.
-        sleep: waits, in seconds.
-
-    Attributes:
-        memory: what this process knows of its tokens.
+        issuer: knows how far KIS's clock is ahead.
+        ask: asks KIS, for so many seconds at most.
+        key: by which it is shared.
+        store: where; without one, what `KIS_TOKEN_STORE` names, when first needed.
+        policy: the bounds; without one, `RetryPolicy.from_env()` when first needed.
+        clock: tells the time.
     """
 
     def __init__(
         self,
         issuer: TokenIssuer,
-        policy: Callable[[], RetryPolicy],
-        entry: Callable[[], StoreEntry],
-        sleep: Callable[[float], None] | None,
+        ask: Callable[[float], AccessToken],
+        key: str,
+        store: TokenStore | None,
+        policy: RetryPolicy | None,
+        clock: Clock,
     ) -> None:
-        self.memory = TokenMemory()
-        self._issuer = issuer
-        self._policy = policy
-        self._entry = entry
-        self._adoption = TokenAdoption(self.memory, entry, policy, issuer)
-        self._request = TokenRequest(self.memory, self._adoption, issuer, policy, sleep)
-        self._early = EarlyRenewal(self.memory, self._adoption, self._request, policy)
-        self._flights: SingleFlight[Any] = SingleFlight("kis_retry-refresh")  # the memory changes on its thread
+        self._issuer, self._ask_kis, self._key, self._clock = issuer, ask, key, clock
+        self._given = store, policy
+        self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
+        self._cache = TokenCache(clock)
+        self._flights = SingleFlight("kis_retry-refresh")
+        # The last failure for good; instants are on the monotonic clock.
+        self._failure: TokenIssueError | None = None
+        self._failed_at = self._next_probe = self._next_early = -math.inf
+        self._issued, self._issued_at, self._reissued_same = "", -math.inf, False
+        self._minute_ends = -math.inf  # known from a refusal
+
+    @property
+    def policy(self) -> RetryPolicy:  # type: ignore[override]  # only read
+        """The policy given, or the environment's, read when first needed."""
+        if self._policy is None:
+            self._policy = RetryPolicy.from_env()
+        return self._policy
+
+    @property
+    def _entry(self) -> StoreEntry:
+        if self._entry_made is None:
+            self._entry_made = StoreEntry(store_from_env(), self._key)
+        return self._entry_made
+
+    # -- for callers, who never wait here
 
     def peek(self) -> AccessToken | None:
-        """The token in memory, if it needs no renewal, or none that this caller should begin. Never blocks."""
-        cached = self.memory.cached
-        if cached is None:
+        cached, now = self._cache.current, self._clock.time()
+        if cached is None or now >= cached.expired_at:
             return None
-        now = time.time()
-        if now < cached.stale_at:
-            return cached.token
-        waived = self._flights.busy or not self._early.may_begin(time.monotonic())
-        return cached.token if waived and now < cached.expired_at else None
+        others_renew = self._flights.busy or self._clock.monotonic() < self._next_early
+        return cached.token if now < cached.stale_at or others_renew else None
 
-    def renewal_due(self) -> bool:
-        """Whether there is a token in memory, and this caller should renew it before it is used. Never blocks."""
-        return self.memory.cached is not None and self.peek() is None
+    def adopt(self, token: AccessToken) -> None:
+        self._keep_issued(token)
+        self._submit(f"share {token.value}", lambda _: self._share(token))
 
-    def replace(self, rejected: str | None) -> Replacement:
-        """
-        A token in place of `rejected`, which KIS refused (None: any will do).
+    def token_future(self) -> Future[AccessToken]:
+        token, cached = self.peek(), self._cache.current
+        if token is not None or cached is None:
+            return done(token) if token is not None else self._told(*self._replaced(None))
+        if self._clock.time() >= cached.expired_at:
+            return self._told(*self._replaced(cached.token.value), cached.token)
+        future, is_first = self._submit("early renewal", lambda _: self._renew_early(cached))
+        return self._told(future, is_first, cached.token) if is_first else done(cached.token)
 
-        Raises:
-            TokenIssueError: none can be had.
-        """
-        if rejected is not None and self.memory.current_unless(rejected) is None:
-            self.memory.note_refused(rejected)
-        return self._replace(rejected)
+    def renewed_future(self) -> Future[AccessToken]:
+        fresh, current = self._cache.fresh, self._cache.current
+        if fresh is not None:
+            return done(fresh)
+        return self._told(*self._submit("a fresh one", self._renew), current.token if current is not None else None)
 
-    def current_or_refreshed(self, cached: CachedToken) -> AccessToken:
-        """The token to use instead of one that is stale or expired; the same one where no other can be had."""
-        if cached.freshness(time.time()) is Freshness.EXPIRED:
-            return self._renew_expired(cached)
-        began = time.monotonic()
-        if self._early.may_begin(began) and not self._flights.busy:
-            self._renew_early(cached, began)
-        return (self.memory.cached or cached).token
+    def replace_future(self, rejected: str | None) -> Future[Replacement]:
+        if rejected is not None:
+            self.note_refused(rejected)
+        return self._replaced(rejected)[0]
 
-    def revoke(self) -> bool:
-        """Have KIS forget the shared token, then forget it here and in the store; False where there is none."""
-        found: bool = self._wait(_REVOKE, self._revoke, look=lambda: None)[0]
+    def _replaced(self, rejected: str | None) -> tuple[Future[Replacement], bool]:
+        """Get a token in place of `rejected`, and tell whether this caller began the refresh."""
+        found, now = self.current_unless(rejected), self._clock.monotonic()
+        if found is not None:
+            return done(Replacement(found, "memory")), False
+        if self._failure is not None and self._is_cooling():
+            if self._flights.busy or now < self._next_probe:
+                return failed(self._failure), False
+            self._next_probe = now + _PROBE
+        ask = partial(self._replace, rejected)
+        future, is_first = self._submit(rejected or "", ask, self._begin_cooldown)
+        return future if is_first else joined(future), is_first
+
+    def _submit(
+        self, key: str, ask: Callable[[float], Any], when_late: Callable[[BaseException], object] | None = None
+    ) -> tuple[Future[Any], bool]:
+        """Have `ask` called with the instant at which it has to end."""
+        try:
+            limit = self.policy.issue_wait or self.policy.issue_timeout
+            self._entry  # noqa: B018  # an unusable setting is the caller's error and no failed refresh
+        except ConfigurationError as error:
+            return failed(error), False
+        return self._flights.submit(key, partial(ask, self._clock.monotonic() + limit), limit, when_late)
+
+    def _told(
+        self, future: Future[Replacement], is_first: bool, old: AccessToken | None = None  # noqa: FBT001  # of _submit
+    ) -> Future[AccessToken]:
+        """Tell what became of the renewal of `old`; where it failed, that is handed out unless KIS refused it."""
+        began = self._clock.monotonic()
+
+        def tell(ended: Future[Replacement]) -> AccessToken:
+            error = ended.exception()
+            is_new = self._failure is None or self._failed_at >= began  # else it was told when the cool-down began
+            if error is None:
+                if old is not None and is_first and ended.result().origin != "memory":
+                    self._tell_renewed(ended.result(), old.value, began)
+                return ended.result().token
+            if old is not None and is_first and is_new:
+                self._tell_failed(error, old, began)
+            token = self.current_unless(None) or old
+            if token is None or self._cache.was_refused(token.value):
+                raise error
+            return token
+
+        return then(future, tell)
+
+    # -- on the thread of a refresh
+
+    def _replace(self, rejected: str | None, ends: float) -> Replacement:
+        """Get a token in place of `rejected` (None: any will do)."""
+        found = self.current_unless(rejected)
+        if found is not None:
+            return Replacement(found, "memory")
+        shared = self._entry.load()
+        before = shared.value if shared is not None else ""
+        adopted = self._adopt(rejected)
+        if adopted is not None:
+            return adopted
+        if self._failure is not None and self._is_cooling():
+            if not self._failure.retryable:
+                raise without_traceback(self._failure)
+            with suppress(TokenIssueLimited):  # it is back, and to wait out its minute is certain to help
+                return self._ask(rejected, before, self._clock.monotonic() + _PROBE_TIMEOUT, once=True)
+        try:
+            return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
+        except BaseException as error:  # of somebody's code that exits, too: nobody asks again at once
+            if not (isinstance(error, TokenIssueLimited) and error.retryable):  # the next one waits for the minute
+                self._begin_cooldown(error)
+            raise
+
+    def _renew(self, ends: float) -> Replacement:
+        """Get a token that is not about to expire, if KIS gives one; else one that is good still."""
+        found = self._replace(None, ends)
+        if self._cache.fresh is None:
+            with suppress(TokenIssueError):
+                return self._replace(found.token.value, ends)
         return found
 
-    def after_fork(self) -> None:
-        """Leave the parent's connections to the parent."""
-        self._issuer.after_fork()
+    def _renew_early(self, cached: CachedToken) -> Replacement:
+        """Get a token in place of `cached`, which is good still: one try, and no waiting for anything."""
+        if self._cache.current is not cached:
+            return Replacement(cached.token, "memory")
+        now = self._clock.monotonic
+        self._next_early = now() + max(self.policy.issue_cooldown, _OTHERS_TAKE)
+        with self._lock(0) as held:
+            shared = self._load_shared(cached.token.value)
+            if shared is not None and shared.expires > cached.token.expires:
+                renewed = self._adopted(shared)
+            elif held is False:
+                self._next_early = now() + _OTHERS_TAKE
+                return Replacement(cached.token, "memory")
+            else:
+                renewed = self._issue(None, self.policy.issue_timeout)
+        self._next_early = -math.inf
+        return renewed
 
-    def _replace(self, rejected: str | None) -> Replacement:
-        def look() -> Replacement | None:
-            other = self.memory.current_unless(rejected)
-            return Replacement(other, "memory") if other is not None else None
+    def _ask(self, rejected: str | None, before: str, ends: float, *, once: bool) -> Replacement:
+        """Go through the store's lock to KIS, until there is a token or the time is over."""
+        is_known = self._minute_left() > 0  # the last refresh was told: KIS need not say it again
 
-        def refresh() -> Replacement:
-            return self._request.replace(rejected, self._limit())
+        def left() -> float:
+            return max(ends - self._clock.monotonic(), 0.0)
 
-        replacement: Replacement
-        replacement, mine = self._wait(rejected, refresh, look)
-        return replacement if mine else Replacement(replacement.token, "memory")
+        def attempt() -> Replacement:
+            nonlocal is_known
+            with self._lock(min(self.policy.issue_timeout + _LOCK_MARGIN, left() / 2)):
+                adopted = self._adopt(rejected, before)
+                if adopted is not None:
+                    return adopted
+                if is_known:
+                    is_known = False
+                    raise TokenIssueLimited("KIS issues one token a minute", code="EGW00133", retryable=True)
+                return self._issue(rejected, max(min(self.policy.issue_timeout, left()), _LAST_TRY))
 
-    def _renew_expired(self, cached: CachedToken) -> AccessToken:
-        """Everybody waits; if there is no other, the old one lets KIS's own answer reach the caller."""
-        began = time.monotonic()
+        def sleep(seconds: float) -> None:
+            gets_up = self._clock.monotonic() + seconds
+            while (nap := min(_LOOK, gets_up - self._clock.monotonic())) > 0:
+                self._clock.sleep(nap)
+                if self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None:
+                    return
+
+        def wait(state: RetryCallState) -> float:
+            return min(self._minute_left() if _is_limited(state) else _backoff(state), left())
+
+        def tell(state: RetryCallState) -> None:
+            if _is_limited(state):
+                _tell_waiting(state, state.upcoming_sleep)
+            elif state.attempt_number == 1:
+                _tell_waiting(state, left())
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
+            stop=lambda _: once or left() < _LEAST_WAIT,
+            wait=wait,
+            sleep=sleep,
+            before_sleep=tell,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _issue(self, rejected: str | None, timeout: float) -> Replacement:
+        """Ask KIS once."""
         try:
-            token, origin = self._replace(cached.token.value)
-        except TokenIssueError as error:
-            if self.memory.cooldown.failed_at >= began:  # during the cool-down it has been emitted already
-                emit_renewed(cached.token, error, began)
-            return cached.token
-        emit_renewed(cached.token, token if origin == "issued" else None, began)
-        return token
+            token = self._ask_kis(timeout)
+        except TokenIssueLimited as error:
+            now, ours = self._clock.monotonic(), self._issued_at + _MINUTE
+            self._minute_ends = ours if ours > now else now + _MINUTE
+            shared, ahead = self._load_shared(rejected), self._issuer.clock_ahead
+            if shared is not None and ahead is not None and self._clock.time() + ahead < shared.expires:
+                return self._adopted(shared, just_issued=True)  # it lives by KIS's clock, and this one is wrong
+            if self._reissued_same and rejected == self._issued and now < ours:
+                # KIS hands the refused one out again, as it does for six hours: waiting would only bring it back.
+                raise TokenIssueLimited("KIS refuses a token that it hands out again", code=error.code) from None
+            raise
+        self._keep_issued(token, rejected)
+        self._entry.save(token)
+        return Replacement(token, "issued")
 
-    def _renew_early(self, cached: CachedToken, began: float) -> None:
-        """One caller renews it; others go on with it meanwhile."""
-        flight, mine = self._flights.begin(_EARLY, lambda: self._early.renew(cached))
-        if not mine or not flight.wait(self._limit()):
-            return
-        outcome: AccessToken | TokenIssueError | None
-        try:
-            outcome = flight.outcome()
-        except TokenIssueError as error:
-            outcome = error
-        emit_renewed(cached.token, outcome, began)
+    def _share(self, token: AccessToken) -> None:
+        with self._lock(self.policy.issue_timeout + _LOCK_MARGIN):
+            self._entry.save(token)
 
-    def _revoke(self) -> bool:
-        entry = self._entry()
-        with self._adoption.lock(self._adoption.patience):
-            cached = self.memory.cached.token if self.memory.cached is not None else None
-            known = [token for token in (cached, entry.load()) if token is not None]
-            if not known:
-                return False
-            token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
-            self._issuer.revoke(token, self._policy().issue_timeout)
-            self.memory.forget(token)
-            entry.delete()
-            return True
+    def _adopt(self, rejected: str | None, before: str | None = None) -> Replacement | None:
+        """
+        Take a live token from the store: not the refused one, nor another that KIS refused before.
 
-    def _wait(self, key: object, ask: Callable[[], Any], look: Callable[[], Any]) -> tuple[Any, bool]:
-        """Have `ask` run on its thread, or join who asks for the same, for as long as the policy allows."""
-        limit = self._limit()
-        self._entry()  # an unusable setting is the caller's error and no failed refresh
-        try:
-            return self._flights.run(key, ask, look=look, seconds=limit + _GRACE)
-        except AskedWithinError:
-            failure = TokenIssueError(
-                "a token was asked for by what runs while it is being issued (a hook of on_event, a session or store "
-                "of your own), which would wait for itself",
-                retryable=True,
-            )
-        except StillUnderWayError as late:
-            found = look()
-            if found is not None:
-                return found, False
-            failure = TokenIssueError(f"no token could be had in {limit:g} seconds", retryable=True)
-            if late.seconds >= limit:  # it hangs, in a store most likely, and is nothing to wait for
-                self._flights.give_up(late.flight)
-                self.memory.cooldown.begin(failure, time.monotonic())
-        # Raised out here: in there the error would carry the other one, and with it the frames, as its context.
-        raise failure
+        One that took the place of `before` since this refresh began was just issued, whatever this machine's clock
+        makes of its expiry.
+        """
+        token = self._load_shared(rejected)
+        just_issued = token is not None and before is not None and token.value != before
+        if token is None or not (just_issued or self._clock.time() < token.expires):
+            return None
+        return self._adopted(token, just_issued=just_issued)
 
-    def _limit(self) -> float:
-        """Seconds that a refresh may take in all; without `issue_wait` it is one try."""
-        policy = self._policy()
-        return policy.issue_wait or policy.issue_timeout
+    def _load_shared(self, rejected: str | None) -> AccessToken | None:
+        token = self._entry.load()
+        return None if token is None or token.value == rejected or self._cache.was_refused(token.value) else token
+
+    def _adopted(self, token: AccessToken, *, just_issued: bool = False) -> Replacement:
+        self._cache.keep(token, margin=self.policy.refresh_margin, just_issued=just_issued)
+        self._failure = None
+        return Replacement(token, "store")
+
+    def _keep_issued(self, token: AccessToken, rejected: str | None = None) -> None:
+        self._issued, self._issued_at = token.value, self._clock.monotonic()
+        self._reissued_same = token.value == rejected or self.handed_out(token.value)
+        self._cache.note_issued(token.value)
+        self._adopted(token, just_issued=True)
+
+    def _lock(self, timeout: float) -> AbstractContextManager[bool | None]:
+        """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
+        return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
+
+    def _minute_left(self) -> float:
+        return self._minute_ends - self._clock.monotonic()
+
+    def _is_cooling(self) -> bool:
+        return self._clock.monotonic() - self._failed_at < self.policy.issue_cooldown
+
+    def _begin_cooldown(self, error: BaseException) -> None:
+        failure = without_traceback(error)
+        self._failure = failure if isinstance(failure, TokenIssueError) else TokenIssueError(str(failure))
+        self._failed_at = self._clock.monotonic()
+        self._next_probe = self._failed_at + _PROBE
+
+    # -- what is told
+
+    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
+        token, origin = replacement
+        event = RefreshEvent(
+            name="token_refreshed" if origin == "issued" else "token_adopted",
+            token=token.fingerprint,
+            previous_token=fingerprint(previous) if previous else None,
+            expires_at=token.expires_at,
+            source=origin,
+            elapsed=self._clock.monotonic() - began,
+        )
+        emit(event, logging.DEBUG if origin == "memory" else None)
+
+    def _tell_failed(self, error: BaseException, old: AccessToken, began: float) -> None:
+        event = RefreshEvent(
+            name="token_refresh_failed",
+            msg_cd=getattr(error, "code", None),
+            previous_token=old.fingerprint,
+            expires_at=old.expires_at,
+            elapsed=self._clock.monotonic() - began,
+            error=type(error).__name__,
+        )
+        emit(event)
+
+
+def _tell_waiting(state: RetryCallState, seconds: float) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    code = getattr(error, "code", None)
+    emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=seconds, error=type(error).__name__))
+
+
+def _is_limited(state: RetryCallState) -> bool:
+    return state.outcome is not None and isinstance(state.outcome.exception(), TokenIssueLimited)

@@ -1,256 +1,214 @@
 """
 One caller asks, the others share what it got, its success and its failure: `SingleFlight`.
 
-Nothing here is a lock: who asks is decided by one atomic `dict.setdefault`, and each waiter waits on a lock of its own.
-So there is nothing that an interrupt, a signal handler or a fork could leave locked.
+What is asked for runs on a thread of its own. So callers may stop waiting when they like (a time limit, a cancelled
+task, an exception of a signal handler), and the refresh goes on for the others.
 """
 
 from __future__ import annotations
 
-import contextvars
 import copy
 import threading
-import time
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from ..errors import KisRetryError
+from ..bypass import unprotected
+from ..errors import TokenIssueError
 from ..forking import after_fork
-from ..signals import is_from_signal_handler
+from .cache import SYSTEM_CLOCK
 
-__all__ = ["AskedWithinError", "Flight", "SingleFlight", "StillUnderWayError", "fresh"]
+__all__ = ["SingleFlight", "done", "failed", "then", "without_traceback"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
-_LOOK = 1.0  # seconds after which a waiter makes sure that what it waits for is still under way
-
-
-class StillUnderWayError(Exception):
-    """The time to wait is over, and what was waited for, since `seconds`, is not."""
-
-    def __init__(self, flight: Flight[Any], seconds: float) -> None:
-        super().__init__()
-        self.flight = flight
-        self.seconds = seconds
+_GRACE = 0.75  # seconds more than its own bound that a refresh gets to say how it ended
+_WITHIN = (
+    "a token was asked for by what runs while it is being issued (a hook of on_event, a session or store of your own), "
+    "which would wait for itself"
+)
 
 
-class AskedWithinError(Exception):
-    """What is asked for can only be answered by the thread that asks, once it is done with the same question."""
+@dataclass(eq=False)
+class _Job:
+    key: Hashable
+    ask: Callable[[], Any]
+    seconds: float
+    when_late: Callable[[Exception], object] | None
+    ends: float
+    waiters: list[Future[Any]] = field(default_factory=list)
 
 
-class Flight(Generic[T]):
+class SingleFlight:
     """
-    One request: for what, on which thread, and what came of it.
-
-    Attributes:
-        key: what it is about; who asks for the same shares its outcome.
-        thread: the identity of the thread that it runs on; None before a thread of its own begins.
-        began: when, on the monotonic clock.
-        state: "abandoned" where an interrupt ended it: that is nobody else's failure.
-    """
-
-    def __init__(self, key: object, thread: int | None = None) -> None:
-        self.key = key
-        self.thread = thread
-        self.began = time.monotonic()
-        self.state: Literal["under way", "answered", "failed", "abandoned"] = "under way"
-        self._answer: T | None = None
-        self._error: Exception | None = None
-        self._waiters: list[Callable[[], object]] = []
-        self._right_to_run = [True]  # popped by who runs it, or by who makes sure that nobody will
-
-    def claim(self) -> bool:
-        """Whether the caller is the one who may run it."""
-        try:
-            return self._right_to_run.pop()
-        except IndexError:
-            return False
-
-    def answer(self, answer: T) -> None:
-        """End it well."""
-        self._answer = answer
-        self._end("answered")
-
-    def fail(self, error: Exception) -> None:
-        """End it badly; `error` has no traceback, since that would hold on to whatever its frames saw."""
-        self._error = error
-        self._end("failed")
-
-    def abandon(self) -> None:
-        """End it without an outcome, unless it has one."""
-        if self.state == "under way":
-            self._end("abandoned")
-
-    def outcome(self) -> T:
-        """What it got, nothing where it was abandoned; its failure as an exception of the caller's own."""
-        if self._error is not None:
-            raise fresh(self._error)
-        return self._answer  # type: ignore[return-value]  # None where it was abandoned
-
-    def when_done(self, call: Callable[[], object]) -> None:
-        """Have `call` called once when it has ended, at once where it has."""
-        self._waiters.append(call)
-        if self.state != "under way":
-            self._wake()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended, after waiting for `seconds` at most."""
-        woken = threading.Lock()
-        woken.acquire()
-        self.when_done(woken.release)
-        return woken.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
-
-    def _end(self, state: Literal["answered", "failed", "abandoned"]) -> None:
-        self.state = state
-        self._wake()
-
-    def _wake(self) -> None:
-        while True:
-            try:
-                call = self._waiters.pop()
-            except IndexError:
-                return
-            call()
-
-
-class SingleFlight(Generic[T]):
-    """
-    At most one request at a time, whatever it is about.
+    One thing at a time, each on the thread of this flight; who asks for the same meanwhile shares its outcome.
 
     Args:
-        name: of the threads that requests run on.
-        own_thread: False to run a request on the thread of who asks first. On a thread of its own no exception of a
-            signal handler and no Ctrl-C ends what others wait for, and who asked can stop waiting for it.
+        name: of the thread, which lives for as long as there is something to do.
     """
 
-    def __init__(self, name: str = "kis_retry", *, own_thread: bool = True) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._own_thread = own_thread
-        self._current: dict[str, Flight[T]] = {}
-        after_fork(self, SingleFlight._forget)
+        self._runner: threading.Thread | None
+        self._reset()
+        after_fork(self, SingleFlight._reset)
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way."""
-        return bool(self._current)
+        """Whether something is under way."""
+        return bool(self._jobs)
 
-    def run(self, key: object, ask: Callable[[], T], *, look: Callable[[], T | None], seconds: float) -> tuple[T, bool]:
+    def submit(
+        self,
+        key: Hashable,
+        ask: Callable[[], T],
+        seconds: float,
+        when_late: Callable[[Exception], object] | None = None,
+    ) -> tuple[Future[T], bool]:
         """
-        What `look` finds, or `ask` gets, or what somebody gets who has asked for the same; and whether it was `ask`.
-
-        A request under way that is about something else is waited for; then `look` is asked again.
+        Have `ask` called, or join who asks for the same. Never blocks.
 
         Args:
-            key: what it is about.
-            ask: makes the request.
-            look: finds what makes the request needless, without waiting; None where there is nothing.
-            seconds: how long to wait in all.
+            key: what it is about. What is about something else runs afterwards, so `ask` looks whether it is needed.
+            ask: may block.
+            seconds: after which those who wait get a `TokenIssueError`, and the next one asks anew.
+            when_late: is told of that error.
 
-        Raises:
-            StillUnderWayError: `seconds` were not enough. What is under way goes on.
-            AskedWithinError: this thread is the one that the request under way runs on.
-            Exception: of `ask`, a copy for each who shares it.
+        Returns:
+            A future of the caller's own, which may be cancelled, and whether it was this caller who asked.
         """
-        ends = time.monotonic() + seconds
-        while True:
-            found = look()
-            if found is not None:
-                return found, False
-            flight, mine = self.begin(key, lambda: _first(look(), ask))
-            if not self.wait(flight, ends):
-                raise StillUnderWayError(flight, time.monotonic() - flight.began)
-            if flight.state != "abandoned" and (mine or flight.key == key):
-                return flight.outcome(), mine
-
-    def begin(self, key: object, ask: Callable[[], T]) -> tuple[Flight[T], bool]:
-        """The request under way, whatever it is about, or a new one; and whether it is new."""
-        flight: Flight[T] = Flight(key, None if self._own_thread else threading.get_ident())
+        waiter: Future[T] = Future()
+        if threading.current_thread() is self._runner:
+            return failed(TokenIssueError(_WITHIN, retryable=True)), False
+        made = _Job(key, ask, seconds, when_late, SYSTEM_CLOCK.monotonic() + seconds + _GRACE)
         try:
-            current = self._current.setdefault("", flight)
-            if current is not flight:
-                return current, False
-            if not self._own_thread or not self._start(flight, ask):
-                self._fly(flight, ask)
-        except BaseException:  # an interrupt, at any point: either its thread goes on with it, or nobody does
-            if flight.claim() or flight.thread == threading.get_ident():
-                self._end(flight, flight.abandon)
+            with self._lock:
+                job = self._jobs.setdefault(key, made)
+                job.waiters.append(waiter)
+            self._run_if_idle()
+        except BaseException:  # of a signal handler: whoever joined, or will, waits for it
+            self._run_if_idle()
             raise
-        return flight, True
+        return waiter, job is made
 
-    def wait(self, flight: Flight[T], ends: float) -> bool:
-        """Wait for `flight` until the monotonic clock says `ends`; whether it has ended."""
-        if flight.thread == threading.get_ident() and flight.state == "under way":
-            raise AskedWithinError
-        while True:
-            left, lost = ends - time.monotonic(), self._current.get("") is not flight
-            if flight.wait(min(_LOOK, left)):
-                return True
-            if left <= _LOOK:
-                return False
-            if lost:  # it had time to end since: it was interrupted on the way out, or given up
-                flight.abandon()
-
-    def give_up(self, flight: Flight[T] | None = None) -> None:
-        """Let the next who asks begin anew, though the request (`flight`, or any) has not ended."""
-        current = self._current.get("")
-        if current is not None and flight in (None, current):
-            self._current.pop("", None)
-
-    def _start(self, flight: Flight[T], ask: Callable[[], T]) -> bool:
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._fly, flight, ask), name=self._name, daemon=True)
+    def _run_if_idle(self) -> None:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        with self._lock:
+            runner = self._runner
+            if not self._jobs or (runner is not None and runner.ident is not None):
+                return
+            self._runner = thread
         try:
-            thread.start()
+            # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
+            Context().run(thread.start)
         except RuntimeError:  # no more threads, as while the interpreter shuts down: the caller's own does it
-            return False
-        return True
+            self._runner = threading.current_thread()
+            self._run()
 
-    def _fly(self, flight: Flight[T], ask: Callable[[], T]) -> None:
-        if not flight.claim():
-            return
-        flight.thread = threading.get_ident()
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            watch = threading.Timer(job.ends - SYSTEM_CLOCK.monotonic(), self._give_up, [job])
+            watch.daemon, watch.name = True, f"{self._name}-deadline"
+            with suppress(RuntimeError):  # as above
+                watch.start()
+            try:
+                with unprotected():
+                    outcome = done(job.ask())
+            except BaseException as error:  # of somebody's code that exits, too: those who wait are told
+                outcome = failed(error)
+            watch.cancel()
+            self._end(job, outcome)
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            if self._runner is not threading.current_thread():  # it was given up, and another one goes on
+                return None
+            job = next(iter(self._jobs.values()), None)
+            if job is None:
+                self._runner = None
+            return job
+
+    def _give_up(self, job: _Job) -> None:
+        """Go on with what else there is, on this thread: the other one hangs, most likely in code of the user's."""
+        with self._lock:
+            if self._jobs.get(job.key) is not job:
+                return
+            self._runner = threading.current_thread()
+        late = TokenIssueError(f"no token could be had in {job.seconds:g} seconds", retryable=True)
+        if job.when_late is not None:
+            job.when_late(late)
+        self._end(job, failed(late))
+        self._run()
+
+    def _end(self, job: _Job, outcome: Future[Any]) -> None:
+        with self._lock:
+            if self._jobs.get(job.key) is not job:
+                return
+            del self._jobs[job.key]
+        for waiter in reversed(job.waiters):  # who asked is last: a hook of his may take its time
+            with suppress(BaseException):  # of what a caller does next: the others have to be told all the same
+                _settle(waiter, outcome)
+
+    def _reset(self) -> None:
+        """Begin with nothing, in a forked child too: the thread that it ran on does not exist there."""
+        self._lock = threading.RLock()  # guards the two below; a signal handler may ask in the middle of it
+        self._jobs: dict[Hashable, _Job] = {}  # the first one is running
+        self._runner = None
+
+
+def done(value: T) -> Future[T]:
+    """Make a future that is done."""
+    future: Future[T] = Future()
+    future.set_result(value)
+    return future
+
+
+def failed(error: BaseException) -> Future[Any]:
+    """Make a future that failed, with an exception that keeps nothing alive."""
+    future: Future[Any] = Future()
+    future.set_exception(without_traceback(error))
+    return future
+
+
+def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
+    """Make a future of what `change` makes of `future` once that is done; cancelling it leaves the other alone."""
+    changed: Future[U] = Future()
+
+    def settle(ended: Future[T]) -> None:
         try:
-            self._settle(flight, ask)
-        finally:  # whatever happened on the way out: those who wait must not wait for ever
-            self._end(flight, flight.abandon)
+            outcome = done(change(ended))
+        except BaseException as error:  # it is whose future it is that has to know
+            outcome = failed(error)
+        _settle(changed, outcome)
 
-    def _settle(self, flight: Flight[T], ask: Callable[[], T]) -> None:
-        try:
-            answer = ask()
-        except Exception as error:
-            copied = fresh(error)
-            theirs = is_from_signal_handler(error)  # of nobody who only waits
-            self._end(flight, flight.abandon if theirs else lambda: flight.fail(copied))
-            if not self._own_thread:
-                raise
-        else:
-            self._end(flight, lambda: flight.answer(answer))
-
-    def _end(self, flight: Flight[T], end: Callable[[], None]) -> None:
-        # Before those who wait are woken, or one of them would find it under way still.
-        if self._current.get("") is flight:
-            self._current.pop("", None)
-        end()
-
-    def _forget(self) -> None:
-        """In a forked child: the thread that it ran on does not exist there."""
-        self._current = {}
+    future.add_done_callback(settle)
+    return changed
 
 
-def fresh(error: Exception) -> Exception:
+def without_traceback(error: BaseException) -> Exception:
     """
-    A copy of `error` without its traceback and context.
+    Copy `error` without its traceback and context.
 
     One exception raised by many grows a traceback with every raise, and keeps alive what each of their frames held.
     """
-    try:
-        copied = copy.copy(error)
-    except Exception:  # its class takes other arguments than it shows
-        copied = error
-    if copied is error or type(copied) is not type(error):
-        return KisRetryError(f"what was waited for failed ({type(error).__name__})")
-    return copied
+    copied: object = None
+    if isinstance(error, Exception):
+        with suppress(Exception):  # its class takes other arguments than it shows
+            copied = copy.copy(error)
+    if isinstance(copied, Exception) and type(copied) is type(error) and copied is not error:
+        return copied
+    return TokenIssueError(f"no token could be had ({type(error).__name__})", retryable=True)
 
 
-def _first(found: T | None, ask: Callable[[], T]) -> T:
-    return ask() if found is None else found
+def _settle(waiter: Future[T], outcome: Future[T]) -> None:
+    error = outcome.exception()
+    if not waiter.set_running_or_notify_cancel():
+        return
+    if error is None:
+        waiter.set_result(outcome.result())
+    else:
+        waiter.set_exception(without_traceback(error))

@@ -1,37 +1,27 @@
-"""
-Where a token comes from: the two-method `TokenSource`, and what makes other people's objects one.
-
-Inside, a call asks a little more of a source than the public protocol does (`NonBlockingSource`), so that a good call
-costs nothing and a refused one tells exactly what it needs. `TokenManager` is one by itself; `TrackingSource` makes one
-of any `TokenSource`, `BrokerSource` of a library's broker object.
-"""
+"""Where a token comes from: the two-method `TokenSource`, and what this package asks of any source (`LiveSource`)."""
 
 from __future__ import annotations
 
-import time
-from abc import abstractmethod
+import inspect
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from ..token import YEARS, AccessToken
-from .companions import Companions
+from ..policy import RetryPolicy
+from ..token import AccessToken
+from .cache import TokenCache
+from .single_flight import SingleFlight, done, failed, then
 
-__all__ = [
-    "NonBlockingSource",
-    "Origin",
-    "Replacement",
-    "TokenSource",
-    "TrackingSource",
-    "as_source",
-    "is_source",
-]
+if TYPE_CHECKING:
+    from ..credentials import Credentials
 
-Origin = Literal["issued", "memory", "store"]
+__all__ = ["ForeignSource", "LiveSource", "Replacement", "TokenSource", "as_source", "is_source", "joined"]
 
-NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)
-"""The expiry of a token about which nobody said when it dies."""
-
-_REMEMBERED = 64  # values: far more tokens than one process sees in its life, and a bound all the same
+_A_LOOK = 0.1  # seconds in which a source that has a token in memory hands it over
 
 
 @runtime_checkable
@@ -39,12 +29,12 @@ class TokenSource(Protocol):
     """
     Two methods behind which a token lives; implement them to keep tokens where you like.
 
-    Both are called from any thread, and in async programs from a worker thread.
+    Both are called on threads of this package, one at a time.
     """
 
     def token(self) -> AccessToken:
         """
-        Give the current token, from memory where there is one: it is asked at every call. May block to get the first.
+        Give the current token, from memory where there is one. May block to get the first.
 
         Raises:
             TokenIssueError: there is none and none can be had.
@@ -65,191 +55,190 @@ class TokenSource(Protocol):
 
 
 class Replacement(NamedTuple):
-    """A token in place of a refused one, and where it came from."""
+    """A token in place of a refused one, and where it came from; "memory" for who joined another's refresh."""
 
     token: AccessToken
-    origin: Origin
+    origin: Literal["issued", "memory", "store"]
 
 
-class NonBlockingSource:
+class LiveSource:
     """
-    What a call asks of its source. Only `token` and `replace` may block.
+    What a request asks of a source. Only what gives a future may take time, and does so on a thread of its own.
 
-    A class to inherit from and no protocol: a source of the user's may have any attribute of any name. Its metaclass is
-    not `ABCMeta`, with which `isinstance` would cost every call of a method.
+    A future completes within `issue_wait` (and a second), and is its caller's own: cancelling it ends nothing.
 
     Attributes:
-        hands_out_unseen: a function that asks the source by itself is not seen to do so.
+        credentials: whose tokens these are; None where nobody knows.
+        policy: bounds of a refresh; None where the environment's count.
     """
 
-    hands_out_unseen = False
+    credentials: Credentials | None = None
+    policy: RetryPolicy | None = None
+    _cache: TokenCache
+
+    def peek(self) -> AccessToken | None:
+        """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
+        return self._cache.fresh
+
+    def handed_out(self, value: str) -> bool:
+        """Tell whether `value` has ever been the token here; what has not is somebody else's and left alone."""
+        return self._cache.handed_out(value) is not None
+
+    def is_dead(self, value: str) -> bool:
+        """Tell whether `value` is known to be refused, superseded, revoked or expired."""
+        return self._cache.is_dead(value)
+
+    def current_unless(self, rejected: str | None) -> AccessToken | None:
+        """Return the live token in memory that is not `rejected`."""
+        return self._cache.current_unless(rejected)
+
+    def note_refused(self, value: str) -> None:
+        """Take note that KIS refused `value`: it is neither handed out nor adopted again."""
+        self._cache.note_refused(value)
+
+    def adopt(self, token: AccessToken) -> None:
+        """Take over a token that KIS just issued to somebody else in this process."""
+        self._cache.note_issued(token.value)
+        self._cache.keep(token, just_issued=True)
+
+    def token_future(self) -> Future[AccessToken]:
+        """Get the current token: done at once where there is a good one, else renewed, once for everybody."""
+        raise NotImplementedError
+
+    def replace_future(self, rejected: str | None) -> Future[Replacement]:
+        """Get a token in place of `rejected`, which KIS refused (None: any will do), once for everybody."""
+        raise NotImplementedError
+
+    def renewed_future(self) -> Future[AccessToken]:
+        """Get a token for a library that asks for one itself: neither a refused one nor one that is about to expire."""
+        return self.token_future()
+
+
+class _Known:
+    """What is known of somebody else's object, whoever asks it."""
+
+    def __init__(self) -> None:
+        self.cache = TokenCache()
+        self.flights = SingleFlight("kis_retry-source")
+        self.failure: Exception | None = None
+        self.failed_at = 0.0
+        self.kept_alive: object = None
+
+
+_known: dict[int, _Known] = {}  # by identity: a dataclass that compares by its fields can neither be hashed nor told apart
+
+
+def _known_of(target: Any) -> _Known:
+    key = id(target)
+    known = _known.get(key)
+    if known is None:
+        known = _known.setdefault(key, _Known())
+        try:
+            weakref.finalize(target, _known.pop, key, None).atexit = False
+        except TypeError:  # it allows no weak references, and another one must not get its identity
+            known.kept_alive = target
+    return known
+
+
+class ForeignSource(LiveSource):
+    """Somebody else's object, asked on a thread of this package. Sources of the same object are equal."""
+
+    def __init__(self, target: Any, policy: RetryPolicy | None = None) -> None:
+        self.policy = policy
+        self._target = target
+        self._known = _known_of(target)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ForeignSource) and other._known is self._known
+
+    def __hash__(self) -> int:
+        return id(self._known)
 
     @property
-    def identity(self) -> object:
-        """What is one and the same for all that ask the same source."""
-        return self
+    def _cache(self) -> TokenCache:  # type: ignore[override]  # only read
+        return self._known.cache
 
-    @abstractmethod
-    def peek(self) -> AccessToken | None:
-        """The token that may be used as it is, from memory; None where it should be renewed first, or is missing."""
-        ...
+    def token_future(self) -> Future[AccessToken]:
+        token = self.peek()
+        return done(token) if token is not None else then(self._asked(None), lambda ended: ended.result().token)
 
-    @abstractmethod
-    def renewal_due(self) -> bool:
-        """Whether a token was handed out before, and is to be renewed before it is used again. Never blocks."""
-        ...
+    def replace_future(self, rejected: str | None) -> Future[Replacement]:
+        found = self.current_unless(rejected)
+        if rejected is not None:
+            self.note_refused(rejected)
+        return done(Replacement(found, "memory")) if found is not None else self._asked(rejected)
 
-    @abstractmethod
-    def issued(self, value: str) -> bool:
-        """Whether this source has handed `value` out; what it has not is somebody else's and left alone."""
-        ...
+    def _asked(self, rejected: str | None) -> Future[Replacement]:
+        def ask() -> Replacement:
+            found = self.current_unless(rejected)
+            return Replacement(found, "memory") if found is not None else self._ask(rejected)
 
-    @abstractmethod
-    def current_unless(self, rejected: str | None) -> AccessToken | None:
-        """A usable token from memory that is not `rejected`."""
-        ...
+        return self._submit(rejected or "", ask)
 
-    @abstractmethod
-    def successor_of(self, value: str) -> AccessToken | None:
-        """
-        The token to use instead of `value`, which this source knows to be superseded or refused.
+    def _submit(self, key: str, ask: Callable[[], Replacement]) -> Future[Replacement]:
+        try:
+            policy = self.policy or RetryPolicy.from_env()
+        except ValueError as error:  # of a setting
+            return failed(error)
+        future, is_first = self._known.flights.submit(key, ask, policy.issue_wait or policy.issue_timeout)
+        return future if is_first else joined(future)
 
-        None where `value` is the current one, where this source has nothing to do with it, or where no live token is
-        in memory.
-        """
-        ...
-
-    @abstractmethod
-    def is_dead(self, value: str) -> bool:
-        """Whether this source knows `value` to be superseded, expired or refused, be there another token yet or not."""
-        ...
-
-    @abstractmethod
-    def note_refused(self, value: str) -> None:
-        """Take note that KIS refused `value`: from now on it is neither a usable token nor adopted from a store."""
-        ...
-
-    def is_new(self, value: str, since: float) -> bool:
-        """
-        Say whether KIS issued `value` after `since` (monotonic seconds), as far as one can tell.
-
-        A token that is older was adopted from somebody, and may be as dead as the one it replaces.
-        """
-        return True
-
-    @abstractmethod
-    def token(self) -> AccessToken:
-        """As `TokenSource.token`."""
-        ...
-
-    @abstractmethod
-    def replace(self, rejected: str | None) -> Replacement:
-        """As `TokenSource.refresh`, given the bare value (None: unknown), and saying where the new one is from."""
-        ...
+    def _ask(self, rejected: str | None) -> Replacement:
+        """Get a token from the object; may block."""
+        raise NotImplementedError
 
 
-def note(values: dict[str, None], value: str) -> None:
-    """Put `value` at the end of `values`, and drop the oldest where there are too many."""
-    values.pop(value, None)
-    values[value] = None
-    while len(values) > _REMEMBERED:
-        values.pop(next(iter(values)), None)
+class _UserSource(ForeignSource):
+    """Any `TokenSource`, with a memory of what it handed out."""
+
+    @property
+    def credentials(self) -> Credentials | None:  # type: ignore[override]  # only read
+        return getattr(self._target, "credentials", None)
+
+    def handed_out(self, value: str) -> bool:
+        # The user's code may have asked its source itself, without being seen: what is unknown is compared with
+        # what it hands out now.
+        if not super().handed_out(value):
+            with suppress(Exception):
+                self._submit("a look", self._current).result(_A_LOOK)
+        return super().handed_out(value)
+
+    def _current(self) -> Replacement:
+        return self._kept("token", self._target.token(), "memory")
+
+    def _ask(self, rejected: str | None) -> Replacement:
+        if rejected is None:
+            current = self._current()
+            if not self._cache.was_refused(current.token.value):
+                return current
+            rejected = current.token.value
+        refused = self._cache.handed_out(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
+        replacement = self._kept("refresh", self._target.refresh(refused), "issued")
+        self._cache.note_issued(replacement.token.value)
+        self._cache.keep(replacement.token)
+        return replacement
+
+    def _kept(self, method: str, token: object, origin: Literal["issued", "memory"]) -> Replacement:
+        if not isinstance(token, AccessToken):
+            if inspect.iscoroutine(token):
+                token.close()
+            name = f"{type(self._target).__name__}.{method}()"
+            raise TypeError(f"{name} gave a {type(token).__name__}: it has to give an AccessToken")
+        self._cache.keep(token)
+        return Replacement(token, origin)
+
+
+def joined(future: Future[Replacement]) -> Future[Replacement]:
+    """Make what another caller's refresh got one's own: it is from memory."""
+    return then(future, lambda ended: Replacement(ended.result().token, "memory"))
 
 
 def is_source(value: object) -> bool:
-    """Whether `value` has the two methods of a `TokenSource`."""
-    return callable(getattr(value, "token", None)) and callable(getattr(value, "refresh", None))
+    """Tell whether `value` has the two methods of a `TokenSource`; a class has not, its instances have."""
+    methods = [getattr(value, name, None) for name in ("token", "refresh")]
+    return not isinstance(value, type) and all(callable(method) for method in methods)
 
 
-def as_source(source: Any) -> NonBlockingSource:
-    """`source` itself where it is live already, else remembered: wrappers of the same source are equal."""
-    if isinstance(source, NonBlockingSource):
-        return source
-    return TrackingSource(source)
-
-
-class _History:
-    """What a source has handed out, kept apart from the wrapper so that it does not keep the source alive."""
-
-    def __init__(self) -> None:
-        self.handed: dict[str, AccessToken] = {}
-        self.refused: dict[str, None] = {}
-        self.last: AccessToken | None = None
-
-    def remember(self, token: AccessToken) -> AccessToken:
-        if token is not self.last:
-            self.last = self.handed[token.value] = token
-            while len(self.handed) > _REMEMBERED:
-                self.handed.pop(next(iter(self.handed)), None)
-        return token
-
-
-_histories: Companions[_History] = Companions(_History)
-
-
-class TrackingSource(NonBlockingSource):
-    """Any `TokenSource`, with a memory of what it handed out."""
-
-    hands_out_unseen = True
-
-    def __init__(self, source: TokenSource) -> None:
-        self._source = source
-        self._history = _histories.of(source)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TrackingSource) and other._source is self._source
-
-    def __hash__(self) -> int:
-        return id(self._source)
-
-    @property
-    def identity(self) -> object:
-        """What wrappers of one source have in common."""
-        return self._history
-
-    @property
-    def credentials(self) -> object:
-        """Whatever the source has under that name: whose tokens they are, if it is of the right kind."""
-        return getattr(self._source, "credentials", None)
-
-    def token(self) -> AccessToken:
-        return self._history.remember(self._source.token())
-
-    def peek(self) -> AccessToken | None:
-        last = self._history.last
-        usable = last is not None and time.time() < last.expires and last.value not in self._history.refused
-        return last if usable else None
-
-    def renewal_due(self) -> bool:
-        return self._history.last is not None and self.peek() is None
-
-    def issued(self, value: str) -> bool:
-        return value in self._history.handed
-
-    def current_unless(self, rejected: str | None) -> AccessToken | None:
-        last = self.peek()
-        return last if last is not None and last.value != rejected else None
-
-    def successor_of(self, value: str) -> AccessToken | None:
-        known = value in self._history.handed or value in self._history.refused
-        return self.current_unless(value) if known else None
-
-    def is_dead(self, value: str) -> bool:
-        if value in self._history.refused:
-            return True
-        current = self.peek()
-        return value in self._history.handed and (current is None or current.value != value)
-
-    def note_refused(self, value: str) -> None:
-        note(self._history.refused, value)
-
-    def replace(self, rejected: str | None) -> Replacement:
-        before = self._history.last
-        if rejected is None:
-            return Replacement(self.token(), "memory")
-        self.note_refused(rejected)
-        refused = self._history.handed.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
-        token = self._history.remember(self._source.refresh(refused))
-        self._history.refused.pop(token.value, None)
-        seen = before is not None and before.value == token.value
-        return Replacement(token, "memory" if seen and token.value != rejected else "issued")
+def as_source(source: Any) -> LiveSource:
+    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
+    return source if isinstance(source, LiveSource) else _UserSource(source)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from kis_retry.stores.redis import RedisTokenStore
-from kis_retry.token import AccessToken
+from kis_retry import AccessToken, RedisTokenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,5 +101,5 @@ def test_only_who_says_so_in_the_url_goes_without_the_check(
 
 def test_the_check_does_not_hang_on_the_version_of_redis_py() -> None:
     for url, checked in (("rediss://cache.example", True), ("valkeys://cache.example", True), ("redis://a", None)):
-        pool = RedisTokenStore(url)._documents.client.connection_pool
+        pool = RedisTokenStore(url).client.connection_pool
         assert pool.connection_kwargs.get("ssl_check_hostname") is checked
