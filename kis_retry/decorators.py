@@ -201,17 +201,17 @@ def rules_of(
 
 def is_decoratable(function: Any) -> bool:
     """Say whether a function can be decorated: it is called, and what it gives comes at once or is awaited."""
-    return (
-        callable(function)
-        and not isinstance(function, type)
-        and not inspect.isgeneratorfunction(function)
-        and not inspect.isasyncgenfunction(function)
-    )
+    if not callable(function) or isinstance(function, type):
+        return False
+    called = getattr(type(function), "__call__", None)  # noqa: B004  # of an object: what it runs
+    return not any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (function, called))
 
 
 def decorated(function: F, rules: Rules) -> F:
     """Return `function` with `rules` in force around each call; its signature, docstring and types stay."""
-    wrapped = _coroutine_function(function, rules) if inspect.iscoroutinefunction(function) else _function(function, rules)
+    wrapped = (
+        _coroutine_function(function, rules) if inspect.iscoroutinefunction(function) else _function(function, rules)
+    )
     watch()
     return wrapped  # type: ignore[return-value]  # called and awaited as `function` is
 
@@ -220,10 +220,13 @@ def _decorate(fn: Any, **arguments: Any) -> Any:
     make = rules_of(**arguments)
 
     def decorate(function: Any) -> Any:
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(decorate(function.__func__))
         if is_source(function) and not inspect.isroutine(function):
             raise TypeError(f"the decorator takes a function; a {type(function).__name__} is given as tokens=")
         if not is_decoratable(function):
-            raise TypeError(f"the decorator takes a function, a method or a coroutine function, not {_shown(function)}")
+            advice = "; protect() takes a class" if isinstance(function, type) else ""
+            raise TypeError(f"the decorator takes a function or a coroutine function, not {_shown(function)}{advice}")
         return decorated(function, make(function))
 
     return decorate if fn is None else decorate(fn)
@@ -317,4 +320,7 @@ class _Beginning:
 
 
 def _shown(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    generates = inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value)
+    return "a generator function" if generates else type(value).__name__

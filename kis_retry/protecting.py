@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from .decorators import decorated, is_decoratable, rules_of
-from .pace.limiter import RATE_TAKES, RATE_VARIABLE, RateLimiter, checked_rate, parse_rate
+from .pace.limiter import RATE_TAKES, RateLimiter, checked_rate, parse_rate
 from .policy import RetryPolicy
 from .settings import Environment
 from .stores.from_env import store_from_env
@@ -165,7 +165,7 @@ class _Limiters:
     def __init__(self, rate: float | None) -> None:
         self._rate = None if rate is None else checked_rate(rate)
         self._made: dict[tuple[str, str | None], RateLimiter] = {}
-        Environment().read(parse_rate, RATE_TAKES, RATE_VARIABLE)  # a bad value is told now
+        Environment().read(parse_rate, RATE_TAKES, "KIS_RATE_LIMIT")  # a bad value is told now
 
     def __call__(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account; None where nobody can tell whose it is."""

@@ -7,27 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-__all__ = [
-    "TEXTS",
-    "Dropped",
-    "Environment",
-    "Hung",
-    "Request",
-    "Response",
-    "WireResponse",
-    "error_body",
-    "failure",
-    "json_response",
-    "no_data",
-    "raw_response",
-    "require",
-    "success",
-]
-
 Environment = Literal["real", "paper"]
 """Real or paper trading: two hosts that do not know each other's tokens."""
-
-_JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 TEXTS = {
     "EGW00001": "일시적 오류가 발생했습니다.",
@@ -113,13 +94,13 @@ Response = WireResponse | Dropped | Hung
 
 def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> WireResponse:
     """Make a response with `body` as JSON, Korean left as it is."""
-    return WireResponse(status, json.dumps(body, ensure_ascii=False).encode(), {**_JSON, **(headers or {})})
+    return raw_response(status, json.dumps(body, ensure_ascii=False).encode(), headers)
 
 
 def raw_response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> WireResponse:
     """Make a response with any bytes; those that begin with "<" are said to be HTML."""
-    kind = {"Content-Type": "text/html"} if body.lstrip().startswith(b"<") else _JSON
-    return WireResponse(status, body, {**kind, **(headers or {})})
+    kind = "text/html" if body.lstrip().startswith(b"<") else "application/json; charset=utf-8"
+    return WireResponse(status, body, {"Content-Type": kind, **(headers or {})})
 
 
 def success(output: Any, key: str = "output") -> dict[str, Any]:

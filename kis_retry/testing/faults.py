@@ -14,12 +14,15 @@ from typing import Any, Literal
 
 from .answers import Dropped, Hung, Response, WireResponse, error_body, failure, json_response, raw_response, require
 
-__all__ = ["TOKEN_PATH", "CallLimit", "Fault", "FaultInjection", "Outage", "Share", "Where", "Window"]
+__all__ = ["TOKEN_PATH", "Fault", "FaultInjection", "Where", "Window"]
 
 Where = Literal["calls", "tokens"]
+WhereOrBoth = Literal["calls", "tokens", "both"]
 Window = Literal["sliding", "fixed"]
-Share = float
-"""A part of all: above 0, up to 1."""
+Times = int | None
+"""How many requests; None for all."""
+Share = float | None
+"""A part of the requests, above 0 and up to 1; None for each."""
 
 TOKEN_PATH = "/oauth2/tokenP"  # noqa: S105  # a path
 
@@ -32,8 +35,8 @@ class Fault:
     reply: Response | None
     where: Where = "calls"
     path: str = ""
-    left: int | None = None
-    share: Share | None = None
+    left: Times = None
+    share: Share = None
     reached: bool = False
     refuses: bool = False
 
@@ -54,7 +57,7 @@ class Fault:
 class Outage:
     """A time in which every request of a kind fails; it has begun where `until` is set."""
 
-    where: Literal["calls", "tokens", "both"]
+    where: WhereOrBoth
     seconds: float | None
     reply: Response
     void_tokens: bool
@@ -124,8 +127,8 @@ class FaultInjection:
         self,
         *code_and_times: str | int | None,
         msg_cd: str = "EGW00123",
-        times: int | None = None,
-        share: Share | None = None,
+        times: Times = None,
+        share: Share = None,
         path: str = "",
         msg1: str | None = None,
         status: int | None = None,
@@ -149,9 +152,9 @@ class FaultInjection:
         self,
         *code_and_times: str | int | None,
         msg_cd: str | None = "EGW00103",
-        times: int | None = None,
+        times: Times = None,
         status: int = 403,
-        share: Share | None = None,
+        share: Share = None,
         path: str = "",
         code: Any = ...,
     ) -> None:
@@ -169,13 +172,7 @@ class FaultInjection:
         self._plan(replace(fault, left=times, share=share, refuses=True))
 
     def drop(
-        self,
-        where: Where = "calls",
-        times: int | None = None,
-        *,
-        reached: bool = False,
-        share: Share | None = None,
-        path: str = "",
+        self, where: Where = "calls", times: Times = None, *, reached: bool = False, share: Share = None, path: str = ""
     ) -> None:
         """Close the connection without an answer; counted as "dropped"."""
         self._plan(Fault("dropped", Dropped(), where, path, times, share, reached))
@@ -183,11 +180,11 @@ class FaultInjection:
     def hang(
         self,
         where: Where = "calls",
-        times: int | None = None,
+        times: Times = None,
         seconds: float = 30.0,
         *,
         reached: bool = False,
-        share: Share | None = None,
+        share: Share = None,
         path: str = "",
     ) -> None:
         """
@@ -201,12 +198,12 @@ class FaultInjection:
     def garble(
         self,
         where: Where = "calls",
-        times: int | None = None,
+        times: Times = None,
         body: bytes = b"<html><body>502 Bad Gateway</body></html>",
         status: int = 502,
         *,
         reached: bool = False,
-        share: Share | None = None,
+        share: Share = None,
         path: str = "",
     ) -> None:
         """Answer with any bytes: a proxy's page, `b"{}"`, half a JSON object, an empty token. Counted as "garbled"."""
@@ -215,13 +212,13 @@ class FaultInjection:
     def fail(
         self,
         status: int = 503,
-        times: int | None = None,
+        times: Times = None,
         where: Where = "calls",
         *,
         retry_after: int | None = None,
         location: str | None = None,
         reached: bool = False,
-        share: Share | None = None,
+        share: Share = None,
         path: str = "",
     ) -> None:
         """
@@ -236,7 +233,7 @@ class FaultInjection:
     def outage(
         self,
         seconds: float | None = None,
-        where: Literal["calls", "tokens", "both"] = "both",
+        where: WhereOrBoth = "both",
         *,
         status: int | None = 500,
         at_call: int | None = None,
@@ -245,14 +242,10 @@ class FaultInjection:
         """
         Fail everything for a while, as KIS does in its maintenance (observed: HTTP 500 for one to two hours at night).
 
-        Requests that meet it are counted as "outage", and as nothing else but received.
-
-        Args:
-            seconds: how long, on the gateway's clock; None until `heal()`.
-            where: "calls" for API calls, "tokens" for all of `/oauth2/`, or "both".
-            status: the HTTP status of the answers, which carry no verdict; None drops the connections.
-            at_call: begin with the n-th API call, counted as in `expire_at`; None begins at once.
-            void_tokens: no token outlives it (observed): afterwards KIS refuses the old ones with EGW00121.
+        It lasts `seconds` of the gateway's clock, or until `heal()`, and begins at once, or with the API call number
+        `at_call`. "tokens" are all of `/oauth2/`. The answers carry no verdict; `status=None` drops the connections.
+        With `void_tokens` no token outlives it (observed): afterwards KIS refuses the old ones with EGW00121. Requests
+        that meet it are counted as "outage", and as nothing else but received.
 
         Raises:
             ValueError: an argument is not usable, or that call has been received already.
@@ -265,7 +258,7 @@ class FaultInjection:
                 self._check_call_to_come("outage", at_call)
             self._outages.append(outage)
 
-    def same_token(self, times: int | None = None) -> None:
+    def same_token(self, times: Times = None) -> None:
         """Hand the newest token out again, dead or not, to whoever may have one: a reissue that does not help."""
         self._plan(Fault("same token", None, "tokens", left=times))
 
@@ -282,17 +275,10 @@ class FaultInjection:
         """
         Take so many API calls a second, and refuse the others; those are counted in `faults_met` as "over_limit".
 
-        A refused call does not count towards the limit. Limits for several paths hold side by side; a new one for the
-        same path takes the place of the old. `heal()` leaves them alone.
-
-        Args:
-            per_second: how many (KIS: 18, on paper 1, new customers 3); None for no limit.
-            window: "sliding" for any second, "fixed" for the seconds of the gateway's clock. Which of them KIS has is
-                not known.
-            path: a part of the path of the calls that it is for ("/trading/" for the ledger's); "" for all.
-            msg_cd: KIS's code for a refusal: EGW00201, or EGW00215 for the ledger.
-            msg1: the message, where it is to be another than KIS's text for the code.
-            status: the HTTP status of a refusal (500 and 200 are both observed).
+        KIS takes 18, on paper 1, from new customers 3; None is no limit. `window` is "sliding" for any second, "fixed"
+        for those of the gateway's clock: which of them KIS has is not known. Limits for several `path`s hold side by
+        side (`limit_calls(1, path="/trading/", msg_cd="EGW00215")` is the ledger's), a new one for the same path takes
+        the place of the old, and `heal()` leaves them alone. A refused call does not count towards the limit.
 
         Raises:
             ValueError: an argument is not usable.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "KisGateway", "ReceivedRequest"]
 
 
-@dataclass(frozen=True, eq=False)
-class Counts(Mapping[str, int]):
+class Counts(dict[str, int]):
     """
-    What a gateway has seen so far, by attribute and by key; equal to a dict of the same numbers.
+    What a gateway has seen so far, by attribute and by key.
 
     Attributes:
         calls: API calls received: everything that is not under `/oauth2/`.
@@ -36,23 +34,10 @@ class Counts(Mapping[str, int]):
         token_requests_refused: token requests refused.
     """
 
-    calls: int = 0
-    answered: int = 0
-    refused: int = 0
-    token_requests: int = 0
-    tokens_issued: int = 0
-    token_requests_refused: int = 0
-
-    def __getitem__(self, name: str) -> int:
-        if name not in COUNTERS:
-            raise KeyError(name)
-        return int(getattr(self, name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COUNTERS)
-
-    def __len__(self) -> int:
-        return len(COUNTERS)
+    def __getattr__(self, name: str) -> int:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
 
 
 class ReceivedRequest(NamedTuple):
@@ -134,8 +119,6 @@ class KisGateway(StateMachine):
         self._url: str | None = None
         self._server: HttpServer | None = None
 
-    # -- opening and closing
-
     def __enter__(self) -> KisGateway:  # noqa: PYI034  # typing.Self is of 3.11
         from .http_server import HttpServer
 
@@ -185,8 +168,6 @@ class KisGateway(StateMachine):
         """Block until the gateway is closed, or for `timeout` seconds; says whether it is closed."""
         return self._closed.wait(timeout)
 
-    # -- what a test looks at
-
     @property
     def url(self) -> str:
         """The base URL; the real host's where it is mocked."""
@@ -211,7 +192,7 @@ class KisGateway(StateMachine):
     def counts(self) -> Counts:
         """What has been received and answered so far, as a snapshot."""
         with self._lock:
-            return Counts(**self._counts)
+            return Counts(self._counts)
 
     @property
     def current_token(self) -> str | None:
@@ -236,9 +217,8 @@ class KisGateway(StateMachine):
         """
         How many requests met which fault so far, as a snapshot and without those that none has met.
 
-        By KIS's code ("EGW00201") for what `refuse_calls` and `refuse_tokens` ask for, and "over_limit", "dropped",
-        "hung", "garbled", "HTTP 503" (by its status) and "outage". Refusals that are no fault, as of a token that has
-        expired, are in `counts` alone.
+        By KIS's code ("EGW00201") for what was refused on demand, and "over_limit", "dropped", "hung", "garbled",
+        "HTTP 503" (by its status) and "outage". A refusal of an expired token is no fault and in `counts` alone.
         """
         with self._lock:
             return dict(self._faults_met)
@@ -260,8 +240,6 @@ class KisGateway(StateMachine):
             self._counts = dict.fromkeys(COUNTERS, 0)
             self._faults_met.clear()
             self._received.clear()
-
-    # -- what a test does to it
 
     def expire(self) -> None:
         """
@@ -314,7 +292,7 @@ class KisGateway(StateMachine):
         repeat_from: int | None = None,
     ) -> None:
         """
-        Answer a `GET` of this path in pages.
+        Answer a `GET` of this path in so many pages of so many rows.
 
         A request without the header `tr_cont: N` gets the first page, one with it the page of its cursor. The response
         header `tr_cont` is "F" on the first and "M" on each other page that has more behind it. Rows are
@@ -325,12 +303,11 @@ class KisGateway(StateMachine):
             pages: how many.
             rows: how many rows each has.
             cursor: "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
-                `fk100` and `nk100` without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by
-                `tr_cont: N` alone, with the page after the last that the same token was given for the same query.
+                them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone,
+                with the page after the last that the same token was given for the same query.
             output: the key of the rows in the body.
             last: the header `tr_cont` of the last page.
-            repeat_from: this page and those after it hand out their own cursor again and say that more follows, which
-                is a loop; None for never.
+            repeat_from: from this page on each hands out its own cursor again, which is a loop; None for never.
 
         Raises:
             ValueError: an argument is not usable.

@@ -65,7 +65,9 @@ def _read(request: requests.PreparedRequest) -> Request:
     body = request.body or b""
     headers = {_text(name).lower(): _text(value).strip() for name, value in request.headers.items()}
     headers["host"] = (request.url or "").split("/")[2]
-    return Request(request.method or "GET", path, query, headers, body if isinstance(body, bytes) else str(body).encode())
+    return Request(
+        request.method or "GET", path, query, headers, body if isinstance(body, bytes) else str(body).encode()
+    )
 
 
 def _text(value: str | bytes) -> str:
@@ -105,7 +107,9 @@ def _address(host: object) -> tuple[str, int] | None:
     if not str(host).endswith(_DOMAIN) or not (_servers or _is_closed):
         return None
     if not _servers:
-        raise ConfigurationError(f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env")
+        raise ConfigurationError(
+            f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env"
+        )
     return _servers[-1].host, _servers[-1].port
 
 
@@ -165,7 +169,9 @@ def _handle_httpx(wrapped: Callable[..., Any], transport: Any, args: Any, kwargs
     if address is None:
         return wrapped(*args, **kwargs)
     if type(transport._pool).__name__.endswith("Proxy"):  # noqa: SLF001  # nothing public says so
-        raise ConfigurationError(f"{request.url.host} is the gateway of this test, and behind no proxy: unset HTTPS_PROXY")
+        raise ConfigurationError(
+            f"{request.url.host} is the gateway of this test, and behind no proxy: unset HTTPS_PROXY"
+        )
     url = request.url.copy_with(scheme="http", host=address[0], port=address[1])
     rest = {"headers": request.headers, "stream": request.stream, "extensions": request.extensions}
     return wrapped(type(request)(request.method, url, **rest))

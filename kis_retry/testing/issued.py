@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
-__all__ = ["IssuedToken", "IssuedTokens"]
+__all__ = ["IssuedTokens"]
 
 _SEOUL = timezone(timedelta(hours=9))
 
@@ -39,14 +39,7 @@ class IssuedToken:
 
 
 class IssuedTokens:
-    """
-    The tokens of one app key under KIS's three rules. Not thread-safe: the gateway's lock guards it.
-
-    Args:
-        lifetime: seconds a token lives (KIS: 24 hours).
-        same_token_for: seconds after a token's first issue in which another issue hands it out again (KIS: 6 hours).
-        issue_interval: seconds between two issues (observed since 2023-10-27: one minute).
-    """
+    """The tokens of one app key, by the rules of `KisGateway`. Not thread-safe: the gateway's lock guards it."""
 
     def __init__(self, *, lifetime: float, same_token_for: float, issue_interval: float) -> None:
         self._lifetime = lifetime

@@ -9,15 +9,11 @@ from typing import Any, Literal
 
 from .answers import no_data, require, success
 
-__all__ = ["ETF_PRICE", "PRODUCT_TYPES", "Cursor", "Listings", "Pages"]
+__all__ = ["Cursor", "Listings", "Pages"]
 
-PRODUCT_TYPES = dict(
-    zip(
-        "KRX NYS NAS AMS BAY BAQ BAA HKS TSE SHS SZS HSX HNX".split(),
-        "300 513 512 529 513 512 529 501 515 551 552 508 507".split(),
-        strict=True,
-    )
-)
+_EXCHANGES = ["KRX", "NYS", "NAS", "AMS", "BAY", "BAQ", "BAA", "HKS", "TSE", "SHS", "SZS", "HSX", "HNX"]
+_TYPES = ["300", "513", "512", "529", "513", "512", "529", "501", "515", "551", "552", "508", "507"]
+PRODUCT_TYPES = dict(zip(_EXCHANGES, _TYPES, strict=True))
 """Product type of search-info by exchange (KIS page 상품기본조회; BAY, BAQ and BAA are daytime trading in the US)."""
 
 _HOMES = {
@@ -29,9 +25,7 @@ _FIRST_EXCHANGES = ("KRX", "NYS", "HKS", "TSE", "SHS", "HSX")
 _CURRENCIES = {"HKS": "HKD", "TSE": "JPY", "SHS": "CNY", "SZS": "CNY", "HSX": "VND", "HNX": "VND"}
 _ETFS = ("069500", "102110", "114800", "122630", "133690", "229200", "252670", "305720")
 
-ETF_PRICE = "FHPST02400000"
-"""The transaction that asks for the price of an ETF; a stock's is FHKST01010100 (KIS pages 주식현재가, ETF 현재가)."""
-
+_ETF_PRICE = "FHPST02400000"  # a stock's is FHKST01010100 (KIS pages 주식현재가, ETF 현재가)
 _DOMESTIC_PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 
 Query = Mapping[str, str]
@@ -70,7 +64,7 @@ class Listings:
     def answer(self, path: str, query: Query, tr_id: str = "") -> Body:
         """Answer a GET; a path without an answer of its own echoes the query."""
         answer = self._answers.get(path)
-        if tr_id == ETF_PRICE and path == _DOMESTIC_PRICE:
+        if tr_id == _ETF_PRICE and path == _DOMESTIC_PRICE:
             answer = self._etf_price
         # The libraries of the field write KIS's parameter names in both cases.
         return success(dict(query)) if answer is None else answer({name.upper(): query[name] for name in query})
@@ -124,17 +118,9 @@ def _public_offers(query: Query) -> Body:
 
 
 def _quote(symbol: str, price: int) -> dict[str, str]:
-    numbers = {
-        "stck_prpr": price,
-        "prdy_vrss": 100,
-        "prdy_vrss_sign": 2,
-        "acml_vol": price * 7,
-        "acml_tr_pbmn": price * price * 7,
-        "stck_oprc": max(0, price - 100),
-        "stck_hgpr": price + 200,
-        "stck_lwpr": max(0, price - 200),
-        "stck_sdpr": max(0, price - 100),
-    }
+    numbers = {"stck_prpr": price, "prdy_vrss": 100, "prdy_vrss_sign": 2, "acml_vol": price * 7}
+    numbers |= {"acml_tr_pbmn": price * price * 7, "stck_hgpr": price + 200, "stck_lwpr": max(0, price - 200)}
+    numbers |= dict.fromkeys(("stck_oprc", "stck_sdpr"), max(0, price - 100))
     return {"stck_shrn_iscd": symbol, "prdy_ctrt": "0.50", **{name: str(value) for name, value in numbers.items()}}
 
 
@@ -168,7 +154,14 @@ class Pages:
     """
 
     def __init__(
-        self, pages: int, rows: int, *, cursor: Cursor, output: str, last: Literal["D", "E", ""], repeat_from: int | None
+        self,
+        pages: int,
+        rows: int,
+        *,
+        cursor: Cursor,
+        output: str,
+        last: Literal["D", "E", ""],
+        repeat_from: int | None,
     ) -> None:
         loops = repeat_from is None or 1 <= repeat_from <= pages
         require(1 <= pages <= 999_999, "pages", pages, "a whole number from 1 to 999,999")
@@ -182,14 +175,7 @@ class Pages:
         self._given: dict[tuple[object, ...], int] = {}  # the last page by who asked for what, where there is no cursor
 
     def answer(self, query: Query, caller: str, tr_cont: str) -> tuple[Body, str]:
-        """
-        Give the page that a request asks for, and its response header `tr_cont`.
-
-        Args:
-            query: of the request.
-            caller: who asks, as KIS tells callers apart: by their token.
-            tr_cont: the request's header: "N" for the page of the cursor, anything else for the first.
-        """
+        """Give the page that a request asks for, and its response header `tr_cont`; `caller` is told by the token."""
         who = (caller, *sorted(query.items()))
         number = self._asked_for(query, who) if tr_cont.strip() == "N" else 1
         if number is None:
@@ -215,4 +201,7 @@ class Pages:
     def _cursor(self, following: int, more: bool) -> Body:
         texts = (f"PAGE{following}" if more else "", "LIST")
         # KIS fills the cursors that have a width in their names with blanks.
-        return {name: text.ljust(int(name[-3:]) if name[-3:].isdigit() else 0) for name, text in zip(self._names, texts, strict=False)}
+        return {
+            name: text.ljust(int(name[-3:]) if name[-3:].isdigit() else 0)
+            for name, text in zip(self._names, texts, strict=False)
+        }

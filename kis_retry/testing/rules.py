@@ -10,8 +10,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..credentials import PAPER_URL, REAL_URL
-from .answers import Dropped, Environment, Hung, Request, Response, WireResponse
-from .answers import error_body, failure, json_response, success
+from .answers import (
+    Dropped,
+    Environment,
+    Hung,
+    Request,
+    Response,
+    WireResponse,
+    error_body,
+    failure,
+    json_response,
+    success,
+)
 from .faults import TOKEN_PATH, Fault, FaultInjection, Where
 from .issued import IssuedTokens
 from .listings import Listings, Pages
@@ -23,7 +33,10 @@ MEMORY = 100_000
 """How many requests are remembered; older ones are forgotten."""
 
 HOSTS: dict[str, Environment] = {urlsplit(REAL_URL).netloc: "real", urlsplit(PAPER_URL).netloc: "paper"}
-_OF_THE_OTHER: dict[Environment, tuple[str, str]] = {"real": ("V", "EGW02004"), "paper": ("TJC", "EGW02006")}
+_OF_THE_OTHER: dict[Environment, tuple[tuple[str, ...], str]] = {
+    "real": (("V",), "EGW02004"),
+    "paper": (("T", "J", "C"), "EGW02006"),
+}
 """How a `tr_id` of the other environment begins (as kis_auth.py of the official samples has it), and its refusal."""
 
 _REVOKE_PATH = "/oauth2/revokeP"
@@ -233,7 +246,7 @@ class StateMachine(FaultInjection):
         else:
             code = self._tokens_of(request, app_key).judge(value.strip(), now)
         beginnings, other = _OF_THE_OTHER[self._environment_of(request)]
-        if code is None and headers.get("tr_id", "x")[:1] in beginnings:
+        if code is None and headers.get("tr_id", "").startswith(beginnings):
             return 500, other
         return self._expired_status, code
 

@@ -34,7 +34,7 @@ SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
 _APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
-_LONGEST_ANSWER = 64 * 1024  # bytes; a token has at most 350 characters (tokenP page)
+_LONGEST_ANSWER = 16 * 1024  # bytes; a token has at most 350 characters (tokenP page)
 _LIMITED = "EGW00133"
 _TRANSIENT_CODES = ("EGW00201",)  # calls a second: the token endpoint is counted too
 _MEANINGS = {
@@ -131,7 +131,6 @@ class TokenIssuer:
         session = self._session
         if session is None:
             session = self._session = requests.Session()
-        ends = self._clock.monotonic() + timeout
         try:
             try:
                 response = session.post(
@@ -146,20 +145,20 @@ class TokenIssuer:
                 if error.response is None:
                     raise
                 response = error.response
-            return self._answer(response, ends)
+            return self._answer(response, timeout)
         except Exception as error:  # of requests, or of what a session of the user's is made of
             failure = self._failure(error)
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
         raise failure
 
-    def _answer(self, response: requests.Response, ends: float) -> tuple[int, object]:
+    def _answer(self, response: requests.Response, timeout: float) -> tuple[int, object]:
         try:
             ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - self._clock.time()
         except (KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
             self.clock_ahead = None
         else:
             self.clock_ahead = ahead
-        content = bytearray()
+        content, ends = bytearray(), self._clock.monotonic() + timeout
         with closing(response):
             for byte in response.iter_content(1):  # as they come: what trickles keeps to no time-out of a socket
                 content += byte

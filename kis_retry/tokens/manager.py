@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import weakref
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import requests
 
+from ..bypass import ACTIVE
 from ..credentials import Credentials
 from ..forking import after_fork
 from ..policy import RetryPolicy
@@ -20,12 +20,11 @@ from .cache import SYSTEM_CLOCK, Clock
 from .issuer import TokenIssuer
 from .refresher import Refresher
 
-__all__ = ["TokenManager", "newest_manager"]
+__all__ = ["TokenManager", "every_manager", "newest_manager"]
 
 _T = TypeVar("_T")
 
 _managers: weakref.WeakValueDictionary[int, TokenManager] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
 
 
 class TokenManager(Refresher):
@@ -67,7 +66,7 @@ class TokenManager(Refresher):
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
         self._approval = Refresher(issuer, issuer.approve, approval_key, store, policy, clock)
         after_fork(issuer, TokenIssuer.after_fork)
-        _managers[next(_numbers)] = self
+        _managers[id(self)] = self
 
     @classmethod
     def from_env(cls, prefix: str = "KIS_") -> TokenManager:
@@ -118,12 +117,19 @@ class TokenManager(Refresher):
             TokenIssueError: there is no token, or a refused one, and no other can be had.
         """
         fresh = self._cache.fresh
-        return fresh if fresh is not None else self.token_future().result()
+        return self._handed(fresh if fresh is not None else self.token_future().result())
 
     async def token_async(self) -> AccessToken:
         """Do what `token` does without stopping the event loop; a good token is handed out at once."""
         fresh = self._cache.fresh
-        return fresh if fresh is not None else await _awaited(self.token_future())
+        return self._handed(fresh if fresh is not None else await _awaited(self.token_future()))
+
+    def _handed(self, token: AccessToken) -> AccessToken:
+        """Tell the decorated function under way that it asked for its token here."""
+        activity = ACTIVE.get()
+        if activity is not None:
+            activity.note_handed(self, token.value)
+        return token
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
         """
@@ -209,10 +215,15 @@ class TokenManager(Refresher):
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
 
 
+def every_manager() -> list[TokenManager]:
+    """List the managers of this process that somebody holds, the newest last."""
+    return list(_managers.values())
+
+
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
     """Return the manager for that account that was made last in this process, as long as somebody holds one."""
     wanted = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
-    for manager in reversed(list(_managers.values())):
+    for manager in reversed(every_manager()):
         known = manager.credentials
         if (known.base_url, known.app_key, known.app_secret) == wanted:
             return manager

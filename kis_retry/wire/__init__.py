@@ -21,20 +21,24 @@ __all__ = ["watch"]
 
 _WIRE = __package__
 _PLACES = (
-    ("requests.sessions", "Session", "send", "for_requests", "send"),
-    ("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", "for_requests", "open_urllib3"),
+    ("requests", "Session", "send", "for_requests", "send"),
+    ("urllib3", "HTTPConnectionPool", "urlopen", "for_requests", "open_urllib3"),
     ("httpx", "Client", "_send_single_request", "for_httpx", "send"),
     ("httpx", "AsyncClient", "_send_single_request", "for_httpx", "send_async"),
     ("httpx2", "Client", "_send_single_request", "for_httpx", "send"),
     ("httpx2", "AsyncClient", "_send_single_request", "for_httpx", "send_async"),
-    ("aiohttp.client", "ClientSession", "_request", "for_aiohttp", "request"),
+    ("aiohttp", "ClientSession", "_request", "for_aiohttp", "request"),
     ("urllib.request", "OpenerDirector", "open", "for_urllib", "open_url"),
-    ("threading", "Thread", "start", "for_threads", "start_thread"),
-    ("threading", "Thread", "run", "for_threads", "run_thread"),
-    ("threading", "Timer", "run", "for_threads", "run_thread"),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "for_threads", "submit"),
+    ("threading", "Thread", "start", "protection", "start_thread"),
+    ("threading", "Thread", "run", "protection", "run_thread"),
+    ("threading", "Timer", "run", "protection", "run_thread"),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "protection", "submit"),
 )
-"""Module, class and method; our module and the function that stands in the method's place."""
+"""
+Module, class and method; our module and the function that stands in the method's place.
+
+The whole library, not the module of it that has the class: when that has been imported, the rest may be still to come.
+"""
 
 _patching = threading.RLock()  # guards the rest; a signal handler may decorate, too
 _ours: dict[tuple[type, str], Callable[..., Any]] = {}  # what stands in the place of which method
@@ -73,9 +77,9 @@ def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> 
 def _class_of(library: Any, name: str) -> Any:
     """Return the class itself, also where `requests_cache` has put another one in the place of its name."""
     found = getattr(library, name, None)
-    if library.__name__ != "requests.sessions":
+    if library.__name__ != "requests":
         return found
-    return next(kind for kind in found.__mro__ if kind.__module__ == library.__name__)  # type: ignore[union-attr]
+    return next(kind for kind in found.__mro__ if kind.__module__ == "requests.sessions")  # type: ignore[union-attr]
 
 
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:

@@ -9,26 +9,28 @@ yielded to the engine.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
-from ..pace.limiter import RateLimiter, Reservation, Ticket
+from ..pace.limiter import RateLimiter
+from ..pace.waiting import Reservation, Ticket
 from ..policy import RetryPolicy
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
 from ..token import AccessToken
 from ..tokens.source import LiveSource, Replacement
 from .account import source_of_request
+from .library import LibraryCall, Sent
 from .orders import LOST, Ending, is_lost
 from .protection import Protection
 from .request import ApiRequest
 
-__all__ = ["Exchange", "Library", "Sent"]
+__all__ = ["Exchange"]
 
 _READ_AGAIN = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
 _ORDER_AGAIN = frozenset((Meaning.LIMITED, Meaning.NEVER_LEFT))
@@ -37,38 +39,6 @@ _MOST_ADOPTED = 3  # tokens of somebody else's that may be dead as well, in a ro
 _LEAST_ORDER_WAIT = 5.0  # seconds that a first token may take where orders leave once
 
 _warned: set[str] = set()  # requests of which nobody knew whose they are
-
-
-@dataclass(frozen=True)
-class Sent:
-    """
-    What came of sending a request once.
-
-    Attributes:
-        verdict: how it was judged.
-        response: the library's own, its body read or still to be read as the caller wants it.
-        error: what the library raised instead.
-        redirected: the answer is of another request, to which the first one led.
-        ending: how it ended, as it can be told again without it.
-        replayed: it was not sent at all: the same order was, and its answer was lost.
-    """
-
-    verdict: Verdict
-    response: Any = None
-    error: Exception | None = None
-    redirected: bool = False
-    ending: Ending | None = None
-    replayed: bool = False
-
-
-class Library(Protocol):
-    """What an exchange asks of the library that sends."""
-
-    def new_session(self) -> Any:
-        """Return a session for token requests with the proxies and TLS settings of this request; None: the usual."""
-
-    def retold(self, ending: Ending) -> Sent:
-        """Return how an order ended before, as an answer or an error of this library."""
 
 
 class Exchange:
@@ -81,7 +51,7 @@ class Exchange:
         library: that sends it.
     """
 
-    def __init__(self, request: ApiRequest, protections: tuple[Protection, ...], library: Library) -> None:
+    def __init__(self, request: ApiRequest, protections: tuple[Protection, ...], library: LibraryCall) -> None:
         self._request = request
         self._protections = protections
         self._library = library
@@ -94,6 +64,8 @@ class Exchange:
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
+        library.codes = self._policy.expired_codes
+        library.alone = self._is_order or (self._repeater is not None and self._patience.transient_deadline > 0)
 
     def flow(self) -> Flow[Sent]:
         """Send the request until its outcome is final."""
@@ -101,22 +73,14 @@ class Exchange:
         held = self._held_back()
         if held is not None:
             return held
-        self._leave_by = None if self._request.is_read else Monotonic.now() + (self._order_deadline or _LEAST_ORDER_WAIT)
+        self._leave_by = (
+            None if self._request.is_read else Monotonic.now() + (self._order_deadline or _LEAST_ORDER_WAIT)
+        )
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
         self._tell_end(sent)
         return sent
-
-    @property
-    def repeats_alone(self) -> bool:
-        """Whether nobody underneath may repeat it: an order, and a read that is repeated here."""
-        return self._is_order or (self._repeater is not None and self._repeater.policy.transient_deadline > 0)
-
-    @property
-    def expired_codes(self) -> tuple[str, ...]:
-        """KIS's codes that count as an expired token."""
-        return self._policy.expired_codes
 
     # -- what drives it
 
@@ -223,7 +187,7 @@ class Exchange:
             found = future.result()
         except Exception:  # of any source; what comes of it is told with the refusal
             return None
-        return found.token if isinstance(found, Replacement) else found  # type: ignore[no-any-return]
+        return found.token if isinstance(found, Replacement) else found
 
     def _take_slot(self) -> Flow[Reservation | None]:
         limiter = self._limiter
@@ -349,8 +313,7 @@ class Exchange:
         if ending is None:
             return None
         self._tell("order_held_back", msg_cd=ending.verdict.code, error=ending.verdict.error)
-        sent = self._library.retold(ending)
-        return Sent(ending.verdict, sent.response, sent.error, ending=ending, replayed=True)
+        return replace(self._library.retold(ending), verdict=ending.verdict, replayed=True)
 
     def _note_lost(self, ending: Ending) -> None:
         if self._is_order and self._request.is_repeatable and self._patience.order_hold > 0:

@@ -19,12 +19,11 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.helpers import TimerNoop
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ..answers import judge_answer, judge_error
 from ..engine import run_async
-from .exchange import Exchange, Sent
-from .orders import Ending, rebuilt
+from .exchange import Exchange
+from .library import LibraryCall, Sent
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
 from .token_endpoint import adopt, note_revoked, source_of_token_request
 
 __all__ = ["request"]
@@ -45,15 +44,14 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     if isinstance(seen, TokenRequest):
         source = source_of_token_request(seen, protections, call.new_session)
         return await call.about_token(seen, source)
-    exchange = Exchange(seen, protections, call)
-    call.codes = exchange.expired_codes
-    return await call.end(await run_async(exchange.flow(), lambda: call.send(seen)))
+    sent = await run_async(Exchange(seen, protections, call).flow(), lambda: call.send(seen))
+    return await call.raised_for_status(sent.response) if sent.error is None else sent.end()
 
 
-class _Call:
-    """One request of a session: what an exchange asks of its library."""
+class _Call(LibraryCall):
+    """One request of a session."""
 
-    codes: tuple[str, ...] = ()
+    lost = aiohttp.ServerDisconnectedError
 
     def __init__(
         self, wrapped: Callable[..., Any], session: Any, method: str, url: Any, options: dict[str, Any]
@@ -83,15 +81,6 @@ class _Call:
             return json.dumps(said, default=str)
         return data if data is None or isinstance(data, (str, bytes)) else UNREPEATABLE
 
-    def new_session(self) -> None:
-        """Return none: token requests go by the environment's proxies and certificates."""
-
-    def retold(self, ending: Ending) -> Sent:
-        """Return how an order ended before."""
-        if ending.error is not None:
-            return Sent(ending.verdict, error=rebuilt(ending, aiohttp.ServerDisconnectedError))
-        return Sent(ending.verdict, self._answer(ending))
-
     async def about_token(self, seen: TokenRequest, source: Any) -> Any:
         """Let a token request pass, and take over what KIS answers."""
         response = await self._wrapped(self._method, self._url, **self._options)
@@ -104,57 +93,41 @@ class _Call:
 
     async def send(self, seen: ApiRequest) -> Sent:
         """Send it once, and judge what comes of it."""
-        options = {**self._options, "raise_for_status": False}
-        if seen.token != seen.original_token and seen.token is not None:
-            options["headers"] = CIMultiDict(self._options.get("headers") or {})
-            set_token(options["headers"], seen.token)
+        headers = CIMultiDict(self._options.get("headers") or {})
+        seen.put_token(headers)
+        options = {**self._options, "raise_for_status": False, "headers": headers}
         under_way = _UNDER_WAY.set(True)
         try:
             response = await self._wrapped(self._method, self._url, **options)
             body = await _read(response) if is_short_text(response.headers) else None
         except Exception as error:
-            return self._failed(error)
+            return self.failed(error)
         finally:
             _UNDER_WAY.reset(under_way)
-        verdict = judge_answer(response.status, body, self.codes)
-        return Sent(verdict, response, None, bool(response.history), Ending(verdict, response.status, body or b""))
+        return self.judged(response, response.status, body, redirected=bool(response.history))
 
-    async def end(self, sent: Sent) -> Any:
-        """Give the caller the final outcome, through its own `raise_for_status`."""
-        error, response = sent.error, sent.response
-        try:
-            if error is not None:
-                raise error
-            asked = self._options.get("raise_for_status")
-            if asked is None:
-                asked = self._session.raise_for_status
-            if callable(asked):
-                await asked(response)
-            elif asked:
-                response.raise_for_status()
-            return response
-        finally:
-            del error, sent, response  # a circle would keep the connection open
+    async def raised_for_status(self, response: Any) -> Any:
+        """Give the caller the final answer, through its own `raise_for_status`."""
+        asked = self._options.get("raise_for_status")
+        if asked is None:
+            asked = self._session.raise_for_status
+        if callable(asked):
+            await asked(response)
+        elif asked:
+            response.raise_for_status()
+        return response
 
-    def _failed(self, error: Exception) -> Sent:
-        """Judge an error, and let go of the frames of this package, which would keep it alive."""
-        trace = error.__traceback__
-        verdict = judge_error(error, self.codes)
-        ending = Ending(verdict, error=type(error), text=str(error))
-        return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None), ending=ending)
-
-    def _answer(self, ending: Ending) -> Any:
+    def answer(self, status: int, body: bytes) -> Sent:
+        """Return an answer of KIS's that is made here."""
         url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
         headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
-        given = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
         info = aiohttp.RequestInfo(url, self._method, headers, url)
-        said = SimpleNamespace(output_size=0)
-        response = aiohttp.ClientResponse(  # type: ignore[call-arg]  # its arguments differ between versions
-            self._method, url, request_info=info, session=self._session, stream_writer=said, **given
-        )
-        response.status, response.reason = ending.status, ""
-        response._headers, response._body = headers, ending.body  # noqa: SLF001  # there is no other way in
-        return response
+        given: dict[str, Any] = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
+        given |= {"request_info": info, "session": self._session, "stream_writer": SimpleNamespace(output_size=0)}
+        response = aiohttp.ClientResponse(self._method, url, **given)
+        response.status, response.reason = status, ""
+        response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
+        return self.judged(response, status, body, redirected=False)
 
 
 async def _read(response: Any) -> bytes:

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from ..answers import judge_answer, judge_error
 from ..engine import run, run_async
 from ..signals import is_from_signal_handler
-from .exchange import Exchange, Sent
-from .orders import Ending, rebuilt
+from .exchange import Exchange
+from .library import LibraryCall, Sent
 from .protection import Protection, chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
 from .token_endpoint import Said, answered, note_revoked, source_of_token_request
 
 __all__ = ["send", "send_async"]
@@ -36,9 +35,7 @@ def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs
         if source is None or request.revokes:
             return call.end_of_revocation(request, source, wrapped(*args, **kwargs))
         return call.token_answer(run(answered(source), lambda: None))
-    exchange = Exchange(request, protections, call)
-    call.codes = exchange.expired_codes
-    return _end(run(exchange.flow(), lambda: call.send(request)))
+    return run(Exchange(request, protections, call).flow(), lambda: call.send(request)).end()
 
 
 async def send_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -51,35 +48,30 @@ async def send_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, 
         if source is None or request.revokes:
             return call.end_of_revocation(request, source, await wrapped(*args, **kwargs))
         return call.token_answer(await run_async(answered(source), _nothing))
-    exchange = Exchange(request, protections, call)
-    call.codes = exchange.expired_codes
-    return _end(await run_async(exchange.flow(), lambda: call.send_async(request)))
+    sent = await run_async(Exchange(request, protections, call).flow(), lambda: call.send_async(request))
+    return sent.end()
 
 
-class _Call:
-    """One request of a client: what an exchange asks of its library."""
-
-    codes: tuple[str, ...] = ()
+class _Call(LibraryCall):
+    """One request of a client."""
 
     def __init__(self, wrapped: Callable[..., Any], prepared: Any) -> None:
         self._wrapped = wrapped
         self._prepared = prepared
         self._httpx = sys.modules[type(prepared).__module__.partition(".")[0]]
+        self.lost = self._httpx.ReadError
 
-    def new_session(self) -> None:
-        """Return none: token requests go by the environment's proxies and certificates."""
-
-    def retold(self, ending: Ending) -> Sent:
-        """Return how an order ended before."""
-        if ending.error is not None:
-            return Sent(ending.verdict, error=rebuilt(ending, self._httpx.ReadError))
-        return Sent(ending.verdict, self._answer(ending.status, ending.body))
+    def answer(self, status: int, body: bytes) -> Sent:
+        """Return an answer of KIS's that is made here."""
+        headers = {"content-type": "application/json"}
+        response = self._httpx.Response(status, headers=headers, content=body, request=self._prepared)
+        return self.judged(response, status, body, redirected=False)
 
     def token_answer(self, said: Said) -> Any:
         """Return what KIS would have said to the library's own token request."""
         if said.status is None:
             raise self._httpx.ConnectError(said.body.decode(), request=self._prepared)
-        return self._answer(said.status, said.body)
+        return self.answer(said.status, said.body).response
 
     def end_of_revocation(self, request: TokenRequest, source: Any, response: Any) -> Any:
         """Take note of a token that KIS revoked."""
@@ -96,10 +88,10 @@ class _Call:
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self._failed(error)
+            return self.failed(error)
         finally:
             _UNDER_WAY.reset(under_way)
-        return self._judged(response, came)
+        return self._read(response, came)
 
     async def send_async(self, request: ApiRequest) -> Sent:
         """Send a copy once, as `send` does."""
@@ -108,25 +100,24 @@ class _Call:
             response = await self._wrapped(self._copy(request))
             came = b"".join([part async for part in response.aiter_raw()]) if self._is_to_be_read(response) else None
         except Exception as error:
-            return self._failed(error)
+            return self.failed(error)
         finally:
             _UNDER_WAY.reset(under_way)
-        return self._judged(response, came)
+        return self._read(response, came)
 
     def _copy(self, request: ApiRequest) -> Any:
         ours = self._prepared
         copy = self._httpx.Request(
             ours.method, ours.url, headers=ours.headers, stream=ours.stream, extensions=ours.extensions
         )
-        if request.token != request.original_token and request.token is not None:
-            set_token(copy.headers, request.token)
+        request.put_token(copy.headers)
         return copy
 
     def _is_to_be_read(self, response: Any) -> bool:
         """Say whether the body is KIS's, and has not been read by whatever stands in for the network."""
         return is_short_text(response.headers) and not response.is_stream_consumed and not _is_read(response)
 
-    def _judged(self, response: Any, came: bytes | None) -> Sent:
+    def _read(self, response: Any, came: bytes | None) -> Sent:
         """Judge an answer, its body put back as it came, to be read again."""
         if response.has_redirect_location:
             self._prepared.extensions[_REDIRECTED] = True
@@ -136,20 +127,8 @@ class _Call:
             body = self._httpx.Response(response.status_code, headers=response.headers, content=came).content
         else:
             body = response.content if _is_read(response) else None
-        verdict = judge_answer(response.status_code, body, self.codes)
         redirected = _REDIRECTED in self._prepared.extensions
-        return Sent(verdict, response, None, redirected, Ending(verdict, response.status_code, body or b""))
-
-    def _failed(self, error: Exception) -> Sent:
-        """Judge an error, and let go of the frames of this package, which would keep it alive."""
-        trace = error.__traceback__
-        verdict = judge_error(error, self.codes)
-        ending = Ending(verdict, error=type(error), text=str(error))
-        return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None), ending=ending)
-
-    def _answer(self, status: int, body: bytes) -> Any:
-        headers = {"content-type": "application/json"}
-        return self._httpx.Response(status, headers=headers, content=body, request=self._prepared)
+        return self.judged(response, response.status_code, body, redirected=redirected)
 
 
 def _seen(
@@ -163,17 +142,6 @@ def _seen(
     content = vars(prepared).get("_content", UNREPEATABLE)  # a body that is no stream
     request = read_request(prepared.method, prepared.url, prepared.headers, content)
     return (_Call(wrapped, prepared) if request is not None else None), request, protections
-
-
-def _end(sent: Sent) -> Any:
-    """Give the caller the final outcome."""
-    error = sent.error
-    try:
-        if error is not None:
-            raise error
-        return sent.response
-    finally:
-        del error, sent  # a circle would keep the connection open
 
 
 def _is_read(response: Any) -> bool:

@@ -18,13 +18,12 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.hooks import dispatch_hook
 
-from ..answers import judge_answer, judge_error
 from ..engine import run
 from ..signals import is_from_signal_handler
-from .exchange import Exchange, Sent
-from .orders import Ending, rebuilt
+from .exchange import Exchange
+from .library import LibraryCall, Sent
 from .protection import Protection, chain
-from .request import ApiRequest, TokenRequest, is_short_text, read_request, set_token
+from .request import ApiRequest, TokenRequest, is_short_text, read_request
 from .token_endpoint import answered, note_revoked, source_of_token_request
 
 __all__ = ["open_urllib3", "send"]
@@ -47,7 +46,8 @@ def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwarg
     call = _Call(wrapped, session, prepared, options)
     if isinstance(request, TokenRequest):
         return call.about_token(request, protections)
-    return call.end(call.exchange(request, protections))
+    sent = run(Exchange(request, protections, call).flow(), lambda: call.send(request))
+    return call.hooked(sent.response) if sent.error is None else sent.end()
 
 
 def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -60,32 +60,16 @@ def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], 
     return wrapped(*args, **kwargs)
 
 
-class _Call:
-    """One call of `Session.send`: what an exchange asks of its library."""
+class _Call(LibraryCall):
+    """One call of `Session.send`."""
+
+    lost = requests.ConnectionError
 
     def __init__(self, wrapped: Callable[..., Any], session: Any, prepared: Any, options: dict[str, Any]) -> None:
         self._wrapped = wrapped
         self._session = session
         self._prepared = prepared
         self._options = options
-        self._silences_retries = False
-
-    def exchange(self, request: ApiRequest, protections: tuple[Protection, ...]) -> Sent:
-        """Send a request until its outcome is final."""
-        exchange = Exchange(request, protections, self)
-        self._silences_retries = exchange.repeats_alone
-        codes = exchange.expired_codes
-        return run(exchange.flow(), lambda: self._send(request, codes))
-
-    def end(self, sent: Sent) -> Any:
-        """Give the caller the final outcome, through its own hooks."""
-        error = sent.error
-        try:
-            if error is not None:
-                raise error
-            return self._hooked(sent.response)
-        finally:
-            del error, sent  # a circle would keep the connection open
 
     def about_token(self, request: TokenRequest, protections: tuple[Protection, ...]) -> Any:
         """Answer a library's own token request; a revocation goes to KIS."""
@@ -98,7 +82,7 @@ class _Call:
         said = run(answered(source), lambda: None)
         if said.status is None:
             raise requests.ConnectionError(said.body.decode(), request=self._prepared)
-        return self._hooked(self._answer(said.status, said.body))
+        return self.hooked(self.answer(said.status, said.body).response)
 
     def new_session(self) -> requests.Session:
         """Return a session with the proxies and the TLS settings of this request."""
@@ -109,20 +93,21 @@ class _Call:
         session.cert = self._options.get("cert", self._session.cert)
         return session
 
-    def retold(self, ending: Ending) -> Sent:
-        """Return how an order ended before."""
-        if ending.error is not None:
-            return Sent(ending.verdict, error=rebuilt(ending, requests.ConnectionError))
-        return Sent(ending.verdict, self._answer(ending.status, ending.body))
+    def answer(self, status: int, body: bytes) -> Sent:
+        """Return an answer of KIS's that is made here."""
+        response = HTTPAdapter().build_response(
+            self._prepared, _raw(body, {"Content-Type": "application/json"}, status)
+        )
+        return self.judged(response, status, response.content, redirected=False)
 
     def retries(self, found: Any) -> Any:
         """Return what `urllib3` may repeat by itself: nothing, or all that the caller asked for but HTTP 500."""
-        if self._silences_retries:
+        if self.alone:
             return _NO_RETRIES
         statuses = getattr(found, "status_forcelist", None)
         return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
 
-    def _send(self, request: ApiRequest, codes: tuple[str, ...]) -> Sent:
+    def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
         under_way = _UNDER_WAY.set(self)
         try:
@@ -131,20 +116,18 @@ class _Call:
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return _failed(error, codes)
+            return self.failed(error)
         finally:
             _UNDER_WAY.reset(under_way)
-        verdict = judge_answer(response.status_code, body, codes)
         redirected = any(each.is_redirect for each in response.history)
-        return Sent(verdict, response, None, redirected, Ending(verdict, response.status_code, body or b""))
+        return self.judged(response, response.status_code, body, redirected=redirected)
 
     def _copy(self, request: ApiRequest) -> Any:
         """Return what leaves: the hooks of an `auth` are a part of sending, all others the caller's."""
         copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
         vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
         copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
-        if request.token != request.original_token and request.token is not None:
-            set_token(copy.headers, request.token)
+        request.put_token(copy.headers)
         return copy
 
     def _read(self, response: Any) -> bytes | None:
@@ -159,7 +142,7 @@ class _Call:
         response.raw = _raw(came, headers, response.status_code)
         return _raw(came, headers, response.status_code).read(decode_content=True)
 
-    def _hooked(self, response: Any) -> Any:
+    def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
         session, options = self._session, dict(self._options)
         options.pop("allow_redirects", None)
@@ -167,22 +150,8 @@ class _Call:
             options.setdefault(name, getattr(session, name))
         hooks = self._prepared.hooks.get("response", [])
         others = [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), AuthBase)]
-        return dispatch_hook("response", {"response": others}, response, **options)
-
-    def _answer(self, status: int, body: bytes) -> Any:
-        raw = _raw(body, {"Content-Type": "application/json"}, status)
-        response = HTTPAdapter().build_response(self._prepared, raw)
-        response.content  # noqa: B018  # read, as a sent one is
-        return response
+        return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
 
 
 def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
     return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False)
-
-
-def _failed(error: Exception, codes: tuple[str, ...]) -> Sent:
-    """Judge an error, and let go of the frames of this package, which would keep it alive."""
-    trace = error.__traceback__
-    verdict = judge_error(error, codes)
-    ending = Ending(verdict, error=type(error), text=str(error))
-    return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None), ending=ending)

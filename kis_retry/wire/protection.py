@@ -2,6 +2,8 @@
 What protects the requests that leave now: of a decorated call, or of the whole process.
 
 The innermost is kept in a context variable, so threads and tasks have their own, and each knows the one around it.
+Threads that a decorated function starts carry its protection, and so do the tasks that it hands to a pool; a pool's
+worker carries nothing itself.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from ..tokens.broker import broker_source, is_broker
 from ..tokens.source import LiveSource, as_source, is_source
 from .request import ApiRequest, same_host
 
-__all__ = ["ACTIVE", "Protection", "Rules", "chain", "protect_process"]
+__all__ = ["ACTIVE", "Protection", "Rules", "chain", "protect_process", "run_thread", "start_thread", "submit"]
+
+_CARRIED = "_kis_retry_protection"  # in a thread that is to be started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +165,41 @@ def _chain(protection: Protection | None) -> Iterator[Protection]:
 def _paces(limiter: RateLimiter, request: ApiRequest) -> bool:
     whose = limiter.credentials
     return request.app_key in (None, whose.app_key) and same_host(whose.base_url, request.base_url)
+
+
+def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `Thread.start`, for `wrapt`."""
+    protection = ACTIVE.get()
+    if protection is not None:
+        setattr(thread, _CARRIED, protection)
+    return wrapped(*args, **kwargs)
+
+
+def run_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `Thread.run` and `Timer.run`, for `wrapt`."""
+    protection = vars(thread).pop(_CARRIED, None)
+    return _under(protection, wrapped, args, kwargs) if protection is not None else wrapped(*args, **kwargs)
+
+
+def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `ThreadPoolExecutor.submit`, for `wrapt`."""
+    protection = ACTIVE.get()
+    if protection is None or not args:
+        return wrapped(*args, **kwargs)
+
+    def task(*given: Any, **named: Any) -> Any:
+        return _under(protection, args[0], given, named)
+
+    before = ACTIVE.set(None)  # of the worker that this may start
+    try:
+        return wrapped(task, *args[1:], **kwargs)
+    finally:
+        ACTIVE.reset(before)
+
+
+def _under(protection: Protection, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    before = ACTIVE.set(protection)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        ACTIVE.reset(before)

@@ -18,7 +18,6 @@ __all__ = [
     "is_short_text",
     "read_request",
     "same_host",
-    "set_token",
 ]
 
 UNREPEATABLE: Any = object()
@@ -27,7 +26,9 @@ UNREPEATABLE: Any = object()
 _SAFE_METHODS = frozenset(("GET", "HEAD"))  # they act on nothing (RFC 9110, section 9.2.1), as far as KIS has them
 _HASHKEY = "/uapi/hashkey"  # posted to, and yet no order: KIS computes a hash of the body and keeps nothing
 _APPROVAL = "/oauth2/Approval"  # as harmless
-_TEXT = re.compile(r"(application/(?!x-ndjson|json-seq)([\w.-]+\+)?json|text/(?!event-stream)[\w.+-]*)?\s*(;|$)", re.I)
+_TEXT = re.compile(
+    r"(application/(?!x-ndjson|json-seq)([\w.-]+\+)?json|text/(?!event-stream)[\w.+-]*)?\s*(;|$)", re.IGNORECASE
+)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -48,6 +49,7 @@ class ApiRequest:
     """
 
     __slots__ = (
+        "_is_bare",
         "app_key",
         "app_secret",
         "base_url",
@@ -70,10 +72,20 @@ class ApiRequest:
         self.path = path
         self.app_key = header_of(headers, "appkey")
         self.app_secret = header_of(headers, "appsecret")
-        self.original_token = self.token = bare(header_of(headers, "authorization") or "") or None
+        authorization = header_of(headers, "authorization") or ""
+        self.original_token = self.token = bare(authorization) or None
+        self._is_bare = authorization == self.original_token and " " not in authorization  # nor of another scheme
         self.body = body if body is None or isinstance(body, (bytes, str)) else UNREPEATABLE
         self.needs_token = not path.startswith((_HASHKEY, _APPROVAL))
         self.is_read = method in _SAFE_METHODS or not self.needs_token
+
+    def put_token(self, headers: MutableMapping[Any, Any]) -> None:
+        """Put its token into the headers of a copy, always as "Bearer …", where the code gave it another or none."""
+        if self.token is None or (self.token == self.original_token and not self._is_bare):
+            return
+        for key in [key for key in headers if _is(key, "authorization")]:
+            del headers[key]
+        headers["authorization"] = f"Bearer {self.token}"
 
     @property
     def name(self) -> str:
@@ -162,13 +174,6 @@ def header_of(headers: Mapping[Any, Any] | None, name: str) -> str | None:
         found = next((headers[key] for key in headers if _is(key, name)), None)
     text = found.decode("latin-1") if isinstance(found, bytes) else found
     return (text.strip() or None) if isinstance(text, str) else None
-
-
-def set_token(headers: MutableMapping[Any, Any], token: str) -> None:
-    """Put a bare token in the place of the one in `headers` of a copy, always as "Bearer …"."""
-    for key in [key for key in headers if _is(key, "authorization")]:
-        del headers[key]
-    headers["authorization"] = f"Bearer {token}"
 
 
 def is_short_text(headers: Mapping[Any, Any]) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kis_retry.pace.stores import ServerClock
 from kis_retry.pace.state import Ask, PaceState
+from kis_retry.pace.stores import ServerClock
 from kis_retry.pace.waiting import Reservation, Ticket, WaitingLine
 
 __all__ = ["Call", "Kis", "Process", "Simulation", "worst_second"]
