@@ -247,7 +247,7 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             value = function(*args, **kwargs)
             if inspect.iscoroutine(value):
                 return _awaited(value, function, protection)
-            if protection.seen:
+            if protection.seen or (type(value) is dict and value.get("rt_cd") == "0"):
                 return value
             returned = Returned(judge(value, protection.policy.expired_codes), value)
         except Exception as error:
