@@ -12,13 +12,18 @@ import itertools
 import json
 import os
 import sys
+import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.error import URLError
+
+PINS = dict(pin.split("==") for pin in os.environ.get("KIS_RETRY_REAL", "").split())
+"""The version of each package that is installed here."""
 
 THREADS = 16
 CALLS = 300
@@ -49,7 +54,7 @@ class Package:
         make: what its own pages begin with; its own pace is taken off, which would make the batch a long one.
         read: one call for a symbol; a coroutine where the package is asynchronous.
         is_good: whether what it gives is an answer.
-        order: buy one share, if it can.
+        order: buy one share, if it can; says whether that was accepted.
         target: what `protect` is given.
         calls: requests that a read takes, about.
     """
@@ -57,7 +62,7 @@ class Package:
     make: Callable[[Keys], Any]
     read: Callable[[Any, str], Any]
     is_good: Callable[[Any], bool] = lambda answer: answer is not None
-    order: Callable[[Any], Any] | None = None
+    order: Callable[[Any], bool] | None = None
     target: Callable[[Any], Any] = lambda made: made
     calls: float = 1
 
@@ -104,16 +109,123 @@ def _official_samples(keys: Keys) -> Any:
     return module
 
 
+# -- pykis, kis-wrapper, kis-agent, finestock
+
+
+def _pykis(keys: Keys) -> Any:
+    import pykis
+
+    account = {"account_code": keys.number, "product_code": keys.product}
+    return pykis.Api({"appkey": keys.app_key, "appsecret": keys.app_secret}, account_info=account)
+
+
+def _kis_wrapper(keys: Keys) -> Any:
+    from kis import KIS
+
+    return KIS(keys.app_key, keys.app_secret, keys.account, env="prod")
+
+
+def _kis_wrapper_price(client: Any, symbol: str) -> Any:
+    from kis import domestic
+
+    return domestic.price(client, symbol)
+
+
+def _kis_wrapper_order(client: Any) -> bool:
+    from kis import domestic
+
+    return "ODNO" in domestic.buy(client, "005930", 1)
+
+
+def _kis_wrapper_async(keys: Keys) -> Any:
+    from kis import AsyncKIS, auth
+
+    auth._async_client = None  # of an event loop that is closed
+    return lambda: AsyncKIS(keys.app_key, keys.app_secret, keys.account, env="prod")
+
+
+def _class_of_clients(_: Any) -> Any:
+    from kis import AsyncKIS
+
+    return AsyncKIS
+
+
+async def _kis_wrapper_async_price(client: Any, symbol: str) -> Any:
+    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
+    return await client.get("/uapi/domestic-stock/v1/quotations/inquire-price", query, "FHKST01010100")
+
+
+def _kis_agent(keys: Keys) -> Any:
+    _let_nothing_be_downloaded()
+    from kis_agent import Agent
+
+    agent = Agent(keys.app_key, keys.app_secret, keys.number, keys.product)
+    agent.client.enable_rate_limiter = False
+    agent.client.min_interval = 0
+    return agent
+
+
+def _let_nothing_be_downloaded() -> None:
+    """It gets lists of all symbols when it starts, and goes on without."""
+
+    def refused(*_: object, **__: object) -> Any:
+        raise URLError("not in a test")
+
+    urllib.request.urlopen = refused
+
+
+def _finestock(keys: Keys) -> Any:
+    import finestock
+    from loguru import logger
+
+    logger.remove()
+    api = finestock.create_api(finestock.APIProvider.KIS)
+    api.set_oauth_info(keys.app_key, keys.app_secret)
+    api.set_account_info(keys.number, keys.product)
+    api.oauth()
+    api._MIN_REQUEST_INTERVAL = 0
+    return api
+
+
+def _finestock_order(api: Any) -> bool:
+    import finestock
+
+    return api.do_order("005930", finestock.ORDER_FLAG.BUY, 0, 1).order is not None
+
+
 PACKAGES = {
     "korea-investment-stock": Package(_korea_investment_stock, _price_at_home_or_abroad, _is_success, calls=1.5),
     "mojito2": Package(
         _mojito,
         lambda broker, symbol: broker.fetch_price(symbol),
         _is_success,
-        lambda broker: broker.create_market_buy_order("005930", 1),
+        lambda broker: _is_success(broker.create_market_buy_order("005930", 1)),
     ),
     "official samples": Package(_official_samples, lambda samples, symbol: samples.inquire_price(symbol), bool),
+    "pykis": Package(
+        _pykis,
+        lambda api, symbol: api.get_kr_current_price(symbol),
+        lambda price: price > 0,
+        lambda api: "ODNO" in api.buy_kr_stock("005930", 1, 0),
+    ),
+    "kis-wrapper": Package(
+        _kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order, type
+    ),
+    "kis-wrapper, async": Package(
+        _kis_wrapper_async, _kis_wrapper_async_price, lambda answer: "stck_prpr" in answer, None, _class_of_clients
+    ),
+    "kis-agent": Package(
+        _kis_agent,
+        lambda agent, symbol: agent.get_stock_price(symbol),
+        _is_success,
+        lambda agent: _is_success(agent.account_api.order_cash("005930", 1, 0, "BUY", "01")),
+        lambda agent: agent.client,
+    ),
+    "finestock": Package(_finestock, lambda api, symbol: api.get_price(symbol), order=_finestock_order),
 }
+
+
+HERE = [name for name in PACKAGES if name.partition(",")[0].replace(" ", "-") in PINS]
 
 
 def batch(name: str, made: Any) -> dict[str, int]:
@@ -148,6 +260,7 @@ async def _in_tasks(package: Package, made: Any, symbols: list[str]) -> list[str
         return "" if package.is_good(answer) else type(answer).__name__
 
     async with made() as client:
+        await package.read(client, f"{next(_symbols):06d}")
         return await asyncio.gather(*(one(client, symbol) for symbol in symbols))
 
 
