@@ -159,12 +159,12 @@ def judge_answer(
     return Verdict(Meaning.GOOD, unanswered=answer is None)
 
 
-def judge_error(error: BaseException, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
+def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
     """
     Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises.
 
     Args:
-        error: the exception, of any library; an exception group is transient where all that is in it is.
+        error: the exception, of any library. A group of them passes where each in it does; anything else is final.
         codes: as in `judge_answer`.
     """
     name = type(error).__name__
@@ -238,7 +238,7 @@ def is_token_expired_error(exc: object, codes: Collection[str] = EXPIRED_CODES) 
         exc: the exception.
         codes: as in `is_token_expired_response`.
     """
-    return judge_error(exc, codes).meaning is Meaning.EXPIRED  # type: ignore[arg-type]  # takes anything, as predicates do
+    return judge_error(exc, codes).meaning is Meaning.EXPIRED
 
 
 def is_rate_limited_response(value: object) -> bool:
@@ -284,7 +284,7 @@ def is_transient_error(exc: object) -> bool:
     Args:
         exc: the exception.
     """
-    return judge_error(exc).meaning in _PASSING  # type: ignore[arg-type]  # as above
+    return judge_error(exc).meaning in _PASSING
 
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:

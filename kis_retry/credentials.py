@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,14 +66,8 @@ class Credentials:
             or (None if _is_url(url) else f"base_url must be {_TAKES_URL}")
         )
         if problem is not None:
-            del (
-                self,
-                app_key,
-                app_secret,
-                account,
-                base_url,
-                url,
-            )  # what reports an error shows the locals of its frames
+            # What reports an error shows the locals of its frames, too.
+            del self, app_key, app_secret, account, base_url, url
             raise ConfigurationError(problem)
         object.__setattr__(self, "app_key", app_key.strip())
         object.__setattr__(self, "app_secret", app_secret.strip())
@@ -100,10 +95,10 @@ class Credentials:
         names = credential_variables(prefix)
         found = {name: environment.find(*variables) for name, variables in names.items()}
         problem = _problem_with_found(found, names, environment)
-        base_url = environment.read(_checked_url, _TAKES_URL, f"{prefix}BASE_URL")
-        paper = environment.read(boolean, "true or false", f"{prefix}PAPER")
         if problem is not None:
             raise ConfigurationError(problem)
+        base_url = environment.read(_checked_url, _TAKES_URL, f"{prefix}BASE_URL")
+        paper = environment.read(boolean, "true or false", f"{prefix}PAPER")
         return cls(
             **{name: setting.text for name, setting in found.items() if setting is not None},
             paper=prefix.endswith("PAPER_") if paper is None else paper,
@@ -117,7 +112,8 @@ class Credentials:
                 return Credentials.from_env, ()
         except ConfigurationError:
             pass
-        return _rebuild, (self.app_key, self.app_secret, self.account, self.paper, self.base_url)
+        make = partial(Credentials, paper=self.paper, base_url=self.base_url)
+        return make, (self.app_key, self.app_secret, self.account)
 
     def __repr__(self) -> str:
         return f"Credentials(app_key={fingerprint(self.app_key)}, base_url={without_password(self.base_url)!r})"
@@ -125,24 +121,17 @@ class Credentials:
     __str__ = __repr__
 
 
-def _rebuild(app_key: str, app_secret: str, account: str | None, paper: bool, base_url: str) -> Credentials:
-    return Credentials(app_key, app_secret, account, paper=paper, base_url=base_url)
-
-
 def _problem_with_found(
     found: dict[str, Setting | None], names: dict[str, tuple[str, ...]], environment: Environment
 ) -> str | None:
     """Say what is missing or cannot be used, under the names of the variables."""
-    missing = [names[name][0] for name in ("app_key", "app_secret") if found[name] is None]
+    missing = [names[name] for name in ("app_key", "app_secret") if found[name] is None]
     if missing:
-        others = (
-            f" (or {' and '.join(names[name][1] for name in ('app_key', 'app_secret'))})"
-            if names["account"][1:]
-            else ""
-        )
+        first = " and ".join(variables[0] for variables in missing)
+        every = " and ".join(" or ".join(variables) for variables in missing)
         return (
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, {environment.where()}: take them "
-            f"from the KIS developer portal and set {names['app_key'][0]} and {names['app_secret'][0]}{others}"
+            f"{first} {'is' if len(missing) == 1 else 'are'} not set, {environment.where()}: "
+            f"set {every} to what the KIS developer portal shows"
         )
     for name, setting in found.items():
         if setting is not None:

@@ -201,12 +201,10 @@ def rules_of(
 
 def is_decoratable(function: Any) -> bool:
     """Say whether a function can be decorated: it is called, and what it gives comes at once or is awaited."""
-    return (
-        callable(function)
-        and not isinstance(function, type)
-        and not inspect.isgeneratorfunction(function)
-        and not inspect.isasyncgenfunction(function)
-    )
+    if not callable(function) or isinstance(function, type):
+        return False
+    called = getattr(type(function), "__call__", None)  # noqa: B004  # of an object: what it runs
+    return not any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (function, called))
 
 
 def decorated(function: F, rules: Rules) -> F:
@@ -222,10 +220,13 @@ def _decorate(fn: Any, **arguments: Any) -> Any:
     make = rules_of(**arguments)
 
     def decorate(function: Any) -> Any:
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(decorate(function.__func__))
         if is_source(function) and not inspect.isroutine(function):
             raise TypeError(f"the decorator takes a function; a {type(function).__name__} is given as tokens=")
         if not is_decoratable(function):
-            raise TypeError(f"the decorator takes a function, a method or a coroutine function, not {_shown(function)}")
+            advice = "; protect() takes a class" if isinstance(function, type) else ""
+            raise TypeError(f"the decorator takes a function or a coroutine function, not {_shown(function)}{advice}")
         return decorated(function, make(function))
 
     return decorate if fn is None else decorate(fn)
@@ -239,12 +240,14 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         protection = begin(args, kwargs)
         if protection is None:
             return function(*args, **kwargs)
+        if begin.takes_slots:
+            begin.take_slot(protection)
         before = ACTIVE.set(protection)
         try:
             value = function(*args, **kwargs)
             if inspect.iscoroutine(value):
                 return _awaited(value, function, protection)
-            if protection.seen:
+            if protection.seen or (type(value) is dict and value.get("rt_cd") == "0"):
                 return value
             returned = Returned(judge(value, protection.policy.expired_codes), value)
         except Exception as error:
@@ -253,6 +256,7 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             returned = raised(error, protection)
         finally:
             ACTIVE.reset(before)
+            begin.takes_slots = rules.repeats and not protection.seen
         call = FunctionCall(protection, function)
         if call.concerns(returned):
             returned = run(call.flow(returned), call.send)
@@ -269,7 +273,12 @@ def _coroutine_function(function: Callable[..., Any], rules: Rules) -> Callable[
         protection = begin(args, kwargs)
         if protection is None:
             return await function(*args, **kwargs)
-        return await _awaited(None, function, protection)
+        if begin.takes_slots:
+            await begin.take_slot_async(protection)
+        try:
+            return await _awaited(None, function, protection)
+        finally:
+            begin.takes_slots = rules.repeats and not protection.seen
 
     return protected
 
@@ -284,9 +293,15 @@ async def _awaited(value: Any, function: Callable[..., Any], protection: Protect
 
 
 class _Beginning:
-    """What is needed to begin a call: the first argument, and the policy in force."""
+    """
+    What is needed to begin a call: the first argument, the policy in force, and a slot.
+
+    Attributes:
+        takes_slots: no request of the last call was seen, so that the next call takes a slot itself.
+    """
 
     def __init__(self, rules: Rules) -> None:
+        self.takes_slots = False
         self._rules = rules
         self._environment: RetryPolicy | None = None
 
@@ -301,6 +316,18 @@ class _Beginning:
             return None
         watch()
         return Protection(rules, policy, first, args, kwargs, ACTIVE.get())  # type: ignore[arg-type]  # nothing else is set
+
+    def take_slot(self, protection: Protection) -> None:
+        """Wait for the slot of a function whose requests nobody sees."""
+        limiter = protection.any_limiter()
+        if limiter is not None:
+            limiter.acquire()
+
+    async def take_slot_async(self, protection: Protection) -> None:
+        """Wait as `take_slot` does, without stopping the event loop."""
+        limiter = protection.any_limiter()
+        if limiter is not None:
+            await limiter.acquire_async()
 
     def _policy_of(self, first: Any) -> RetryPolicy:
         """Return the policy of the first argument, of the source, or of the environment."""
@@ -319,4 +346,7 @@ class _Beginning:
 
 
 def _shown(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    generates = inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value)
+    return "a generator function" if generates else type(value).__name__

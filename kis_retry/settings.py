@@ -149,14 +149,14 @@ class Environment:
 
     def _load(self) -> str | None:
         """Read the file that counts. Gives back what is wrong, since an exception would keep the lines that it met."""
-        from dotenv import dotenv_values  # by itself: through environs it always expands ${…}
-
         place: object = "at or above the working directory"
         try:
             for start in _starting_folders():
                 self.searched.append(start)
                 self.env_file = self.env_file or self._file_from(start)
             if self.env_file is not None:
+                from dotenv import dotenv_values  # by itself: through environs it always expands ${…}
+
                 place = self.env_file
                 self._lines = dotenv_values(self.env_file, interpolate=False)
         except (OSError, UnicodeDecodeError) as error:

@@ -240,7 +240,7 @@ def test_what_a_signal_raises_while_a_hook_runs_goes_through(
 
     def slow(_: RefreshEvent) -> None:
         os.kill(os.getpid(), signal.SIGALRM)
-        for _ in range(1_000):
+        for _step in range(1_000):
             time.sleep(0.001)
 
     before = signal.signal(signal.SIGALRM, {"stop": stop, "exit": leave}.get(handler, handler))
@@ -257,8 +257,13 @@ def test_on_a_thread_that_no_signal_reaches_everything_stays_in_the_hook(subscri
         signal.default_int_handler(signal.SIGINT, None)
 
     went_on: list[bool] = []
+
+    def tell() -> None:
+        emit(FULL)
+        went_on.append(True)
+
     subscribe(interrupting)
-    thread = threading.Thread(target=lambda: went_on.append(emit(FULL) is None))
+    thread = threading.Thread(target=tell)
     thread.start()
     thread.join()
     assert went_on == [True]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kis_retry import ConfigurationError, RetryPolicy
@@ -48,6 +48,7 @@ NAMES = [spec.name for spec in fields(RetryPolicy)]
 CODES_TEXT = "one or more KIS codes of the token like EGW00123"
 PRINTABLE = st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="\0@?:='\"")
 
+few = settings(max_examples=25)  # the nine numbers are read by the same code
 numbers = pytest.mark.parametrize("bounds", NUMBERS, ids=[number.field for number in NUMBERS])
 
 
@@ -150,12 +151,11 @@ def test_a_policy_is_a_frozen_value_whose_fields_are_given_by_name() -> None:
 
 
 @numbers
+@few
 @given(data=st.data())
 def test_a_number_in_range_is_read_and_one_out_of_it_refused(bounds: Bounds, data: st.DataObject) -> None:
     whole = bounds.field == "max_retries"
-    value: float = data.draw(
-        st.integers(-2, 8) if whole else st.floats() | st.floats(bounds.low, bounds.high)
-    )
+    value: float = data.draw(st.integers(-2, 8) if whole else st.floats() | st.floats(bounds.low, bounds.high))
     text = data.draw(st.sampled_from(["{}", " {}", "{}\n"])).format(value)
     if bounds.low <= value <= bounds.high:
         assert from_env(**{bounds.variable: text}) == policy_with(bounds.field, value)
@@ -164,10 +164,16 @@ def test_a_number_in_range_is_read_and_one_out_of_it_refused(bounds: Bounds, dat
 
 
 @numbers
+@few
 @given(text=st.text(PRINTABLE, min_size=1, max_size=12))
-def test_a_number_is_not_guessed(bounds: Bounds, text: str) -> None:
+def test_what_is_no_number_is_refused(bounds: Bounds, text: str) -> None:
     assume(text.strip())
-    for bad in (text, "1_0", "0x1", "1,0", "ten", "1s", "--1", "nan", "inf", "1e999", "1" + "0" * 400):
+    assert_refused(bounds.field, text, bounds.text)
+
+
+@numbers
+def test_a_number_is_not_guessed(bounds: Bounds) -> None:
+    for bad in ("1_0", "0x1", "1,0", "ten", "1s", "--1", "nan", "inf", "1e999", "1" + "0" * 400):
         assert_refused(bounds.field, bad, bounds.text)
     assert_refused("max_retries", "1.0", "a whole number from 0 to 5")
 

@@ -13,8 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .output import echo, echo_error
 
@@ -24,25 +25,16 @@ _EXAMPLES = """\
 examples:
   kis-retry run python batch.py       your program as it is, protected
   kis-retry demo                      16,780 symbols through a bad night
-  kis-retry demo --unprotected        the same night without protection
-  kis-retry config                    the settings in force, and their origin
-  kis-retry token                     the token that all processes share
   kis-retry gateway --expire-at 100   a KIS of your own
 
 exit status: 0 done, 1 could not, 2 wrong use or configuration, 130 interrupted
 """
 _RUN = """\
 Runs COMMAND with kis_retry.install() in force in it and in the Python processes
-that it starts: each request to KIS is protected and paced, and nothing has to
-be changed. Arguments, streams, signals and exit status are its own.
-
-  kis-retry run python batch.py --date today
-  kis-retry run python -m mybatch
-  kis-retry run pytest
-  kis-retry run gunicorn app:app
-
-Status 2: a setting is not usable, or this Python does not look for what is put
-before it (-I, -E, -S); 126: not executable; 127: not found.
+that it starts, as in: kis-retry run python -m mybatch --date today
+Arguments, streams, signals and exit status are its own. 2: a setting is not
+usable, or this Python does not look for what is put before it (-I, -E, -S);
+126: not executable; 127: not found.
 """
 _DEMO = """\
 The overnight batch: 11,780 US and 5,000 domestic symbols over real HTTP, on a
@@ -53,8 +45,7 @@ failures in a row. Needs no app key.
 """
 _TOKEN = """\
 The token that every process with this app key shares, as the store has it.
-Without an option nothing is asked of KIS and nothing is issued. Credentials are
-read from the environment: see kis-retry config.
+Without an option nothing is asked of KIS. Credentials: see kis-retry config.
 """
 _CONFIG = """\
 Every environment variable that is read, with the value in force and where it
@@ -64,8 +55,7 @@ as fingerprints, the account and passwords not at all.
 _GATEWAY = """\
 A stand-in for KIS, for clients in any language, until Ctrl-C or SIGTERM. The
 first line on stdout is its URL, the second a JSON object with the app key and
-secret that it accepts, the last a JSON object of what it has seen. With --env
-stdout is a .env file instead.
+secret that it accepts, the last a JSON object of what it has seen.
 
 A fault is a method of kis_retry.testing.KisGateway, with its arguments as a
 JSON object or array:
@@ -122,22 +112,49 @@ def _explain(error: Exception) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what `main` parses with; a command's function gets what was parsed."""
-    made = argparse.ArgumentParser(
-        prog="kis-retry",
-        description="Renew an expired KIS access token once for everybody, and call again.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Return what `main` parses with; the function of a command gets what was parsed."""
+    raw = argparse.RawDescriptionHelpFormatter
+    about = "Renew an expired KIS token once for everybody, and repeat what it failed."
+    made = argparse.ArgumentParser("kis-retry", description=about, epilog=_EXAMPLES, formatter_class=raw)
     made.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = made.add_subparsers(dest="command", title="commands", metavar="COMMAND", required=True)
-    run = _command(commands, "run", "run a program, protected", _RUN)
+    add = partial(commands.add_parser, formatter_class=raw)
+
+    run = add("run", help="run a program, protected", description=_RUN)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="with its arguments")
-    _add_demo(_command(commands, "demo", "show a batch get through a bad night", _DEMO))
-    _add_token(_command(commands, "token", "show, renew or revoke the shared token", _TOKEN))
-    _add_json(_command(commands, "config", "show the settings in force", _CONFIG))
-    _add_gateway(_command(commands, "gateway", "run a KIS of your own", _GATEWAY))
+
+    demo = add("demo", help="show a batch get through a bad night", description=_DEMO)
+    demo.add_argument("--unprotected", action="store_true", help="the same batch without protection: it dies")
+    demo.add_argument("--symbols", type=_count, metavar="N", help="as many instead, in the same proportion")
+    demo.add_argument("--threads", type=_count, default=4, metavar="N", help="threads that ask (default: 4)")
+
+    token = add("token", help="show, renew or revoke the shared token", description=_TOKEN)
+    action = token.add_mutually_exclusive_group()
+    action.add_argument("--refresh", action="store_true", help="have KIS issue a new one (the holder gets a notice)")
+    action.add_argument("--revoke", action="store_true", help="have KIS forget it, and take it out of the store")
+
+    config = add("config", help="show the settings in force", description=_CONFIG)
+    for command in (demo, token, config):
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_gateway_options(add("gateway", help="run a KIS of your own", description=_GATEWAY))
     return made
+
+
+def _add_gateway_options(gateway: argparse.ArgumentParser) -> None:
+    add = gateway.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1); 0.0.0.0 lets others in")
+    add("--port", type=int, default=0, help="default: a free one")
+    add("--app-key", metavar="KEY", help="the app key to accept (default: a random one)")
+    add("--app-secret", metavar="SECRET", help="the app secret to accept (default: a random one)")
+    add("--env", action="store_true", help="write the lines of a .env file on stdout, and nothing else")
+    add("--expire-at", type=_counts, default=(), metavar="N[,N...]", help="expire the token before call N")
+    add("--latency", type=float, default=0.0, metavar="SECONDS", help="delay of each answer")
+    add("--expired-status", type=int, choices=(500, 200), default=500, help="of a refused token (default: 500)")
+    add("--rate-limit", type=_count, metavar="N", help="API calls a second (default: no limit)")
+    add("--rate-window", choices=("sliding", "fixed"), default="sliding", help="any second, or those of the clock")
+    add("--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above; may be given often")
+    add("--seed", type=int, metavar="N", help="let shares meet the same calls in every run")
+    add("--quiet", action="store_true", help="no hints on stderr")
 
 
 class _Version(argparse.Action):
@@ -148,51 +165,6 @@ class _Version(argparse.Action):
 
         echo(f"kis-retry {__version__}")
         parser.exit()
-
-
-def _command(commands: Any, name: str, summary: str, about: str) -> Any:
-    return commands.add_parser(
-        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-
-def _add_demo(demo: argparse.ArgumentParser) -> None:
-    demo.add_argument("--unprotected", action="store_true", help="the same batch without protection: it dies")
-    fewer = "as many symbols instead, in the same proportion; the token dies at the fifth US symbol from the end"
-    demo.add_argument("--symbols", type=_count, metavar="N", help=fewer)
-    demo.add_argument("--threads", type=_count, default=4, metavar="N", help="threads that ask (default: 4)")
-    _add_json(demo)
-
-
-def _add_token(token: argparse.ArgumentParser) -> None:
-    action = token.add_mutually_exclusive_group()
-    refresh = "have KIS issue a new one (the account holder gets a notice)"
-    action.add_argument("--refresh", action="store_true", help=refresh)
-    action.add_argument("--revoke", action="store_true", help="have KIS forget it, and take it out of the store")
-    _add_json(token)
-
-
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
-
-
-def _add_gateway(gateway: argparse.ArgumentParser) -> None:
-    add = gateway.add_argument
-    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1); 0.0.0.0 lets others in")
-    add("--port", type=int, default=0, help="default: a free one")
-    add("--app-key", metavar="KEY", help="the app key to accept (default: a random one)")
-    add("--app-secret", metavar="SECRET", help="the app secret to accept (default: a random one)")
-    add("--env", action="store_true", help="write the lines of a .env file, and nothing else, on stdout")
-    add("--expire-at", type=_counts, default=(), metavar="N[,N...]", help="expire the token before call N")
-    add("--latency", type=float, default=0.0, metavar="SECONDS", help="delay of each answer")
-    refused = "HTTP status of a refusal for the token (default: 500)"
-    add("--expired-status", type=int, choices=(500, 200), default=500, help=refused)
-    add("--rate-limit", type=_count, metavar="N", help="API calls a second (default: no limit)")
-    window = "count them in any second, or in those of the clock (default: sliding)"
-    add("--rate-window", choices=("sliding", "fixed"), default="sliding", help=window)
-    add("--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above; may be given often")
-    add("--seed", type=int, metavar="N", help="let shares meet the same calls in every run")
-    add("--quiet", action="store_true", help="no hints on stderr")
 
 
 def _count(text: str) -> int:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,33 +16,24 @@ from ..testing import KisGateway
 
 __all__ = ["FAST_FORWARD", "IN_A_ROW", "PACE", "Batch", "Failure", "Tracker", "gateway_process"]
 
-DOMESTIC, OVERSEAS = 5_000, 11_780
-"""KR and US symbols of the batch whose token died at US symbol 11,776."""
-
-IN_A_ROW = 5
-"""Identical failures after which that batch gives up: one more symbol would not fare better."""
-
+DOMESTIC, OVERSEAS = 5_000, 11_780  # symbols of the batch whose token died at US symbol 11,776
+IN_A_ROW = 5  # identical failures after which that batch gave up
 FAST_FORWARD = 55
-PACE = FAST_FORWARD * 18
-"""Calls a second, where KIS allows 18: a batch of a quarter of an hour in as many seconds."""
-
+PACE = FAST_FORWARD * 18  # calls a second, where KIS allows 18: a quarter of an hour in as many seconds
 REFUSED, DROPPED = 0.05, 0.005  # shares of the calls
 
-Failure = tuple[str, str]
-"""Why a symbol has no answer: KIS's `msg_cd` and `msg1`, or the type of an exception, twice."""
-
-Gateway = Callable[..., Any]
-"""Calls a method of a `KisGateway`, or reads a property: its name, and its arguments."""
+Failure = tuple[str, str]  # KIS's `msg_cd` and `msg1`, or the type of an exception, twice
+Gateway = Callable[..., Any]  # calls a method of a `KisGateway`, or reads a property: its name, and the arguments
 
 
-@dataclass
 class Tracker:
-    """Counts the outcomes of symbols, in the order of these; `lost` by the code of the failure."""
+    """Count what became of each symbol, in their order; `lost` by the code of the failure."""
 
-    answered: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
-    failure: Failure | None = None
-    in_a_row: int = 0
+    def __init__(self) -> None:
+        self.answered = 0
+        self.lost = Counter[str]()
+        self.failure: Failure | None = None
+        self._in_a_row = 0
 
     @property
     def asked(self) -> int:
@@ -53,11 +43,11 @@ class Tracker:
     @property
     def aborted(self) -> bool:
         """True after `IN_A_ROW` identical failures in a row."""
-        return self.in_a_row >= IN_A_ROW
+        return self._in_a_row >= IN_A_ROW
 
     def record(self, failure: Failure | None) -> None:
-        """Count the outcome of the next symbol, None for an answer."""
-        self.in_a_row = 0 if failure is None else self.in_a_row + 1 if failure == self.failure else 1
+        """Count the outcome of the next symbol: None for an answer."""
+        self._in_a_row = 0 if failure is None else self._in_a_row + 1 if failure == self.failure else 1
         self.failure = failure
         if failure is None:
             self.answered += 1
@@ -66,14 +56,13 @@ class Tracker:
 
 
 class Batch:
-    """US symbols and then domestic ones, numbered from 1; `total` of them in the proportion of the requirement."""
+    """US symbols and then domestic ones, numbered from 1: `total` of them in the requirement's proportion."""
 
     def __init__(self, total: int | None) -> None:
-        domestic = DOMESTIC if total is None else round(total * DOMESTIC / (DOMESTIC + OVERSEAS))
-        self.overseas = OVERSEAS if total is None else total - domestic
-        self.symbols = self.overseas + domestic
+        self.symbols = total or OVERSEAS + DOMESTIC
+        self.overseas = self.symbols - round(self.symbols * DOMESTIC / (OVERSEAS + DOMESTIC))
         self._dies = max(self.overseas - IN_A_ROW + 1, 1)
-        self._away = self.overseas + domestic // 2 + 1
+        self._away = (self.overseas + self.symbols) // 2 + 1
         self._outage = round(min(max(0.05 * self.symbols / PACE, 0.5), 3), 1)  # seconds
 
     def name(self, number: int) -> str:
@@ -83,46 +72,42 @@ class Batch:
 
     def fetch(self, client: KisClient, number: int) -> Failure | None:
         """Ask for a symbol; return why there is no answer, None where there is one."""
+        domestic = number - self.overseas
         try:
-            if number <= self.overseas:
-                answer = client.fetch_price_detail_oversea(f"US{number:05d}")
+            if domestic > 0:
+                answer = client.fetch_domestic_price(f"{domestic:06d}")
             else:
-                answer = client.fetch_domestic_price(f"{number - self.overseas:06d}")
+                answer = client.fetch_price_detail_oversea(f"US{number:05d}")
         except Exception as error:  # the batch of the requirement writes a symbol off and goes on to the next
-            return (type(error).__name__,) * 2
+            return type(error).__name__, type(error).__name__
         return None if answer["rt_cd"] == "0" else (answer["msg_cd"], answer["msg1"])
 
     def outcomes(
         self, fetch: Callable[[int], Failure | None], gateway: Gateway, threads: int, tell: Callable[[str], None]
     ) -> Iterator[Failure | None]:
-        """Yield the outcome of each symbol in order, and tell what happens; closing this asks for no more of them."""
+        """Yield the outcome of each symbol in order, and tell what happens; who closes this has no more asked for."""
         pool = ThreadPoolExecutor(threads)
         try:
-            tell(self._misbehave(gateway))
+            tell(_misbehave(gateway))
             yield from pool.map(fetch, range(1, self._dies))
-            tell(self._expire(gateway))
+            gateway("heal")  # so that nothing comes between five failures for the token, as in the real batch
+            gateway("expire")
+            gateway("outage", self._outage / 2, "tokens", status=503)
+            tell(f"the token dies at {self.name(self._dies)}, and its endpoint is away for {self._outage / 2:g} s")
             yield from pool.map(fetch, range(self._dies, self.overseas + 1))
-            tell(self._misbehave(gateway))
+            tell(_misbehave(gateway))
             yield from pool.map(fetch, range(self.overseas + 1, self._away))
-            tell(self._go_away(gateway))
+            gateway("outage", self._outage, "calls", status=503)
+            tell(f"the API is away for {self._outage:g} s at {self.name(self._away)}")
             yield from pool.map(fetch, range(self._away, self.symbols + 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _misbehave(self, gateway: Gateway) -> str:
-        gateway("refuse_calls", "EGW00201", share=REFUSED)
-        gateway("drop", share=DROPPED)
-        return f"{REFUSED:.0%} of the calls are refused within the limit (EGW00201), {DROPPED:.1%} of the connections drop"
 
-    def _expire(self, gateway: Gateway) -> str:
-        gateway("heal")  # so that nothing comes between five failures for the token, as in the real batch
-        gateway("expire")
-        gateway("outage", self._outage / 2, "tokens", status=503)
-        return f"the token dies at {self.name(self._dies)}, and its endpoint is away for {self._outage / 2:g} s"
-
-    def _go_away(self, gateway: Gateway) -> str:
-        gateway("outage", self._outage, "calls", status=503)
-        return f"the API is away for {self._outage:g} s at {self.name(self._away)}"
+def _misbehave(gateway: Gateway) -> str:
+    gateway("refuse_calls", "EGW00201", share=REFUSED)
+    gateway("drop", share=DROPPED)
+    return f"{REFUSED:.0%} of the calls are refused within the limit (EGW00201), {DROPPED:.1%} of the connections drop"
 
 
 @contextmanager
@@ -130,21 +115,22 @@ def gateway_process(**settings: Any) -> Iterator[Gateway]:
     """Run a gateway beside this process, so that the batch has an interpreter for itself; it ends with either."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-
-    def call(name: str, *arguments: Any, **options: Any) -> Any:
-        ours.send((name, arguments, options))
-        return ours.recv()
-
     process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the process inherits: Ctrl-C is the demo's
     process.start()
     signal.signal(signal.SIGINT, handler)
     theirs.close()
+
+    def call(name: str, *arguments: Any, **options: Any) -> Any:
+        ours.send((name, arguments, options))
+        return ours.recv()
+
     try:
         with ours:
             yield call
     finally:
-        process.join()
+        process.join(5)
+        process.kill()
 
 
 def _serve(pipe: Connection, settings: dict[str, Any]) -> None:

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import requests
 
-from .. import (
-    Credentials,
-    KisClient,
-    KisRetryError,
-    MemoryTokenStore,
-    RateLimiter,
-    RefreshEvent,
-    RetryPolicy,
-    TokenManager,
-    on_event,
-)
+from .. import Credentials, KisClient, KisRetryError, MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager, on_event
 from .batch import FAST_FORWARD, IN_A_ROW, PACE, Batch, Failure, Tracker, gateway_process
 from .output import clean, echo_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .. import RefreshEvent
+
 __all__ = ["demo"]
+
+Tell = Callable[[str], None]
 
 _SEED = 748  # of the gateway's dice, so that each run meets the same faults
 _ALWAYS_SHOWN = {"token_refreshed", "token_refresh_failed", "token_issue_waiting", "rate_lowered", "rate_raised"}
-_SHOWN_COUNTS = ("answered", "lost", "never_asked", "calls", "token_requests", "tokens_issued", "seconds")
+_COUNTS = ("answered", "lost", "never_asked", "calls", "token_requests", "tokens_issued", "seconds")
 
 
 def demo(arguments: Namespace) -> int:
@@ -48,35 +42,42 @@ def demo(arguments: Namespace) -> int:
         KisRetryError: `rich` is not installed.
     """
     protected, threads = not arguments.unprotected, arguments.threads
-    console = None if arguments.json else _new_console()
-    batch, tracker, events = Batch(arguments.symbols), Tracker(), list[RefreshEvent]()
+    try:
+        from rich.console import Console
+    except ImportError:
+        advice = "pip install '.[cli]' in a clone of kis-retry, or pip install rich"
+        raise KisRetryError(f"the demo needs rich: {advice}") from None
+    console = Console(markup=False, emoji=False, highlight=False, quiet=arguments.json)
+    batch, tracker, events = Batch(arguments.symbols), Tracker(), list["RefreshEvent"]()
     with (
         gateway_process(seed=_SEED, rate_limit=PACE) as gateway,
-        _new_client(gateway("credentials"), protected) as client,
+        _new_client(gateway("credentials"), protected=protected) as client,
         _showing(console, batch.symbols, events) as (tell, advance),
     ):
         client.tokens.token()  # so that there is one to die
+
+        def fetch(number: int) -> Failure | None:
+            if not protected:  # the pace stands all the same
+                client.limiter.acquire()
+            return batch.fetch(client, number)
+
         tell(f"{batch.symbols:,} symbols, {threads} at a time, {'protected' if protected else 'unprotected'}")
         tell(f"{PACE} calls a second, {FAST_FORWARD} times KIS's 18; waits and outages take their real time")
         began = time.monotonic()
-        with closing(batch.outcomes(_fetch(batch, client, protected), gateway, threads, tell)) as outcomes:
+        with closing(batch.outcomes(fetch, gateway, threads, tell)) as outcomes:
             for failure in outcomes:
                 tracker.record(failure)
                 advance()
                 if tracker.aborted:
                     break
-        took = {"seconds": round(time.monotonic() - began, 2)}
-        counts = gateway("counts")
-    asked = {name: counts[name] for name in ("calls", "token_requests", "tokens_issued")}
-    report = {"protected": protected, **_outcome(batch, tracker), "codes": _by_code(events, tracker), **asked, **took}
-    if console is None:
-        echo_json({**report, "events": [_plain(event) for event in events]})
-    else:
-        _draw(console, report)
+        report = _report(batch, tracker, events, {**gateway("counts"), "seconds": round(time.monotonic() - began, 2)})
+    _draw(console, report)
+    if arguments.json:
+        echo_json({"protected": protected, **report, "events": [asdict(event) for event in events]})
     return 0 if tracker.answered == batch.symbols else 1
 
 
-def _new_client(credentials: Credentials, protected: bool) -> KisClient:
+def _new_client(credentials: Credentials, *, protected: bool) -> KisClient:
     """Return a client in which no setting and no proxy of this machine has a say."""
     session, store = requests.Session(), MemoryTokenStore()
     session.trust_env = False
@@ -85,39 +86,24 @@ def _new_client(credentials: Credentials, protected: bool) -> KisClient:
     return KisClient(tokens=tokens, limiter=RateLimiter(credentials, rate=PACE, store=store), session=session)
 
 
-def _fetch(batch: Batch, client: KisClient, protected: bool) -> Callable[[int], Failure | None]:
-    def paced(number: int) -> Failure | None:
-        client.limiter.acquire()
-        return batch.fetch(client, number)
-
-    return partial(batch.fetch, client) if protected else paced  # the pace stands without protection, too
-
-
-def _new_console() -> Console:
-    try:
-        from rich.console import Console
-    except ImportError:
-        advice = "pip install '.[cli]' in a clone of kis-retry, or pip install rich"
-        raise KisRetryError(f"the demo needs rich: {advice}") from None
-    return Console(markup=False, emoji=False, highlight=False)
-
-
 @contextmanager
-def _showing(
-    console: Console | None, total: int, events: list[RefreshEvent]
-) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """Note every event; draw the progress, and events as they happen, of each kind of call the first."""
+def _showing(console: Console, total: int, events: list[RefreshEvent]) -> Iterator[tuple[Tell, Callable[[], None]]]:
+    """Keep every event; draw how far the batch is and what happens as it happens, of each kind of call the first."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     # Narrow: with a ^C behind it, it still is one line.
     columns = BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()
-    bar = Progress(*columns, console=console, disable=console is None)
+    bar = Progress(*columns, console=console, disable=console.quiet)
     task = bar.add_task("", total=total)
-    shown = set[tuple[str, str | None]]()
+    shown, interrupted = set[tuple[str, str | None]](), list[bool]()
 
     def tell(text: str) -> None:
-        if console is not None:
-            console.print(clean(text), soft_wrap=True)
+        console.print(clean(text), soft_wrap=True)
+
+    def advance() -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        bar.advance(task)
 
     def hear(event: RefreshEvent) -> None:
         events.append(event)
@@ -126,12 +112,15 @@ def _showing(
             shown.add(kind)
             tell(_description(event))
 
+    # Raised at any place, it might be dropped (in a destructor), or leave a lock held.
+    handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     unsubscribe = on_event(hear)
     try:
         with bar:
-            yield tell, lambda: bar.advance(task)
+            yield tell, advance
     finally:
         unsubscribe()
+        signal.signal(signal.SIGINT, handler)
 
 
 def _description(event: RefreshEvent) -> str:
@@ -148,28 +137,25 @@ def _description(event: RefreshEvent) -> str:
     return f"{event.name}: {', '.join(part for part in parts if part)}"
 
 
-def _outcome(batch: Batch, tracker: Tracker) -> dict[str, Any]:
-    done = f"{tracker.answered:,} of {batch.symbols:,} symbols"
-    result = f"{'incomplete' if tracker.lost else 'complete'}, {done}"
+def _report(batch: Batch, tracker: Tracker, events: list[RefreshEvent], counts: Mapping[str, float]) -> dict[str, Any]:
+    """Return what became of the batch, and by code how many requests were repeated and how many symbols lost."""
+    failed = (event for event in events if event.name == "call_retried")
+    repeated = Counter(event.msg_cd or event.error or "" for event in failed)
+    codes = sorted({*repeated, *tracker.lost})
+    result = f"{tracker.answered:,} of {batch.symbols:,} symbols"
     if tracker.aborted and tracker.failure:
         place = f"{batch.name(tracker.asked)} after {IN_A_ROW} identical failures in a row"
-        result = f"aborted at {place}, {done}: {tracker.failure[1]}"
+        result = f"aborted at {place}, {result}: {tracker.failure[1]}"
     return {
+        **{name: counts.get(name) for name in _COUNTS},
         "symbols": batch.symbols,
         "answered": tracker.answered,
         "lost": tracker.lost.total(),
         "never_asked": batch.symbols - tracker.asked,
         "aborted_at": tracker.asked if tracker.aborted else None,
+        "codes": {code: {"repeated": repeated[code], "lost": tracker.lost[code]} for code in codes},
         "result": result,
     }
-
-
-def _by_code(events: Sequence[RefreshEvent], tracker: Tracker) -> dict[str, dict[str, int]]:
-    """Return how often a request was repeated for each code, and how many symbols were lost for it."""
-    failed = (event for event in events if event.name in {"token_expired", "call_retried"})
-    repeated = Counter(event.msg_cd or event.error or "" for event in failed)
-    codes = sorted({*repeated, *tracker.lost})
-    return {code: {"repeated": repeated[code], "lost": tracker.lost[code]} for code in codes}
 
 
 def _draw(console: Console, report: Mapping[str, Any]) -> None:
@@ -180,13 +166,7 @@ def _draw(console: Console, report: Mapping[str, Any]) -> None:
     for code, count in report["codes"].items():
         codes.add_row(clean(code), f"{count['repeated']:,}", f"{count['lost']:,}")
     outcome = Table.grid(padding=(0, 2))
-    for name in _SHOWN_COUNTS:
+    for name in _COUNTS:
         outcome.add_row(name.replace("_", " "), f"{report[name]:,}")
     outcome.add_row("result", clean(report["result"]))
     console.print(codes, outcome)
-
-
-def _plain(event: RefreshEvent) -> dict[str, Any]:
-    """Return an event's fields that say something, for JSON."""
-    found = {name: value for name, value in asdict(event).items() if value is not None}
-    return {**found, "expires_at": event.expires_at.isoformat()} if event.expires_at else found

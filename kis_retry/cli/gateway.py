@@ -6,18 +6,17 @@ import ipaddress
 import json
 import shlex
 import signal
-import threading
+import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 
 from ..errors import ConfigurationError, KisRetryError
 from ..testing import KisGateway
 from .output import echo, echo_error, echo_json
 
-__all__ = ["FAULTS", "SETTINGS", "gateway"]
+__all__ = ["FAULTS", "GATEWAY_SETTINGS", "gateway"]
 
-SETTINGS = (
+GATEWAY_SETTINGS = (
     *("host", "port", "app_key", "app_secret", "latency"),
     *("expired_status", "rate_limit", "rate_window", "seed"),
 )
@@ -29,21 +28,20 @@ FAULTS = ("drop", "expire", "expire_at", "fail", "hang", "outage", "refuse_calls
 
 def gateway(arguments: Namespace) -> int:
     """Run until SIGINT or SIGTERM, then print what was seen; the exit status is 0."""
-    stop = threading.Event()
     running = _new_gateway(arguments)
-    with _stopping_on_signals(stop):
-        try:
-            running.__enter__()
-        except (OSError, OverflowError) as error:
-            place = f"port {arguments.port} of {arguments.host}"
-            raise KisRetryError(f"{place} cannot be listened on: {getattr(error, 'strerror', error)}") from None
-        try:
-            _introduce(running, env=arguments.env)
-            _hint(arguments)
-            while not stop.wait(0.5):  # in steps, since Windows delivers no signal during a wait
-                pass
-        finally:
-            running.close()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        running.__enter__()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise KisRetryError(f"port {arguments.port} of {arguments.host} cannot be listened on: {reason}") from None
+    try:
+        with suppress(KeyboardInterrupt):
+            _introduce(running, arguments)
+            while True:
+                time.sleep(0.5)  # in steps, since Windows delivers no signal during a sleep
+    finally:
+        running.close()
     if not arguments.env:
         echo_json(dict(running.counts))
     return 0
@@ -51,7 +49,7 @@ def gateway(arguments: Namespace) -> int:
 
 def _new_gateway(arguments: Namespace) -> KisGateway:
     try:
-        made = KisGateway(**{name: getattr(arguments, name) for name in SETTINGS})
+        made = KisGateway(**{name: getattr(arguments, name) for name in GATEWAY_SETTINGS})
         made.expire_at(*arguments.expire_at)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
@@ -67,31 +65,27 @@ def _ask_for(made: KisGateway, fault: str) -> None:
     name, _, text = fault.strip().partition(" ")
     if name not in FAULTS:
         raise ValueError(f"it takes one of {', '.join(FAULTS)}")
-    method, given = getattr(made, name), json.loads(text or "[]")
+    given = json.loads(text or "[]")
     if isinstance(given, dict):
-        method(**given)
+        getattr(made, name)(**given)
     else:
-        method(*(given if isinstance(given, list) else [given]))
+        getattr(made, name)(*(given if isinstance(given, list) else [given]))
 
 
-def _introduce(running: KisGateway, *, env: bool) -> None:
-    made_up = running.credentials
-    if env:
-        values = {"BASE_URL": running.url, "APP_KEY": made_up.app_key, "APP_SECRET": made_up.app_secret}
-        for name, value in {**values, "ACCOUNT_NO": made_up.account or ""}.items():
+def _introduce(running: KisGateway, arguments: Namespace) -> None:
+    if not _is_loopback(arguments.host):
+        echo_error(f"warning: whoever reaches {arguments.host} can use this gateway, and nothing is encrypted")
+    if not arguments.quiet:
+        lines = "these lines are a .env file" if arguments.env else "the first line is KIS_BASE_URL, the second the keys"
+        echo_error(f"{lines}; Ctrl-C stops it")
+    keys = running.credentials
+    if arguments.env:
+        values = {"BASE_URL": running.url, "APP_KEY": keys.app_key, "APP_SECRET": keys.app_secret}
+        for name, value in {**values, "ACCOUNT_NO": keys.account or ""}.items():
             echo(f"KIS_{name}={shlex.quote(value)}")
     else:
         echo(running.url)
-        echo_json({"app_key": made_up.app_key, "app_secret": made_up.app_secret, "account": made_up.account})
-
-
-def _hint(arguments: Namespace) -> None:
-    host = arguments.host
-    if not _is_loopback(host):
-        echo_error(f"warning: whoever reaches {host} can use this gateway, and what is sent to it is not encrypted")
-    if not arguments.quiet:
-        keys = "these lines are a .env file" if arguments.env else "KIS_BASE_URL is the first line, the keys the second"
-        echo_error(f"{keys}; Ctrl-C stops it")
+        echo_json({"app_key": keys.app_key, "app_secret": keys.app_secret, "account": keys.account})
 
 
 def _is_loopback(host: str) -> bool:
@@ -99,13 +93,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextmanager
-def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

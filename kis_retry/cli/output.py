@@ -1,4 +1,4 @@
-"""How the commands speak: lines, tables and JSON. Only the demo draws."""
+"""How the commands speak: lines, tables and JSON. The demo alone draws."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def echo_error(text: str) -> None:
 
 def echo_json(document: object) -> None:
     """Write one object on one line, in ASCII, whatever the terminal's encoding."""
-    _write(sys.stdout, json.dumps(document))
+    _write(sys.stdout, json.dumps(document, default=str))
 
 
 def echo_table(rows: Iterable[Sequence[str]]) -> None:

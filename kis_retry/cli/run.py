@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ConfigurationError
@@ -23,7 +22,7 @@ STARTUP = str(Path(__file__).parent / "startup")
 """The folder whose `sitecustomize` Python imports at its start where it is on `PYTHONPATH`."""
 
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*t?w?(\.exe)?", re.IGNORECASE)
-_BLIND = "EIS"  # options with which Python imports no `sitecustomize`, or does not look on PYTHONPATH
+_BLIND = set("EIS")  # options with which Python imports no `sitecustomize`, or does not look on PYTHONPATH
 
 
 def run(arguments: Namespace) -> int:
@@ -31,54 +30,40 @@ def run(arguments: Namespace) -> int:
     Become the command, with `install()` in force in it; with `KIS_RETRY_ENABLED=false` just become it.
 
     Returns:
-        2 where a setting is not usable, 126 where the command cannot be executed, 127 where there is none of that
-        name. On Windows, where no process becomes another, the command's own exit status.
+        126 where the command cannot be executed, 127 where there is none of that name. On Windows, where no process
+        becomes another, the command's own exit status.
 
     Raises:
-        ConfigurationError: there is no command, or it is a Python that would not look for what is put before it.
+        ConfigurationError: a setting is not usable, or the command is a Python that does not look on `PYTHONPATH`.
     """
     command = arguments.program[arguments.program[:1] == ["--"] :]
     if not command:
         raise ConfigurationError("the command to run is missing, as in kis-retry run python batch.py")
-    found = problems()
-    for problem in found:
-        echo_error(problem)
-    if found:
-        return 2
-    enabled = RetryPolicy.from_env().enabled
-    if enabled:
-        _refuse_blind_python(command)
-    try:
-        return _become(command, _environment(enabled=enabled))
-    except (FileNotFoundError, NotADirectoryError):
-        echo_error(f"{command[0]}: not found")
-        return 127
-    except OSError as error:
-        echo_error(f"{command[0]}: {error.strerror}")
-        return 126
-
-
-def _environment(*, enabled: bool) -> dict[str, str]:
-    """Return this process's environment, with the startup folder before whatever else is on `PYTHONPATH`."""
+    if found := problems():
+        raise ConfigurationError("; ".join(found))
     environment = dict(os.environ)
-    others = [entry for entry in environment.pop("PYTHONPATH", "").split(os.pathsep) if entry not in {"", STARTUP}]
-    path = [STARTUP, *others] if enabled else others
-    return {**environment, "PYTHONPATH": os.pathsep.join(path)} if path else environment
+    if RetryPolicy.from_env().enabled:
+        _refuse_blind_python(command)
+        before = environment.get("PYTHONPATH")
+        path = [STARTUP, *(entry for entry in before.split(os.pathsep) if entry != STARTUP)] if before else [STARTUP]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+    try:
+        return _become(command, environment)
+    except OSError as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        echo_error(f"{command[0]}: {'not found' if missing else error.strerror}")
+        return 127 if missing else 126
 
 
-def _refuse_blind_python(command: Sequence[str]) -> None:
-    words = command if _is_python(command[0]) else _shebang(command[0])
+def _refuse_blind_python(command: list[str]) -> None:
+    words = command if _PYTHON.fullmatch(Path(command[0]).name) else _shebang(command[0])
     option = _blind_option(words[1:])
     if option is not None:
         raise ConfigurationError(f"{words[0]} {option} does not look on PYTHONPATH: the program would run unprotected")
 
 
-def _is_python(program: str) -> bool:
-    return _PYTHON.fullmatch(Path(program).name) is not None
-
-
 def _shebang(program: str) -> list[str]:
-    """Return the words with which a script names the Python that runs it; none where it is no such script."""
+    """Return the words with which a script names its Python; none where the program is no such script."""
     try:
         with open(shutil.which(program) or program, "rb") as file:
             line = file.readline(256)
@@ -87,27 +72,24 @@ def _shebang(program: str) -> list[str]:
     words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
     if words and Path(words[0]).name == "env":
         words = [word for word in words[1:] if word != "-S"]
-    return words if words and _is_python(words[0]) else []
+    return words if words and _PYTHON.fullmatch(Path(words[0]).name) else []
 
 
-def _blind_option(options: Sequence[str]) -> str | None:
+def _blind_option(options: list[str]) -> str | None:
     """Return Python's own option that keeps it from looking; behind a script, `-c` or `-m` they are the program's."""
     words = iter(options)
     for word in words:
-        if word[:1] != "-" or word in {"-", "--"}:
-            break
-        letters = "" if word[:2] == "--" else re.split("[cmWX]", word, maxsplit=1)[0]
-        if set(letters) & set(_BLIND):
+        letters, other, value = re.fullmatch("-([^-cmWX]*)([cmWX]?)(.*)|.*", word, re.DOTALL).groups()  # type: ignore[union-attr]  # it matches all
+        if _BLIND & set(letters or ""):
             return word
-        if word[:2] != "--" and (rest := word[len(letters) :]):
-            if rest[0] in "cm":
-                break
-            if len(rest) == 1:  # the value of -W or -X is the next word
-                next(words, None)
+        if (letters is None and word[:2] != "--") or word in {"-", "--"} or other in {"c", "m"}:
+            break
+        if other and not value:  # the value of -W or -X is the next word
+            next(words, None)
     return None
 
 
-def _become(command: Sequence[str], environment: dict[str, str]) -> int:
+def _become(command: list[str], environment: dict[str, str]) -> int:
     sys.stdout.flush()
     if os.name == "nt":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's

@@ -82,16 +82,14 @@ def _say_waiting(event: RefreshEvent) -> None:
 
 
 def _state(manager: TokenManager, found: AccessToken | None, done: str | None) -> dict[str, Any]:
-    state: dict[str, Any] = {"done": done, "state": "none", "store": repr(manager.store)}
-    if found is None:
-        return state
-    left = (found.expires_at - datetime.now(timezone.utc)).total_seconds()
-    soon = "expiring soon" if left <= manager.policy.refresh_margin else "valid"
-    return {
-        **state,
-        "state": soon if left > 0 else "expired",
-        "fingerprint": found.fingerprint,
-        "expires_at": found.expires_at.astimezone(timezone.utc).isoformat(" ", "seconds"),
-        "expires_at_seoul": found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds"),
-        "remaining_seconds": max(int(left), 0),
-    }
+    names = ("done", "state", "fingerprint", "expires_at", "expires_at_seoul", "remaining_seconds", "store")
+    state: dict[str, Any] = {**dict.fromkeys(names), "done": done, "state": "none", "store": repr(manager.store)}
+    if found is not None:
+        left = (found.expires_at - datetime.now(timezone.utc)).total_seconds()
+        soon = "expiring soon" if left <= manager.policy.refresh_margin else "valid"
+        state["state"] = soon if left > 0 else "expired"
+        state["fingerprint"] = found.fingerprint
+        state["expires_at"] = found.expires_at.astimezone(timezone.utc).isoformat(" ", "seconds")
+        state["expires_at_seoul"] = found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds")
+        state["remaining_seconds"] = max(int(left), 0)
+    return state

@@ -1,12 +1,12 @@
 """
 Which pace is right where KIS refuses calls. Pure; the time is a parameter.
 
-KIS refuses a call with EGW00201 for two reasons. There is a limit below the pace (a new customer has 3 a second, another
-program uses the same key): then the same number gets through however many are sent. Or KIS refuses a share at random at
-any pace: then sending less only loses calls. One step tells them apart: go just under what gets through now. Where that
-was a limit, next to nothing is refused any more, and the pace fits. Where the share was random it stays, and the full
-pace is right, since sending more was never seen to lower what gets through. A limit may also go away: so now and then
-twice the pace is tried for one window of calls. If that is not refused, it fits; if it is, the next try comes later.
+KIS refuses a call with EGW00201 for two reasons. There is a limit below the pace (a new customer's, or another program
+uses the key): then the same number gets through however many are sent. Or KIS refuses a share at random, at any pace:
+then sending less only loses calls. One step tells them apart: go just under what gets through now. If that was a limit,
+next to nothing is refused any more, and this pace fits. If it was at random, the share stays, and the full pace is
+right: sending more was never seen to lower what gets through. And a limit may go away. So from time to time twice the
+pace is tried for one window of calls: if they get through, that fits from now on; if not, the next try comes later.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = ["LONGEST_GAP", "Adaptation"]
 WINDOW, SETTLED = 20, 3.0  # calls that a verdict takes, and seconds that it takes at the full pace
 MANY, FEW = 0.3, 3  # share of refusals that asks for a slower pace; refusals in a window that a fitting one may have
 BELOW, LOWEST = 0.95, 3  # just under what gets through; the lowest limit that KIS announces
+BATCH = 0.25  # calls a second that reports of several processes, which come in batches, may be off
 FIRST_WAIT, LONGEST_HOLD, LONGEST_PAUSE = 5.0, 60.0, 300.0  # seconds until the next try
 LONGEST_GAP = 1.0  # seconds between two reports that count: without calls no time passes
 
@@ -74,7 +75,7 @@ class Adaptation:
         return True
 
     def _slow_down(self, full: float, now: float) -> None:
-        below = BELOW * max(math.ceil(self.passed / self.time), LOWEST)
+        below = BELOW * max(math.ceil(self.passed / self.time - BATCH), LOWEST)
         if below < full:
             self.fit, self.hold, self.until, self.generation = below, FIRST_WAIT, now + FIRST_WAIT, self.generation + 1
 

@@ -7,14 +7,14 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from ..clock import Monotonic
 from ..credentials import Credentials
 from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..settings import Environment
-from ..stores.base import key_of
-from ..stores.base import documents_of
+from ..stores.base import documents_of, key_of
 from ..stores.from_env import store_from_env
-from .queue import SlotQueue, monotonic
+from .queue import SlotQueue
 from .stores import pace_of
 from .waiting import Reservation, Ticket
 
@@ -62,8 +62,8 @@ class RateLimiter:
                 "RateLimiter(Credentials.from_env(), rate=18)"
             )
         self.credentials = credentials
-        self._given = {"rate": None if rate is None else checked_rate(rate), "store": store}
-        self._rate: float | None = self._given["rate"]
+        self._given_rate = self._rate = None if rate is None else checked_rate(rate)
+        self._given_store = store
         self._found: SlotQueue | None = None
 
     @classmethod
@@ -77,7 +77,7 @@ class RateLimiter:
         Raises:
             ConfigurationError: a variable is missing or cannot be used; the message names it.
         """
-        credentials = Credentials.from_env()  # PREFIX
+        credentials = Credentials.from_env(prefix)
         limiter = cls(credentials, rate=_rate_from_env(credentials, prefix))
         limiter._queue()  # checks the store
         return limiter
@@ -151,7 +151,7 @@ class RateLimiter:
         queue = self._queue()
         if queue is not None:
             return queue.reserve(order=order, ticket=ticket, timeout=float("inf") if timeout is None else timeout)
-        reservation = Reservation(ticket or Ticket(), arrived=monotonic())
+        reservation = Reservation(ticket or Ticket(), arrived=Monotonic.now())
         reservation.end(granted=True)
         return reservation
 
@@ -160,12 +160,12 @@ class RateLimiter:
         if self._rate is None:
             self._rate = _rate_from_env(self.credentials)
         if self._found is None and self._rate:
-            store = store_from_env() if self._given["store"] is None else self._given["store"]
+            store = store_from_env() if self._given_store is None else self._given_store
             self._found = _shared_queue(store, self.credentials, self._rate)
         return self._found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"credentials": self.credentials, **self._given}
+        return {"credentials": self.credentials, "rate": self._given_rate, "store": self._given_store}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # made anew

@@ -11,32 +11,21 @@ import contextvars
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import module_from_spec
 from typing import Any, Protocol, TypeAlias
 
+from ..clock import Monotonic
 from ..events import RefreshEvent, emit
 from ..forking import after_fork
 from .state import Ask, Block
 from .waiting import Reservation, Ticket, WaitingLine
 
-__all__ = ["PaceStore", "SlotQueue", "monotonic", "tell"]
+__all__ = ["PaceStore", "SlotQueue", "tell"]
 
-IDLE = 2.0  # seconds that the thread waits for work before it ends
+IDLE = 1.0  # seconds that the thread waits for work before it ends
 
 _Asks: TypeAlias = "queue.SimpleQueue[Ask | None] | None"
-
-
-def _unfrozen(module: Any) -> Any:
-    """Make a copy of the module `time`: freezegun replaces the functions of the one that everybody has."""
-    copy = module_from_spec(module.__spec__)
-    module.__spec__.loader.exec_module(copy)
-    return copy
-
-
-monotonic: Callable[[], float] = _unfrozen(time).monotonic
 
 
 class PaceStore(Protocol):
@@ -46,7 +35,7 @@ class PaceStore(Protocol):
     """Whether `reserve` reads or writes a disk or the network."""
 
     def reserve(self, ask: Ask) -> Block:
-        """Do what `PaceState.reserve` says, on what is kept here; times are of `monotonic`."""
+        """Do what `PaceState.reserve` says, on what is kept here; times are of `Monotonic.now`."""
 
 
 class SlotQueue:
@@ -75,7 +64,7 @@ class SlotQueue:
 
     def reserve(self, *, order: bool, ticket: Ticket | None, timeout: float = math.inf) -> Reservation:
         """Begin to wait for a slot."""
-        now = monotonic()
+        now = Monotonic.now()
         ticket = Ticket() if ticket is None else ticket.renewed(now)
         reservation = Reservation(ticket, arrived=now, order=order, timeout=timeout)
         self._inbox.put((self.line.add, reservation))
@@ -86,13 +75,13 @@ class SlotQueue:
 
     def report(self, reservation: Reservation, outcome: str) -> None:
         """Tell what became of a request."""
-        self._inbox.put((self.line.report, reservation.generation, outcome, monotonic()))
+        self._inbox.put((self.line.report, reservation.generation, outcome, Monotonic.now()))
 
     def _start_serving(self, reservation: Reservation) -> None:
         if self._served:
             return
-        self._served = True
         try:
+            self._served = True
             _start(self._serve)
         except RuntimeError:  # the interpreter ends, or the system's limit is reached: the caller does it itself
             self._serve(until=reservation.future.done)
@@ -105,29 +94,40 @@ class SlotQueue:
             self._served = True
             asks = self._start_asking() if self._store.blocks else None
             try:
-                while not until() and self._serve_once(asks):
+                while self._do_what_is_due(asks) or (not until() and self._wait()):
                     pass
             finally:
                 self._served = False
                 if asks is not None:
                     asks.put(None)
 
-    def _serve_once(self, asks: _Asks) -> bool:
-        """Do what is due, then wait for more; return False where nothing came for long."""
-        now = monotonic()
+    def _do_what_is_due(self, asks: _Asks) -> bool:
+        """Hand out slots and ask for more; return whether there may be more to do at once."""
+        now = Monotonic.now()
         self.line.hand_out(now)
         ask = self.line.ask(now)
-        if ask is not None and asks is not None:
+        if ask is None:
+            return False
+        if asks is not None:
             asks.put(ask)
-        elif ask is not None:
-            self._learn(self._store.reserve(ask), monotonic())
-            return True
-        left = self.line.wake_at() - now
-        with suppress(queue.Empty):
-            receive, *given = self._inbox.get(timeout=min(max(left, 0.0), IDLE))
-            receive(*given)
-            return True
-        return not self.line.is_idle or not self._retires()
+            return False
+        self._learn(self._store.reserve(ask), Monotonic.now())
+        return True
+
+    def _wait(self) -> bool:
+        """Wait until something is due or told; return False where that took too long to go on waiting."""
+        now = Monotonic.now()
+        try:
+            self._receive(self._inbox.get(timeout=min(max(self.line.wake_at(now) - now, 0.0), IDLE)))
+        except queue.Empty:
+            return not self.line.is_idle or not self._retires()
+        while not self._inbox.empty():
+            self._receive(self._inbox.get())
+        return True
+
+    def _receive(self, message: tuple[Any, ...]) -> None:
+        function, *given = message
+        function(*given)
 
     def _retires(self) -> bool:
         self._served = False  # before the last look: whoever puts something in looks at this afterwards
@@ -148,7 +148,7 @@ class SlotQueue:
 
         def answer_all() -> None:
             while (ask := asks.get()) is not None:
-                inbox.put((self._learn, self._store.reserve(ask), monotonic()))
+                inbox.put((self._learn, self._store.reserve(ask), Monotonic.now()))
 
         try:
             _start(answer_all)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import weakref
 from collections import deque
-from contextlib import suppress
 from dataclasses import asdict, replace
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
+from ..clock import Monotonic
 from ..forking import after_fork
 from ..stores.base import documents_of
-from ..stores.entry import warn_unavailable
-from ..stores.file import FileTokenStore
-from .queue import PaceStore, monotonic, tell
+from ..stores.entry import fallback_documents, warn_unavailable
+from .queue import PaceStore, tell
 from .redis_script import SCRIPT
 from .state import FORGOTTEN, Ask, Block, PaceState
 
@@ -49,10 +48,10 @@ class MemoryPace:
 
     def reserve(self, ask: Ask) -> Block:
         with self._lock:
-            return self._state.reserve(ask, monotonic())
+            return self._state.reserve(ask, Monotonic.now())
 
 
-class FilePace:
+class DocumentPace:
     """For the processes of one machine, by its monotonic clock: a document that is changed under its lock."""
 
     blocks = True
@@ -64,7 +63,7 @@ class FilePace:
         with self._documents.lock(self._key, KIND, timeout=LOCK_WAIT, lease=LOCK_WAIT) as held:
             if not held:
                 raise TimeoutError("the lock of the pace is held by somebody who does not let it go")
-            now = monotonic()
+            now = Monotonic.now()
             state = PaceState.decode(self._documents.read(self._key, KIND), now)
             block = state.reserve(ask, now)
             self._documents.write(self._key, KIND, state.encode(), FORGOTTEN)
@@ -97,9 +96,9 @@ class RedisPace:
         asked = {**asdict(ask), "fresh": asdict(PaceState())}
         if self._verdict is not None:
             asked["verdict"] = asdict(self._verdict)
-        sent = monotonic()
+        sent = Monotonic.now()
         kept, *numbers = self._run(json.dumps(asked))
-        received = monotonic()
+        received = Monotonic.now()
         now, at, count, interval = map(float, numbers)
         state = PaceState.decode(kept, now)
         if not state.written:
@@ -130,50 +129,49 @@ class RedisPace:
 
 
 class FallbackPace:
-    """The first of several places that works. The first failure of the very first is one warning."""
+    """The first of several places that works. When the very first fails, that is one warning."""
 
     blocks = True
 
     def __init__(self, store: TokenStore, *places: PaceStore) -> None:
         self._store, self._places = store, places
-        self._pauses = [0.0] * len(places)
+        self._pauses = [0.0] * len(places)  # seconds until a place is tried again
         self._again_at = [0.0] * len(places)
 
     def reserve(self, ask: Ask) -> Block:
-        for number, place in enumerate(self._places[:-1]):
-            if monotonic() >= self._again_at[number]:
-                try:
-                    block = place.reserve(ask)
-                except Exception as error:  # any engine, any fault: a store never costs a call
-                    self._fail(number, error)
-                else:
-                    self._pauses[number] = 0.0
+        for number in range(len(self._places) - 1):
+            if not self._pauses[number]:
+                block = self._try(number, ask)
+                if block is not None:
                     return block
+            elif Monotonic.now() >= self._again_at[number]:  # beside what goes on: it may take its time-out
+                self._again_at[number] = math.inf
+                tell(self._try, number, Ask(ask.rate, ask.published))
         return self._places[-1].reserve(ask)
 
-    def _fail(self, number: int, error: Exception) -> None:
-        if number == 0 and not self._pauses[0]:
-            tell(warn_unavailable, self._store, KIND, error)
-        self._pauses[number] = min(2 * self._pauses[number] or FIRST_PAUSE, LONGEST_PAUSE)
-        self._again_at[number] = monotonic() + self._pauses[number]
+    def _try(self, number: int, ask: Ask) -> Block | None:
+        try:
+            block = self._places[number].reserve(ask)
+        except Exception as error:  # any engine, any fault: a store never costs a call
+            if number == 0 and not self._pauses[0]:
+                tell(warn_unavailable, self._store, KIND, error)
+            self._pauses[number] = min(2 * self._pauses[number] or FIRST_PAUSE, LONGEST_PAUSE)
+            self._again_at[number] = Monotonic.now() + self._pauses[number]
+            return None
+        self._pauses[number] = 0.0
+        return block
 
 
 def pace_of(store: TokenStore, key: str) -> PaceStore:
     """Return where `store` keeps the pace of `key`; in memory, with a warning, where it is somebody else's store."""
     documents: Any = documents_of(store)
     if hasattr(documents, "client"):
-        return FallbackPace(store, RedisPace(documents, key), *_instead(key), MemoryPace())
+        return FallbackPace(store, RedisPace(documents, key), DocumentPace(fallback_documents(), key), MemoryPace())
     if hasattr(documents, "folder"):
-        return FallbackPace(store, FilePace(documents, key), *_instead(key), MemoryPace())
+        return FallbackPace(store, DocumentPace(documents, key), DocumentPace(fallback_documents(), key), MemoryPace())
     if documents is None:
         tell(warn_unavailable, store, KIND, "it keeps tokens alone")
     try:
         return _in_memory.setdefault(documents or store, {}).setdefault(key, MemoryPace())
     except TypeError:  # somebody's class that cannot be a key: each of its limiters has a pace of its own
         return MemoryPace()
-
-
-def _instead(key: str) -> list[PaceStore]:
-    with suppress(ConfigurationError):  # there is no home folder
-        return [FilePace(FileTokenStore().documents, key)]
-    return []

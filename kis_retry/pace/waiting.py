@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import threading
 from collections import deque
 from concurrent.futures import Future
 from statistics import fmean
@@ -40,6 +41,30 @@ class Ticket:
         return self if now <= self.served_at + KEEPS_PLACE else Ticket()
 
 
+class Turn(Future[None]):
+    """A future that is waited for without its lock: whoever is interrupted in that leaves nothing locked behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._coming = threading.Lock()
+        self._coming.acquire()
+
+    def result(self, timeout: float | None = None) -> None:
+        if self._coming.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            self._coming.release()
+        super().result(0)
+
+    def set_result(self, result: None) -> None:
+        super().set_result(result)
+        self._coming.release()
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled and self._coming.locked():
+            self._coming.release()
+        return cancelled
+
+
 class Reservation:
     """
     One request that waits for its slot.
@@ -51,7 +76,7 @@ class Reservation:
     """
 
     def __init__(self, ticket: Ticket, *, arrived: float, order: bool = False, timeout: float = math.inf) -> None:
-        self.future: Future[None] = Future()
+        self.future: Future[None] = Turn()
         self.ticket = ticket
         self.order = order
         self.arrived, self.deadline = arrived, arrived + timeout
@@ -96,7 +121,7 @@ class WaitingLine:
         self.fit = 0.0
         self.away = False
         self._waiters: list[tuple[bool, int, int, Reservation]] = []
-        self._deadlines: list[tuple[float, int, Reservation]] = []
+        self._timed: list[Reservation] = []  # those of them who do not wait for ever
         self._arrivals = itertools.count()
         self._slots: deque[_Slot] = deque()
         self._step = self._interval = interval_of(rate)  # of the pace that all share; of this process
@@ -126,7 +151,7 @@ class WaitingLine:
         arrival = next(self._arrivals)
         heapq.heappush(self._waiters, (not reservation.order, reservation.ticket.number, arrival, reservation))
         if reservation.deadline < math.inf:
-            heapq.heappush(self._deadlines, (reservation.deadline, arrival, reservation))
+            self._timed.append(reservation)
 
     def report(self, generation: int, outcome: str, now: float) -> None:
         """Count a call: "answered", "limited" (EGW00201) or "failed" (nobody answered)."""
@@ -149,21 +174,23 @@ class WaitingLine:
                 self._late = max(self._late, now - max(due, self._answered_at))
                 self._home = max(self._home, now) + self._interval
                 reservation.ticket.served_at = min(reservation.ticket.served_at, now)
-        while self._deadlines and self._dismissed_at() <= now:
-            heapq.heappop(self._deadlines)[-1].end(granted=False)
+        for reservation in self._timed:
+            if self._dismissed_at(reservation) <= now:
+                reservation.end(granted=False)
+        self._timed = [reservation for reservation in self._timed if not reservation.gone]
 
-    def wake_at(self) -> float:
+    def wake_at(self, now: float) -> float:
         """Return when there is something to do even if nothing happens before."""
-        wake = self._dismissed_at() if self._deadlines else math.inf
+        wake = min(map(self._dismissed_at, self._timed), default=math.inf)
         if not self._somebody_waits():
             return wake
         if self._slots:
             wake = min(wake, self._due())
-        return wake if self._asking else min(wake, self._ask_at())
+        return wake if self._asking or self._has_enough(now) else min(wake, self._ask_at())
 
     def ask(self, now: float) -> Ask | None:
         """Return what the store has to be asked now; None: nothing."""
-        if self._asking or not self._somebody_waits() or self._ask_at() > now:
+        if self._asking or not self._somebody_waits() or self._has_enough(now) or self._ask_at() > now:
             return None
         self._asking = True
         asked = Ask(
@@ -206,11 +233,8 @@ class WaitingLine:
             heapq.heappop(self._waiters)
         return bool(self._waiters)
 
-    def _dismissed_at(self) -> float:
-        deadline, _, reservation = self._deadlines[0]
-        if reservation.gone:
-            return 0.0
-        return max(deadline, reservation.arrived + ANSWER_WAIT) if self._asking else deadline
+    def _dismissed_at(self, reservation: Reservation) -> float:
+        return max(reservation.deadline, reservation.arrived + ANSWER_WAIT if self._asking else 0.0)
 
     def _due(self) -> float:
         """A store's clock is known to half a trip: its slots may seem nearer to each other than they are."""
@@ -234,11 +258,16 @@ class WaitingLine:
             at = max(at, self._slots[-1].at - self._horizon)
         return at if self.away and self._through_at is not None else max(at, self._again_at)
 
+    def _used_in_a_trip(self, now: float) -> float:
+        return 1.25 * self._used * self._trip / max(now - self._asked_at, self._trip, 1e-9)
+
+    def _has_enough(self, now: float) -> bool:
+        return len(self._slots) >= len(self._waiters) + self._used_in_a_trip(now)
+
     def _count(self, now: float) -> int:
         """As many as were used in a trip's time and a few more; as many as wait would make newcomers wait for long."""
-        used = 1.25 * self._used * self._trip / max(now - self._asked_at, self._trip, 1e-9)
-        waiting = len(self._waiters)
-        if waiting > 1 and self._waited < self._horizon:  # the schedule has slots to spare
+        used, waiting = self._used_in_a_trip(now), len(self._waiters)
+        if self._waited < self._horizon:  # the schedule has slots to spare
             used *= 2
         wanted = round(used) + (waiting > max(round(used), 1))
         return max(1, min(wanted, math.ceil(self._horizon / self._interval)))

@@ -1,9 +1,8 @@
 """
 One app key's place in a store, as the manager wants it: nothing raises.
 
-A store that cannot be used is one warning, and the machine's file store takes its place, so that the processes of one
-machine go on sharing; where that cannot be used either, the memory of the process. The first is tried again after a
-pause that grows, and used again once it works.
+A store that cannot be used is one warning. The machine's file store takes its place, so that its processes go on
+sharing, or else the memory of the process, until the first, tried after pauses that grow, works again.
 """
 
 from __future__ import annotations
@@ -25,20 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["StoreEntry", "fallback_documents", "warn_unavailable"]
 
-_DEPTH = 8  # causes of an error that are looked at; a chain may be a ring
 _PAUSES = 1.0, 2.0, 5.0, 10.0, 30.0, 60.0  # seconds without a store that failed: each try may take its time-out
 _FAILED: Any = object()
 
 
 class StoreEntry:
-    """
-    Load, save, delete and lock one key of one store, and of what takes its place.
-
-    Args:
-        store: may be somebody else's.
-        key: `key_of` the credentials.
-        clock: says when a store that failed is tried again, in seconds.
-    """
+    """Load, save, delete and lock one key of one store, or of what takes its place; `clock` counts seconds."""
 
     def __init__(self, store: TokenStore, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
@@ -47,7 +38,7 @@ class StoreEntry:
         self._places = [_Place(each, clock) for each in (store, *_instead_of(store))]
 
     def load(self) -> AccessToken | None:
-        """Return the token that is shared; None where there is none, or none that can be read."""
+        """Return the token that is shared, be it expired or not; None where there is none that can be used."""
         found = []
         for place in self._places:
             token = place.ask("load", lambda store: store.load(self._key))
@@ -58,20 +49,17 @@ class StoreEntry:
         return max(found, key=lambda token: token.expires, default=None)
 
     def save(self, token: AccessToken) -> None:
-        """Share `token`."""
         self._change("save", lambda store: store.save(self._key, token))
 
     def delete(self) -> None:
-        """Share none."""
         self._change("delete", lambda store: store.delete(self._key))
 
     @contextmanager
     def lock(self, *, timeout: float, lease: float) -> Iterator[bool | None]:
         """
-        Hold the lock for this key.
+        Wait up to `timeout` seconds for the lock; True where this caller holds it, False where somebody else does.
 
-        The context's value is True where this caller has it, False where somebody else holds it for longer than
-        `timeout` seconds, and None where nobody could look: then somebody may be asking KIS for a token just now.
+        None where nobody could look: somebody may be asking KIS for a token just now.
         """
         ends = self._clock() + timeout
 
@@ -119,7 +107,7 @@ class _Place:
             if failures == 0:
                 warn_unavailable(self._store, operation, error)
             return _FAILED
-        if self.failing and operation != "load":  # a store that can be read alone is of no use
+        if self.failing and operation in {"lock", "save"}:  # a store that can be read and emptied alone is of no use
             self.failing, self._failures = False, itertools.count()
         return result
 
@@ -159,7 +147,7 @@ def _shown(store: TokenStore) -> str:
 def _cause(error: Exception) -> str:
     """Return the type of an error, and what the operating system said; an engine's own text may hold anything."""
     link: BaseException | None = error
-    for _ in range(_DEPTH):
+    for _ in range(8):  # causes may go in a ring
         if isinstance(link, OSError) and link.strerror:
             return f"{type(error).__name__}: {link.strerror}"
         link = link and (link.__cause__ or link.__context__)

@@ -25,7 +25,7 @@ _POLL = 0.01  # seconds between two tries for a lock that somebody else holds
 _ROOT = 0  # is believed: it could change everything anyway
 _STALE = 60.0  # seconds; a temporary file lives for milliseconds, one this old has lost its writer
 
-# An entry that cannot be opened is as good as none: gone, not ours to read, a folder, a symbolic link, a socket.
+# As good as none is an entry that is gone, not ours to read, a folder, a symbolic link, a socket.
 _MISSES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EAGAIN}
 # No link is followed, no planted FIFO waited for.
 _READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
@@ -41,13 +41,18 @@ class FileTokenStore(DocumentStore):
 
     Args:
         directory: the folder, `~` expanded; by default the user's cache folder (~/.cache/kis_retry on Linux).
-
-    Raises:
-        ConfigurationError: `directory` cannot be the name of a folder, or this user has no home folder for the default.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
-        self.folder = _folder_of(directory)
+        with suppress(RuntimeError):  # nobody knows the home folder
+            name = platformdirs.user_cache_dir("kis_retry") if directory is None else os.fspath(directory)
+            if isinstance(name, str) and name.strip() and "\0" not in name:
+                self.folder = Path(name).expanduser().absolute()  # whatever the working directory is later
+                return
+        raise ConfigurationError(
+            f"{directory!r} is no folder, or one in a home that is not known: FileTokenStore takes a path, or None for "
+            "the user's cache folder, which needs HOME"
+        )
 
     def read(self, key: str, kind: str) -> bytes | None:
         try:
@@ -67,7 +72,10 @@ class FileTokenStore(DocumentStore):
         # Not fsynced: a token lost with the power costs one request, which is cheaper than a wait for the disk.
         path = self._path(key, kind, "json")
         _make_folder(self.folder)
-        _sweep(self.folder, f".{path.stem}.*.tmp")
+        for left in self.folder.glob(f".{path.stem}.*.tmp"):  # by writers that were killed: it holds a token
+            with suppress(OSError):
+                if time.time() - left.lstat().st_mtime > _STALE:
+                    left.unlink()
         descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=self.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -133,21 +141,3 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     with suppress(FileExistsError):  # another process was faster, or a file is there, which is told later
         folder.mkdir(mode=0o700)
-
-
-def _sweep(folder: Path, pattern: str) -> None:
-    """Remove what writers left that were killed between writing and replacing: it holds a token."""
-    for path in folder.glob(pattern):
-        with suppress(OSError):
-            if time.time() - path.lstat().st_mtime > _STALE:
-                path.unlink()
-
-
-def _folder_of(directory: str | os.PathLike[str] | None) -> Path:
-    name = platformdirs.user_cache_dir("kis_retry") if directory is None else os.fspath(directory)
-    if isinstance(name, str) and name.strip() and "\0" not in name:
-        with suppress(RuntimeError):  # nobody knows the home folder
-            return Path(name).expanduser().absolute()  # a process that changes its folder keeps its store
-    raise ConfigurationError(
-        f"{name!r} names no folder, or one in a home that is not known (set HOME): FileTokenStore takes the path of one"
-    )

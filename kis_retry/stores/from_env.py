@@ -23,12 +23,7 @@ _REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 
 
 def store_from_env() -> TokenStore:
-    """
-    Return the store that `KIS_TOKEN_STORE` names; `file` where it names none.
-
-    Raises:
-        ConfigurationError: it names something else, or Redis without the extra `redis`.
-    """
+    """Return the store that `KIS_TOKEN_STORE` names, by default `file`; `ConfigurationError` where it names none."""
     setting = Environment().find(STORE_VARIABLE)
     return store_named(setting.text if setting else "file")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import secrets
 import time
@@ -10,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..errors import ConfigurationError
 from ..forking import after_fork
 from .base import TOKEN, DocumentStore
-from .redis_client import ACCEPTED, BoundedClient, connect
+from .redis_client import BoundedClient, connect, require_client
 
 __all__ = ["RedisTokenStore"]
 
@@ -43,15 +41,12 @@ class RedisTokenStore(DocumentStore):
 
     Args:
         url_or_client: `redis://…`, `rediss://…`, `unix://…` (`valkey://…`, `valkeys://…`), or a ready synchronous
-            client of redis-py or valkey-py.
-
-    Raises:
-        ConfigurationError: the URL cannot be used, or redis-py is not installed. No message shows the URL.
+            client of redis-py or valkey-py. A `ConfigurationError` about a URL does not show it.
     """
 
     def __init__(self, url_or_client: Any) -> None:
         self.url = url_or_client if isinstance(url_or_client, str) else None
-        self._use(_checked(url_or_client) if self.url is None else connect(self.url))
+        self._use(require_client(url_or_client) if self.url is None else connect(self.url))
         # redis-py notices a fork too, but waits for a lock that a thread of the parent may have held: using the
         # parent's client, or closing it, could wait for ever.
         after_fork(self, RedisTokenStore._connect_again)
@@ -96,7 +91,16 @@ class RedisTokenStore(DocumentStore):
         return type(self), (self.url,)
 
     def __repr__(self) -> str:
-        return f"RedisTokenStore({_place(self._ready)!r})"
+        pool: Any = getattr(self._ready, "connection_pool", None)
+        found = getattr(pool, "connection_kwargs", {})  # user and password are not shown
+        place = f"{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db') or 0}"
+        if pool is None:
+            place = type(self._ready).__name__
+        elif "path" in found:
+            place = f"unix://{found['path']}?db={found.get('db') or 0}"
+        else:
+            place = f"redis{'s' * ('SSL' in pool.connection_class.__name__)}://{place}"
+        return f"RedisTokenStore({place!r})"
 
     def _use(self, client: Any) -> None:
         self._ready, self.client = client, BoundedClient(client)
@@ -110,24 +114,3 @@ class RedisTokenStore(DocumentStore):
 def _name(key: str, kind: str) -> str:
     """Return a name with the hash tag of its key, so that a cluster keeps all of one key on one node."""
     return f"kis_retry:{{{key}}}:{kind}"
-
-
-def _checked(client: Any) -> Any:
-    usable = all(callable(getattr(client, name, None)) for name in ("get", "set", "delete", "eval"))
-    if not usable or isinstance(client, type) or inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
-        takes = f"a synchronous client of redis-py or valkey-py, or a URL: {ACCEPTED}"
-        raise ConfigurationError(f"{type(client).__name__} is no store: RedisTokenStore takes {takes}")
-    return client
-
-
-def _place(client: Any) -> str:
-    """Return where `client` connects to, without user and password."""
-    pool: Any = getattr(client, "connection_pool", None)
-    if pool is None:
-        return type(client).__name__
-    arguments = pool.connection_kwargs
-    database = arguments.get("db") or 0
-    if "path" in arguments:
-        return f"unix://{arguments['path']}?db={database}"
-    scheme = "rediss" if "SSL" in pool.connection_class.__name__ else "redis"
-    return f"{scheme}://{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}/{database}"

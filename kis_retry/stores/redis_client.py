@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Callable
@@ -12,26 +13,23 @@ from typing import Any
 
 from ..errors import ConfigurationError
 
-__all__ = ["ACCEPTED", "BoundedClient", "connect"]
+__all__ = ["BoundedClient", "connect", "require_client"]
 
 _TIMEOUT = 2.0  # seconds for a connection or an answer: a batch can do without the store, not without going on
 _LIMIT = 5.0  # seconds for a command in all: name look-up, connection, greeting and answer
-_SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
 # Any other, such as one with a / in its password, redis-py would take for its default server's without a word.
 _USABLE = re.compile(r"unix://([^/]*@)?/.+|rediss?://[^/?#]*/?\d*/?([?][^@]*)?")
-ACCEPTED = (
-    "redis://[user:password@]host[:port][/database], rediss://… (TLS), valkey://… and valkeys://… (the same two), "
-    "or unix:///path/to/socket[?db=database], with redis-py's options behind a question mark; "
-    "characters such as @ / ? # in a password percent-encoded"
+_ACCEPTED = (
+    "redis://[user:password@]host[:port][/database], rediss:// (TLS), valkey:// and valkeys:// (the same two), or "
+    "unix:///path/to/socket[?db=database]; characters such as @ / ? # in a password percent-encoded"
 )
 
 
 class BoundedClient:
     """
-    A client each of whose commands, and of whose scripts, ends within five seconds.
+    A client whose commands and scripts each run on a thread of their own and are waited for five seconds.
 
-    A ready client may have no time-outs, or many retries; a name server may hang, or a lock that was held at a fork.
-    So each runs on a thread of its own, which is left behind where it takes longer.
+    A ready client may have no time-outs, or many retries; a name server may hang, or a lock held at a fork.
     """
 
     def __init__(self, client: Any) -> None:
@@ -64,9 +62,18 @@ def _within_limit(work: Callable[[], Any]) -> Any:
     if error is None:
         return value
     try:
-        raise error.with_traceback(None)  # frames of the client hold its password
+        raise error.with_traceback(None)  # frames of the client may hold its password
     finally:
         del error  # else error and frame would keep each other alive
+
+
+def require_client(client: Any) -> Any:
+    """Return `client`; `ConfigurationError` where it is none, or asyncio's."""
+    usable = all(callable(getattr(client, name, None)) for name in ("get", "set", "delete", "eval"))
+    if not usable or isinstance(client, type) or inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
+        takes = f"a synchronous client of redis-py or valkey-py, or a URL: {_ACCEPTED}"
+        raise ConfigurationError(f"{type(client).__name__} is no store: RedisTokenStore takes {takes}")
+    return client
 
 
 def connect(url: str) -> Any:
@@ -80,7 +87,10 @@ def connect(url: str) -> Any:
             "RedisTokenStore(url) needs redis-py, which is not installed: pip install 'kis-retry[redis]'"
         ) from error
     with suppress(ValueError, TypeError, redis.RedisError):  # their texts quote the URL, so none is chained
-        address = _normalised(url)
+        scheme, _, rest = url.strip().partition("://")
+        address = f"{scheme.lower().replace('valkey', 'redis')}://{rest}"
+        if not _USABLE.fullmatch(address):
+            raise ValueError
         client = redis.Redis.from_url(
             address,
             # Older versions leave the host's name unchecked, and a certificate of anybody's is enough then.
@@ -94,13 +104,5 @@ def connect(url: str) -> Any:
         pool.connection_class(**pool.connection_kwargs)  # opens nothing; refuses an option that there is not
         return client
     raise ConfigurationError(
-        f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {ACCEPTED}"
+        f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {_ACCEPTED}"
     )
-
-
-def _normalised(url: str) -> str:
-    scheme, _, rest = url.strip().partition("://")
-    address = f"{_SCHEMES.get(scheme.lower())}://{rest}"
-    if not _USABLE.fullmatch(address):
-        raise ValueError("not a URL of a Redis server")
-    return address

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
-from .answers import require
-from .listings import Cursor, Pages
+from .answers import Cursor, Pages, require
 from .rules import COUNTERS, StateMachine
 
 if TYPE_CHECKING:
@@ -22,50 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "KisGateway", "ReceivedRequest"]
 
 
-@dataclass(frozen=True, eq=False)
-class Counts(Mapping[str, int]):
+class Counts(dict[str, int]):
     """
-    What a gateway has seen so far, by attribute and by key; equal to a dict of the same numbers.
+    What a gateway has seen so far, by attribute and by key.
 
-    Attributes:
-        calls: API calls received: everything that is not under `/oauth2/`.
-        answered: API calls answered normally; "no such data" is such an answer.
-        refused: API calls refused because of their token, key or `tr_id`, or by `refuse_calls`.
-        token_requests: token requests received.
-        tokens_issued: token requests answered with a token, the same as before included.
-        token_requests_refused: token requests refused.
+    `calls` is everything that is not under `/oauth2/`; of it, `answered` normally ("no such data" is such an answer),
+    and `refused` because of the token, key or `tr_id`, or by `refuse_calls`. Of the `token_requests`, `tokens_issued`
+    were answered with a token, the same as before included, and `token_requests_refused` refused.
     """
 
-    calls: int = 0
-    answered: int = 0
-    refused: int = 0
-    token_requests: int = 0
-    tokens_issued: int = 0
-    token_requests_refused: int = 0
-
-    def __getitem__(self, name: str) -> int:
-        if name not in COUNTERS:
-            raise KeyError(name)
-        return int(getattr(self, name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COUNTERS)
-
-    def __len__(self) -> int:
-        return len(COUNTERS)
+    def __getattr__(self, name: str) -> int:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
 
 
 class ReceivedRequest(NamedTuple):
     """
     A request that a gateway received, and what became of it. It holds no key, secret, token or account.
 
-    Attributes:
-        at: when it came in, in seconds of the gateway's clock.
-        method: the HTTP method.
-        path: the path without the query.
-        tr_id: the header of that name; "" where there is none.
-        symbol: the symbol that a call asks for; "" where there is none.
-        outcome: "answered", KIS's code where it was refused, or the name under which `faults_met` counts it.
+    It came in `at` so many seconds of the gateway's clock. `tr_id` and the `symbol` that it asks for are "" where there
+    is none. `outcome` is "answered", KIS's code where it was refused, or its name in `faults_met`.
     """
 
     at: float
@@ -127,14 +102,13 @@ class KisGateway(StateMachine):
         # Random for each gateway, since token stores go by address and app key, and ports come round again.
         keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
         rules = {"lifetime": lifetime, "same_token_for": same_token_for, "issue_interval": issue_interval}
-        super().__init__(expired_status, clock, seed, "paper" if paper else "real", keys, rules)
+        faults = {"expired_status": expired_status, "clock": clock, "seed": seed}
+        super().__init__("paper" if paper else "real", keys, rules, **faults)
         self.limit_calls(rate_limit, window=rate_window)
         self.latency = latency
         self._host, self._port = host, port
         self._url: str | None = None
         self._server: HttpServer | None = None
-
-    # -- opening and closing
 
     def __enter__(self) -> KisGateway:  # noqa: PYI034  # typing.Self is of 3.11
         from .http_server import HttpServer
@@ -185,21 +159,12 @@ class KisGateway(StateMachine):
         """Block until the gateway is closed, or for `timeout` seconds; says whether it is closed."""
         return self._closed.wait(timeout)
 
-    # -- what a test looks at
-
     @property
     def url(self) -> str:
         """The base URL; the real host's where it is mocked."""
         if not self._url:
             raise RuntimeError("this KisGateway is not open: use it in a with statement")
         return self._url
-
-    @property
-    def server(self) -> HttpServer:
-        """The front end on real HTTP."""
-        if self._server is None:
-            raise RuntimeError("this KisGateway is not open: use it in a with statement")
-        return self._server
 
     @property
     def credentials(self) -> Credentials:
@@ -211,7 +176,7 @@ class KisGateway(StateMachine):
     def counts(self) -> Counts:
         """What has been received and answered so far, as a snapshot."""
         with self._lock:
-            return Counts(**self._counts)
+            return Counts(self._counts)
 
     @property
     def current_token(self) -> str | None:
@@ -236,9 +201,8 @@ class KisGateway(StateMachine):
         """
         How many requests met which fault so far, as a snapshot and without those that none has met.
 
-        By KIS's code ("EGW00201") for what `refuse_calls` and `refuse_tokens` ask for, and "over_limit", "dropped",
-        "hung", "garbled", "HTTP 503" (by its status) and "outage". Refusals that are no fault, as of a token that has
-        expired, are in `counts` alone.
+        By KIS's code ("EGW00201") for what was refused on demand, and "over_limit", "dropped", "hung", "garbled",
+        "HTTP 503" (by its status) and "outage". A refusal of an expired token is no fault and in `counts` alone.
         """
         with self._lock:
             return dict(self._faults_met)
@@ -261,8 +225,6 @@ class KisGateway(StateMachine):
             self._faults_met.clear()
             self._received.clear()
 
-    # -- what a test does to it
-
     def expire(self) -> None:
         """
         Let every token die now, as if its 24 hours had passed.
@@ -275,13 +237,9 @@ class KisGateway(StateMachine):
 
     def expire_at(self, *calls: int) -> None:
         """
-        Do what `expire` does just before the n-th API call is looked at.
+        Do what `expire` does just before the n-th API call is looked at, counted from 1 over the gateway's life.
 
-        Args:
-            calls: counted from 1 over the gateway's life, whatever becomes of each call.
-
-        Raises:
-            ValueError: a number below 1, or of a call that has been received already.
+        A call that has been received already is a `ValueError`.
         """
         with self._lock:
             self._check_call_to_come("expire_at", *calls)
@@ -314,26 +272,16 @@ class KisGateway(StateMachine):
         repeat_from: int | None = None,
     ) -> None:
         """
-        Answer a `GET` of this path in pages.
+        Answer a `GET` of this path in so many pages of so many rows.
 
         A request without the header `tr_cont: N` gets the first page, one with it the page of its cursor. The response
         header `tr_cont` is "F" on the first and "M" on each other page that has more behind it. Rows are
         `{"row": "1", "pdno": "000001"}` and so on, counted through all pages.
 
-        Args:
-            path: the path of the call, as it stands in the URL.
-            pages: how many.
-            rows: how many rows each has.
-            cursor: "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
-                `fk100` and `nk100` without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by
-                `tr_cont: N` alone, with the page after the last that the same token was given for the same query.
-            output: the key of the rows in the body.
-            last: the header `tr_cont` of the last page.
-            repeat_from: this page and those after it hand out their own cursor again and say that more follows, which
-                is a loop; None for never.
-
-        Raises:
-            ValueError: an argument is not usable.
+        `cursor` is "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
+        them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone, with the
+        page after the last that this app key was given for this query. `output` is the key of the rows in the body,
+        `last` the header of the last page. `repeat_from` this page on each hands out its own cursor again: a loop.
         """
         listed = Pages(pages, rows, cursor=cursor, output=output, last=last, repeat_from=repeat_from)
         with self._lock:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import weakref
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import requests
 
+from ..bypass import ACTIVE
 from ..credentials import Credentials
 from ..forking import after_fork
 from ..policy import RetryPolicy
@@ -19,13 +19,13 @@ from ..token import AccessToken, bare
 from .cache import SYSTEM_CLOCK, Clock
 from .issuer import TokenIssuer
 from .refresher import Refresher
+from .source import Replacement
 
-__all__ = ["TokenManager", "newest_manager"]
+__all__ = ["TokenManager", "every_manager", "newest_manager"]
 
 _T = TypeVar("_T")
 
 _managers: weakref.WeakValueDictionary[int, TokenManager] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
 
 
 class TokenManager(Refresher):
@@ -62,12 +62,12 @@ class TokenManager(Refresher):
         _check("store", store, TokenStore, type(None))
         _check("policy", policy, RetryPolicy, type(None))
         issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
-        super().__init__(issuer, issuer.issue, key, store, policy, clock)
+        super().__init__(issuer, issuer.issue, key, store=store, policy=policy, clock=clock)
         self.credentials = credentials
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
-        self._approval = Refresher(issuer, issuer.approve, approval_key, store, policy, clock)
+        self._approval = _ApprovalKey(issuer, issuer.approve, approval_key, store=store, policy=policy, clock=clock)
         after_fork(issuer, TokenIssuer.after_fork)
-        _managers[next(_numbers)] = self
+        _managers[id(self)] = self
 
     @classmethod
     def from_env(cls, prefix: str = "KIS_") -> TokenManager:
@@ -118,12 +118,19 @@ class TokenManager(Refresher):
             TokenIssueError: there is no token, or a refused one, and no other can be had.
         """
         fresh = self._cache.fresh
-        return fresh if fresh is not None else self.token_future().result()
+        return self._handed(fresh if fresh is not None else self.token_future().result())
 
     async def token_async(self) -> AccessToken:
         """Do what `token` does without stopping the event loop; a good token is handed out at once."""
         fresh = self._cache.fresh
-        return fresh if fresh is not None else await _awaited(self.token_future())
+        return self._handed(fresh if fresh is not None else await _awaited(self.token_future()))
+
+    def _handed(self, token: AccessToken) -> AccessToken:
+        """Tell the decorated function under way that it asked for its token here."""
+        activity = ACTIVE.get()
+        if activity is not None:
+            activity.note_handed(self, token.value)
+        return token
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
         """
@@ -175,7 +182,7 @@ class TokenManager(Refresher):
         return (await _awaited(self._approval.token_future())).value
 
     def _revoke(self, _: float) -> bool:
-        with self._lock(self.policy.issue_timeout + 2):
+        with self._store_lock(self.policy.issue_timeout + 2):
             current = self._cache.current
             known = [token for token in (current.token if current else None, self._entry.load()) if token is not None]
             if not known:
@@ -209,10 +216,23 @@ class TokenManager(Refresher):
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
 
 
+class _ApprovalKey(Refresher):
+    """The websocket key, which is got and kept like a token. Events are about tokens, and tell nothing of it."""
+
+    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None: ...
+
+    def _tell_failed(self, error: BaseException, old: AccessToken, began: float) -> None: ...
+
+
+def every_manager() -> list[TokenManager]:
+    """List the managers of this process that somebody holds, the newest last."""
+    return list(_managers.values())
+
+
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
     """Return the manager for that account that was made last in this process, as long as somebody holds one."""
     wanted = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
-    for manager in reversed(list(_managers.values())):
+    for manager in reversed(every_manager()):
         known = manager.credentials
         if (known.base_url, known.app_key, known.app_secret) == wanted:
             return manager

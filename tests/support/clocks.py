@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
-from typing import TYPE_CHECKING, NoReturn, TypeVar
-from unittest import mock
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-Clock = TypeVar("Clock")
-
-_ABOUT_TOKENS = ("adoption", "early", "issuer", "manager", "memory", "refresh_events", "refresher", "request")
+    from collections.abc import Callable
 
 
 class FakeClock:
     """
-    Takes the place of the module `time`: only `sleep` and the test move it.
+    A clock for `TokenManager(clock=…)`: only `sleep` and the test move it.
 
     Attributes:
         now: what KIS's clock and the monotonic one show, seconds.
@@ -58,12 +51,3 @@ class FakeClock:
 def interrupt(*_: object) -> NoReturn:
     """What Ctrl-C comes to, also in a run in the background, which begins with the signal ignored."""
     raise KeyboardInterrupt
-
-
-@contextmanager
-def tokens_on(clock: Clock) -> Iterator[Clock]:
-    """Have everything about tokens, but for how long one thread waits for another, read `clock`."""
-    with ExitStack() as patches:
-        for name in _ABOUT_TOKENS:
-            patches.enter_context(mock.patch.object(import_module(f"kis_retry.tokens.{name}"), "time", clock))
-        yield clock

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kis_retry.pace.stores import ServerClock
 from kis_retry.pace.state import Ask, PaceState
+from kis_retry.pace.stores import ServerClock
 from kis_retry.pace.waiting import Reservation, Ticket, WaitingLine
 
 __all__ = ["Call", "Kis", "Process", "Simulation", "worst_second"]
@@ -136,7 +136,7 @@ class Process:
         if ask is not None:
             way = self.rtt / 2
             self.simulation.after(way * self._stretch(), partial(self._ask, ask, now))
-        wake = max(self.line.wake_at(), now)
+        wake = max(self.line.wake_at(now), now)
         if wake < self._polls - 1e-9:
             self._polls = wake
             self.simulation.at(wake, partial(self._poll_at, wake))

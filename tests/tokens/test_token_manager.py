@@ -1,0 +1,413 @@
+"""`TokenManager` as people use it: headers, arguments, the environment, pickling, revoking, its events, its session."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from clocks import FakeClock
+from kis_retry import (
+    AccessToken,
+    ConfigurationError,
+    Credentials,
+    FileTokenStore,
+    KisRetryError,
+    MemoryTokenStore,
+    RefreshEvent,
+    RetryPolicy,
+    TokenIssueError,
+    TokenManager,
+    TokenSource,
+)
+from kis_retry.stores.base import key_of
+from kis_retry.testing import KisGateway
+from kis_retry.tokens.manager import every_manager, newest_manager
+from managers import LockedStore, ended, started
+from patience import PATIENCE, until, until_async
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
+
+    from managers import Make
+
+PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+
+
+def msg_cd(gateway: KisGateway, token: AccessToken) -> str:
+    """What KIS says to a call with that token."""
+    headers = {"authorization": token.bearer, "appkey": gateway.credentials.app_key, "tr_id": "FHKST01010100"}
+    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": "005930"}
+    return str(requests.get(gateway.url + PRICE, params=query, headers=headers, timeout=5).json()["msg_cd"])
+
+
+# --- the face
+
+
+def test_a_manager_is_a_token_source(manager: TokenManager, gateway: KisGateway) -> None:
+    assert isinstance(manager, TokenSource)
+    token = manager.token()
+    assert manager.authorization == f"Bearer {token.value}" == f"Bearer {gateway.current_token}"
+    assert msg_cd(gateway, token) == "MCA00000"
+
+
+def test_headers_are_all_that_kis_wants(manager: TokenManager) -> None:
+    given = manager.credentials
+    headers = manager.headers("FHKST01010100", custtype="P", tr_cont="N")
+    assert headers == {
+        "content-type": "application/json",
+        "authorization": manager.authorization,
+        "appkey": given.app_key,
+        "appsecret": given.app_secret,
+        "tr_id": "FHKST01010100",
+        "custtype": "P",
+        "tr_cont": "N",
+    }
+    assert manager.headers("X", appkey="mine")["appkey"] == "mine"
+    assert manager.headers("X") is not manager.headers("X"), "a dict of the caller's own"
+
+
+async def test_on_a_loop_headers_are_got_without_stopping_it(manager: TokenManager, gateway: KisGateway) -> None:
+    import asyncio
+
+    gateway.hang("tokens", 1)
+    getting: asyncio.Task[dict[str, str]] = asyncio.create_task(manager.headers_async("FHKST01010100", custtype="P"))
+    await until_async(lambda: gateway.counts.token_requests == 1)
+    assert not getting.done()
+    gateway.heal()
+    assert await getting == manager.headers("FHKST01010100", custtype="P")
+    assert await manager.token_async() is manager.token()
+
+
+def test_no_form_of_it_shows_a_secret(manager: TokenManager) -> None:
+    empty = repr(manager)
+    token = manager.token()
+    assert "no token yet" in empty
+    assert token.fingerprint in repr(manager)
+    for secret in (token.value, manager.credentials.app_key, manager.credentials.app_secret):
+        assert secret not in empty + repr(manager) + str(manager)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"credentials": "key"}, "credentials, not str"),
+        ({"credentials": None}, "credentials, not NoneType"),
+        ({"credentials": Credentials}, "credentials, not the class Credentials"),
+        ({"store": FileTokenStore}, "store, not the class FileTokenStore"),
+        ({"store": "redis://localhost"}, "store, not str"),
+        ({"policy": 3}, "policy, not int"),
+    ],
+)
+def test_a_wrong_argument_is_named_where_it_is_given(arguments: dict[str, Any], named: str) -> None:
+    given = {"credentials": Credentials("key", "secret"), **arguments}
+    with pytest.raises(TypeError, match=named):
+        TokenManager(given.pop("credentials"), **given)
+
+
+# --- the environment
+
+
+def test_from_env_reads_all_of_it(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = gateway.credentials
+    for name, value in {
+        "KIS_APP_KEY": given.app_key,
+        "KIS_APP_SECRET": given.app_secret,
+        "KIS_BASE_URL": given.base_url,
+        "KIS_TOKEN_STORE": str(tmp_path / "tokens"),
+        "KIS_RETRY_ISSUE_WAIT": "7",
+        "KIS_SECOND_APP_KEY": "second key",
+        "KIS_SECOND_APP_SECRET": "second secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    manager = TokenManager.from_env()
+    assert manager.credentials.app_key == given.app_key
+    assert manager.policy.issue_wait == 7
+    assert repr(manager.store) == repr(FileTokenStore(tmp_path / "tokens"))
+    assert manager.token().value == gateway.current_token
+    assert TokenManager.from_env(prefix="KIS_SECOND_").credentials.app_key == "second key"
+
+
+def test_store_and_policy_are_read_when_first_needed(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = TokenManager(gateway.credentials)
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "soon")
+    with pytest.raises(ConfigurationError, match="KIS_RETRY_ISSUE_WAIT"):
+        manager.token()
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "3")
+    monkeypatch.setenv("KIS_TOKEN_STORE", "nowhere")
+    with pytest.raises(ConfigurationError, match="KIS_TOKEN_STORE"):
+        manager.token()
+    monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
+    assert manager.token().value == gateway.current_token
+    assert manager.policy.issue_wait == 3
+
+
+def test_a_pickled_manager_shares_the_store_and_carries_no_token(gateway: KisGateway, tmp_path: Path) -> None:
+    policy, store = RetryPolicy(issue_wait=5), FileTokenStore(tmp_path / "cache")
+    manager = TokenManager(gateway.credentials, store=store, policy=policy, session=requests.Session())
+    token = manager.token()
+    packed = pickle.dumps(manager)
+    assert token.value.encode() not in packed
+    arrived: TokenManager = pickle.loads(packed)
+    assert arrived.token() == token
+    assert arrived.policy == policy
+    assert gateway.counts.token_requests == 1
+
+
+def test_the_newest_manager_of_an_account_is_found_while_somebody_holds_it() -> None:
+    first = TokenManager(Credentials("key", "secret", base_url="http://127.0.0.1:1"))
+    second = TokenManager(Credentials("key", "secret", base_url="http://127.0.0.1:1/"))
+    other = TokenManager(Credentials("key", "another secret", base_url="http://127.0.0.1:1"))
+    assert every_manager()[-3:] == [first, second, other]
+    assert newest_manager("http://127.0.0.1:1/", "key ", "secret") is second
+    assert newest_manager("http://127.0.0.1:1", "key", "another secret") is other
+    assert newest_manager("http://127.0.0.1:2", "key", "secret") is None
+    assert newest_manager("http://127.0.0.1:1", "key", "wrong") is None
+    del second
+    assert newest_manager("http://127.0.0.1:1", "key", "secret") is first
+
+
+# --- revoking
+
+
+def test_a_revoked_token_is_forgotten_everywhere(manager: TokenManager, gateway: KisGateway) -> None:
+    token = manager.token()
+    assert manager.revoke() is True
+    assert msg_cd(gateway, token) == "EGW00121"
+    assert manager.peek() is None
+    assert manager.is_dead(token.value)
+    assert manager.store.load(key_of(gateway.credentials)) is None
+    gateway.expire()  # the minute begins anew
+    assert manager.token() != token
+
+
+def test_who_revokes_means_the_shared_token_and_not_an_older_one_in_its_memory(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    store = MemoryTokenStore()
+    idle, busy = make(store), make(store)
+    old = idle.token()
+    timed.expire()
+    clock.pass_by(1)
+    shared = busy.refresh(old)
+    assert idle.revoke() is True
+    assert store.load(key_of(timed.credentials)) is None
+    assert msg_cd(timed, shared) == "EGW00121"
+
+
+def test_without_a_token_there_is_nothing_to_revoke(manager: TokenManager, gateway: KisGateway) -> None:
+    assert manager.revoke() is False
+    assert gateway.counts.token_requests == 0
+
+
+@pytest.mark.parametrize("fault", ["refused", "away"])
+def test_a_token_that_kis_did_not_revoke_is_still_shared(
+    fault: str, manager: TokenManager, gateway: KisGateway
+) -> None:
+    token = manager.token()
+    if fault == "refused":
+        gateway.refuse_tokens("EGW00105", path="revokeP")
+    else:
+        gateway.drop("tokens", path="revokeP")
+    with pytest.raises(KisRetryError, match="EGW00105" if fault == "refused" else "could not be reached") as caught:
+        manager.revoke()
+    assert token.value not in str(caught.value)
+    assert manager.token() == token == manager.store.load(key_of(gateway.credentials))
+
+
+def test_a_revocation_waits_for_the_stores_lock(manager: TokenManager, gateway: KisGateway) -> None:
+    manager.token()
+    revoked: list[bool] = []
+    store = manager.store
+    with store.lock(key_of(gateway.credentials), timeout=1, lease=10) as held:
+        assert held
+        revoking = started(1, lambda: revoked.append(manager.revoke()))
+        until(lambda: any(thread.name == "kis_retry-refresh" for thread in threading.enumerate()))
+        assert revoked == []
+    ended(revoking)
+    assert revoked == [True]
+
+
+# --- events
+
+TAKES = 3.0
+
+
+@pytest.fixture
+def slow(timed: KisGateway, clock: FakeClock) -> TokenManager:
+    """A manager whose requests take three seconds of the clock."""
+
+    class Slow(requests.Session):
+        def post(self, *arguments: Any, **options: Any) -> requests.Response:
+            clock.now += TAKES
+            return super().post(*arguments, **options)
+
+    policy = RetryPolicy(refresh_margin=600)
+    return TokenManager(timed.credentials, store=MemoryTokenStore(), policy=policy, session=Slow(), clock=clock)
+
+
+def issued(new: AccessToken, old: AccessToken) -> RefreshEvent:
+    return RefreshEvent(
+        name="token_refreshed",
+        token=new.fingerprint,
+        previous_token=old.fingerprint,
+        expires_at=new.expires_at,
+        source="issued",
+        elapsed=TAKES,
+    )
+
+
+def test_a_refresh_by_hand_is_told(slow: TokenManager, timed: KisGateway, events: list[RefreshEvent]) -> None:
+    old = slow.token()
+    assert events == [], "the first one is no renewal"
+    timed.expire()
+    new = slow.refresh(old)
+    assert events == [issued(new, old)]
+
+
+@pytest.mark.parametrize("seconds", [86_400, 86_400 - 300], ids=["past the expiry", "ahead of it"])
+def test_a_renewal_is_told(seconds: float, slow: TokenManager, clock: FakeClock, events: list[RefreshEvent]) -> None:
+    old = slow.token()
+    clock.now += seconds
+    new = slow.token()
+    assert events == [issued(new, old)]
+
+
+@pytest.mark.parametrize("seconds", [86_400, 86_400 - 300], ids=["past the expiry", "ahead of it"])
+def test_a_renewal_that_failed_is_told(
+    seconds: float, slow: TokenManager, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    old = slow.token()
+    timed.refuse_tokens("EGW00105")
+    clock.now += seconds
+    assert slow.token() == old
+    failed = RefreshEvent(
+        name="token_refresh_failed",
+        msg_cd="EGW00105",
+        previous_token=old.fingerprint,
+        expires_at=old.expires_at,
+        elapsed=TAKES,
+        error="TokenIssueError",
+    )
+    assert events == [failed]
+
+
+def test_each_wait_for_the_minute_is_told_with_how_long_it_may_last(
+    slow: TokenManager, timed: KisGateway, events: list[RefreshEvent]
+) -> None:
+    timed.refuse_tokens("EGW00133", 2)
+    slow.token()
+    waits = [60.0, slow.policy.issue_wait - 60 - 2 * TAKES]
+    assert events == [
+        RefreshEvent(name="token_issue_waiting", msg_cd="EGW00133", wait=wait, error="TokenIssueLimited")
+        for wait in waits
+    ]
+
+
+def test_where_a_token_comes_from_is_told(make: Make, timed: KisGateway, events: list[RefreshEvent]) -> None:
+    store = MemoryTokenStore()
+    manager, other = make(store), make(store)
+    old = other.token()
+    manager.token()
+    timed.expire()
+    new = manager.refresh(old)
+    assert other.refresh(old) == manager.refresh(old) == new
+    assert [(event.name, event.source) for event in events] == [
+        ("token_refreshed", "issued"),
+        ("token_adopted", "store"),
+        ("token_adopted", "memory"),
+    ]
+
+
+def test_a_refresh_of_nobody_knows_what_has_no_previous_token(
+    manager: TokenManager, events: list[RefreshEvent]
+) -> None:
+    token = manager.refresh(None)
+    assert [(event.token, event.previous_token) for event in events] == [(token.fingerprint, None)]
+
+
+# --- the websocket key
+
+
+def test_the_websocket_key_is_issued_once_for_everybody(gateway: KisGateway) -> None:
+    store = MemoryTokenStore()
+    managers = [TokenManager(gateway.credentials, store=store, policy=RetryPolicy()) for _ in range(2)]
+    got: list[str] = []
+    ended(started(8, lambda: got.extend(manager.approval_key() for manager in managers)))
+    assert got == gateway.approval_keys * 16
+    assert len(gateway.approval_keys) == 1
+
+
+async def test_on_a_loop_the_websocket_key_is_got_without_stopping_it(gateway: KisGateway) -> None:
+    import asyncio
+
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
+    gateway.hang("tokens", 1, path="Approval")
+    getting = asyncio.create_task(manager.approval_key_async())
+    await until_async(lambda: gateway.faults_met.get("hung"))
+    assert not getting.done()
+    gateway.heal()
+    assert await getting == manager.approval_key()
+
+
+def test_the_websocket_key_is_renewed_before_its_24_hours_are_over(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    store = MemoryTokenStore()
+    first = make(store).approval_key()
+    clock.now += 86_400 - 601
+    manager = make(store)
+    assert manager.approval_key() == first
+    clock.now += 1
+    second = manager.approval_key()
+    assert [first, second] == timed.approval_keys
+    assert make(store).approval_key() == second
+
+
+def test_an_endpoint_that_is_away_is_waited_for_and_a_wrong_secret_is_not(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    manager = make()
+    timed.refuse_tokens(3, msg_cd=None, status=503, path="Approval")
+    assert [manager.approval_key()] == timed.approval_keys
+    assert sum(clock.slept) > 0
+    timed.refuse_tokens("EGW00105", path="Approval")
+    refused = make()
+    for _ in range(20):
+        with pytest.raises(TokenIssueError) as caught:
+            refused.approval_key()
+        assert caught.value.code == "EGW00105"
+    assert timed.counts.token_requests <= 5
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"approval_key": ""}', b'{"approval_key": 5}', b'{"approval_key": "a\\r\\nb"}']
+)
+def test_what_is_no_websocket_key_is_none(body: bytes, gateway: KisGateway) -> None:
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0))
+    gateway.garble("tokens", body=body, status=200, path="Approval")
+    with pytest.raises(TokenIssueError):
+        manager.approval_key()
+
+
+def test_token_and_websocket_key_are_kept_apart(gateway: KisGateway, tmp_path: Path) -> None:
+    manager = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "cache"), policy=RetryPolicy())
+    token, key = manager.token(), manager.approval_key()
+    again = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "cache"), policy=RetryPolicy())
+    assert (again.token(), again.approval_key()) == (token, key)
+    assert manager.revoke()
+    assert again.approval_key() == key
+
+
+@pytest.mark.parametrize("held", [True, None])
+def test_a_store_of_somebody_elses_keeps_the_websocket_key_too(held: bool | None, gateway: KisGateway) -> None:
+    store = LockedStore(held)
+    keys = {
+        TokenManager(gateway.credentials, store=store, policy=RetryPolicy(issue_wait=PATIENCE)).approval_key()
+        for _ in range(2)
+    }
+    assert keys == {gateway.approval_keys[0]}

@@ -1,0 +1,389 @@
+"""Sources that others wrote: a user's own `TokenSource`, and a library's broker object."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+
+from crowds import together
+from kis_retry import AccessToken, Credentials, RetryPolicy, TokenIssueError, TokenManager
+from kis_retry.testing import KisGateway
+from kis_retry.tokens.broker import broker_source, is_broker
+from kis_retry.tokens.source import LiveSource, as_source, is_source
+from patience import PATIENCE, until
+from sources import FAR, NumberedTokens
+
+
+def replaced(source: LiveSource, rejected: str | None) -> tuple[str, str]:
+    token, origin = source.replace_future(rejected).result(PATIENCE)
+    return token.value, origin
+
+
+def current(source: LiveSource) -> str:
+    return source.token_future().result(PATIENCE).value
+
+
+# --- a user's own source
+
+
+@pytest.mark.parametrize(
+    ("methods", "is_one"), [(("token", "refresh"), True), (("token",), False), (("refresh",), False), ((), False)]
+)
+def test_a_source_has_two_methods(methods: tuple[str, ...], is_one: bool) -> None:
+    kind = type("Kind", (), {name: lambda self: None for name in methods})
+    assert is_source(kind()) is is_one
+    assert is_source(kind) is False, "a class is no source"
+    assert is_source(type("Named", (kind,), {"refresh": "text"})()) is False
+
+
+def test_a_manager_is_its_own_source(gateway: KisGateway) -> None:
+    manager = TokenManager(gateway.credentials)
+    assert is_source(manager)
+    assert as_source(manager) is manager
+    assert not is_source(TokenManager)
+
+
+def test_wrappers_of_the_same_source_share_its_history() -> None:
+    source = NumberedTokens()
+    first, second = as_source(source), as_source(source)
+    assert current(first) == "t1"
+    assert (first, hash(first)) == (second, hash(second))
+    assert second.handed_out("t1")
+    assert second.peek() == source.token()
+    assert as_source(NumberedTokens()) != first != object()
+
+
+@pytest.mark.parametrize("slots", [False, True], ids=["with __eq__ alone", "with __slots__"])
+def test_a_source_of_any_kind_can_be_told_apart(slots: bool) -> None:
+    class Equal:
+        __slots__ = ("number",) if slots else ("__dict__", "__weakref__")
+
+        def __init__(self) -> None:
+            self.number = 1
+
+        __hash__ = None  # type: ignore[assignment]  # as a dataclass
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def token(self) -> AccessToken:
+            return AccessToken(f"t{self.number}", FAR)
+
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            self.number += 1
+            return self.token()
+
+    one, other = Equal(), Equal()
+    assert replaced(as_source(one), "t1") == ("t2", "issued")
+    assert current(as_source(other)) == "t1"
+    assert as_source(one).is_dead("t1")
+    assert not as_source(other).is_dead("t1")
+
+
+def test_a_source_is_asked_once_for_everybody_and_on_a_thread_of_this_package() -> None:
+    names: set[str] = set()
+
+    class Watching(NumberedTokens):
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            names.add(threading.current_thread().name)
+            time.sleep(0.05)  # so that the others are there
+            return super().refresh(rejected)
+
+    tokens = Watching()
+    source = as_source(tokens)
+    current(source)
+    outcomes = together(16, lambda _: replaced(source, "t1"))
+    assert sorted(outcomes) == [("t2", "issued")] + [("t2", "memory")] * 15
+    assert tokens.refreshed == ["t1"]
+    assert names == {"kis_retry-source"}
+
+
+def test_a_failure_is_shared_and_asked_again_by_the_next() -> None:
+    tokens = NumberedTokens(error=LookupError("none left"))
+    source = as_source(tokens)
+    for _ in range(2):
+        with pytest.raises(LookupError, match="none left"):
+            replaced(source, "t1")
+    tokens.error = None
+    assert replaced(source, "t1") == ("t2", "issued")
+
+
+def test_a_source_judges_tokens_by_what_was_refused_and_handed_out() -> None:
+    tokens = NumberedTokens()
+    source = as_source(tokens)
+    assert source.peek() is None
+    assert current(source) == "t1"
+    assert replaced(source, "t1") == ("t2", "issued")
+    assert replaced(source, "t1") == ("t2", "memory"), "a straggler"
+    assert replaced(source, None) == ("t2", "memory")
+    assert [source.handed_out(value) for value in ("t1", "t2")] == [True, True]
+    assert [source.is_dead(value) for value in ("t1", "t2", "foreign")] == [True, False, False]
+    source.note_refused("t2")
+    assert source.is_dead("t2")
+    assert source.peek() is None
+    assert source.current_unless(None) is None
+    assert current(source) == "t3", "what was refused is not handed out again"
+    assert tokens.refreshed == ["t1", "t2"]
+    assert source.renewed_future().result(PATIENCE).value == "t3"
+
+
+def test_a_token_that_the_users_code_asked_for_itself_is_known() -> None:
+    tokens = NumberedTokens()
+    source = as_source(tokens)
+    assert source.handed_out("t1"), "its code has put that into a header, unseen"
+    tokens.number = 2  # renewed by the user's own code
+    assert not source.handed_out("foreign")
+    assert source.handed_out("t2")
+    assert source.current_unless("t1") == tokens.token()
+
+
+def test_asking_whose_a_token_is_takes_no_time() -> None:
+    class Slow(NumberedTokens):
+        def token(self) -> AccessToken:
+            until(lambda: over.is_set())
+            return super().token()
+
+    over = threading.Event()
+    began = time.monotonic()
+    assert not as_source(Slow()).handed_out("t1")
+    assert time.monotonic() - began < 5
+    over.set()
+
+
+def test_a_token_past_its_stamp_is_asked_for_again() -> None:
+    source = as_source(NumberedTokens())
+    with freeze_time("2039-12-31"):
+        assert current(source) == "t1"
+        assert source.peek() is not None
+    with freeze_time("2040-01-01"):
+        assert source.peek() is None
+        assert source.is_dead("t1")
+
+
+@pytest.mark.parametrize("given", ["a text", None, b"t2"])
+@pytest.mark.parametrize("method", ["token", "refresh"])
+def test_what_is_no_token_is_a_clear_failure_and_poisons_nothing(method: str, given: Any) -> None:
+    class Wrong(NumberedTokens):
+        wrong = True
+
+    def wrong(self: Wrong, *rejected: AccessToken) -> Any:
+        return given if self.wrong else getattr(NumberedTokens, method)(self, *rejected)
+
+    setattr(Wrong, method, wrong)
+    tokens = Wrong()
+    source = as_source(tokens)
+    with pytest.raises(TypeError, match=rf"Wrong\.{method}\(\) gave a {type(given).__name__}: it has to give an Acc"):
+        current(source) if method == "token" else replaced(source, "t1")
+    tokens.wrong = False
+    assert replaced(source, "t1") == ("t2", "issued")
+    assert current(source) == "t2"
+
+
+def test_a_coroutine_function_is_no_method_of_a_source() -> None:
+    class Asynchronous(NumberedTokens):
+        async def refresh(self, rejected: AccessToken) -> AccessToken:  # type: ignore[override]  # that is the point
+            return self.token()
+
+    with pytest.raises(TypeError, match="gave a coroutine"):
+        replaced(as_source(Asynchronous()), "t1")
+
+
+def test_a_source_is_told_the_refused_token_as_it_handed_it_out() -> None:
+    told: list[AccessToken] = []
+
+    class Telling(NumberedTokens):
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            told.append(rejected)
+            return super().refresh(rejected)
+
+    source = as_source(Telling())
+    token = source.token_future().result(PATIENCE)
+    replaced(source, token.value)
+    source.note_refused("t2")
+    replaced(source, "strange")
+    assert told[0] is token
+    assert told[1].value == "strange"
+    assert told[1].expires_at <= datetime.now(timezone.utc)
+
+
+def test_credentials_of_a_source_say_whose_tokens_they_are() -> None:
+    tokens = NumberedTokens()
+    assert as_source(tokens).credentials is None
+    tokens.credentials = Credentials("key", "secret")  # type: ignore[attr-defined]  # as a source of a user's may have
+    assert as_source(tokens).credentials == Credentials("key", "secret")
+
+
+@pytest.mark.parametrize("kind", ["source", "broker"])
+def test_issue_wait_bounds_what_hangs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.05")
+    over = threading.Event()
+
+    class Hanging(NumberedTokens):
+        access_token = "dead"
+
+        def refresh(self, rejected: AccessToken) -> AccessToken:
+            over.wait(PATIENCE)
+            return super().refresh(rejected)
+
+        def issue_access_token(self) -> None:
+            over.wait(PATIENCE)
+
+    target = Hanging()
+    with pytest.raises(TokenIssueError, match=r"0\.05 seconds"):
+        replaced(as_source(target) if kind == "source" else broker_source(target), "dead")
+    over.set()
+
+
+def test_a_bad_setting_is_said_and_not_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "soon")
+    future = as_source(NumberedTokens()).replace_future("t1")
+    with pytest.raises(ValueError, match="KIS_RETRY_ISSUE_WAIT"):
+        future.result(PATIENCE)
+
+
+# --- a library's broker object
+
+
+class Broker:
+    """A library's object, whose token is dead and whose reissue does what a test wants."""
+
+    def __init__(self, *left: Any) -> None:
+        self.access_token: Any = "Bearer b1"
+        self.left = list(left) or ["Bearer b2"]
+        self.asked = 0
+
+    def issue_access_token(self) -> Any:
+        self.asked += 1
+        outcome = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self.access_token = outcome
+
+
+def test_a_broker_has_a_token_and_a_way_to_renew_it() -> None:
+    assert is_broker(Broker())
+    assert not any(is_broker(value) for value in (Broker, object(), NumberedTokens(), "text", None))
+
+
+def test_a_broker_is_asked_once_for_everybody() -> None:
+    class Slow(Broker):
+        def issue_access_token(self) -> Any:
+            time.sleep(0.05)  # so that the others are there
+            super().issue_access_token()
+
+    broker = Slow()
+    source = broker_source(broker)
+    outcomes = together(16, lambda _: replaced(source, "b1"))
+    assert sorted(outcomes) == [("b2", "issued")] + [("b2", "memory")] * 15
+    assert broker.asked == 1
+    assert source.peek() == source.current_unless("b1") == source.token_future().result(0)
+
+
+def test_a_broker_that_renewed_its_token_itself_is_not_asked() -> None:
+    broker = Broker()
+    source = broker_source(broker)
+    assert current(source) == "b1"
+    broker.access_token = "Bearer own"
+    assert replaced(source, "b1") == ("own", "memory")
+    assert source.handed_out("own")
+    assert source.is_dead("b1")
+    assert broker.asked == 0
+
+
+@pytest.mark.parametrize("parameters", ["force", "**options"])
+def test_force_is_asked_for_where_a_broker_takes_it(parameters: str) -> None:
+    asked: list[Any] = []
+
+    class Forced(Broker):
+        def issue_access_token(self, force: bool = False, **options: Any) -> None:
+            asked.append(force)
+            super().issue_access_token()
+
+    class Loose(Broker):
+        def issue_access_token(self, **options: Any) -> None:
+            asked.append(options["force"])
+            super().issue_access_token()
+
+    assert replaced(broker_source(Forced() if parameters == "force" else Loose()), "b1") == ("b2", "issued")
+    assert asked == [True]
+
+
+def test_a_broker_without_a_token_gets_its_first_one() -> None:
+    broker = Broker()
+    broker.access_token = None
+    assert current(broker_source(broker)) == "b2"
+    assert broker.asked == 1
+
+
+def test_a_broker_that_hands_its_dead_token_back_is_believed_once() -> None:
+    source = broker_source(Broker("Bearer b1"))
+    assert replaced(source, "b1") == ("b1", "issued")
+    assert source.peek() is not None
+    source.note_refused("b1")
+    assert source.peek() is None
+
+
+def test_after_a_failed_reissue_a_broker_is_left_alone_for_the_cool_down() -> None:
+    broker = Broker(OSError("down"))
+    source = broker_source(broker, RetryPolicy(issue_cooldown=60))
+    for _ in range(50):
+        with pytest.raises(OSError, match="down"):
+            replaced(source, "b1")
+    assert broker.asked == 1
+    impatient = broker_source(broker, RetryPolicy(issue_cooldown=0))
+    with pytest.raises(OSError, match="down"):
+        replaced(impatient, "b1")
+    assert broker.asked == 2
+    assert impatient == source
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_broker_that_exits_ends_no_thread_of_the_callers(error: BaseException) -> None:
+    with pytest.raises(TokenIssueError, match=type(error).__name__):
+        replaced(broker_source(Broker(error)), "b1")
+
+
+@pytest.mark.parametrize("left", [None, "", 5, "two words"])
+def test_a_broker_whose_reissue_leaves_no_token_cannot_be_helped(left: Any) -> None:
+    with pytest.raises(TypeError, match="pass tokens= instead"):
+        replaced(broker_source(Broker(left)), "b1")
+
+
+def test_a_coroutine_reissue_cannot_be_awaited() -> None:
+    class Asynchronous(Broker):
+        async def issue_access_token(self) -> None: ...
+
+    with pytest.raises(TypeError, match="coroutine function: pass tokens= instead"):
+        replaced(broker_source(Asynchronous()), "b1")
+
+
+def test_a_signature_that_cannot_be_read_is_asked_without_force() -> None:
+    class Opaque:
+        __signature__ = "none"
+
+        def __init__(self, broker: Broker) -> None:
+            self.broker = broker
+
+        def __call__(self) -> None:
+            self.broker.access_token = "Bearer b2"
+
+    broker = Broker()
+    broker.issue_access_token = Opaque(broker)  # type: ignore[method-assign]  # as a C extension's
+    assert replaced(broker_source(broker), "b1") == ("b2", "issued")
+
+
+@pytest.mark.parametrize("kind", [Broker, NumberedTokens])
+def test_an_object_is_not_kept_alive(kind: Any) -> None:
+    target = kind()
+    source = broker_source(target) if kind is Broker else as_source(target)
+    replaced(source, "b1")
+    gone = weakref.ref(target)
+    del target, source
+    until(lambda: gc.collect() is not None and gone() is None)

@@ -1,0 +1,408 @@
+"""What a refresh waits for: KIS's one issue a minute, an endpoint that is away; and what comes after a failure."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from kis_retry import (
+    AccessToken,
+    MemoryTokenStore,
+    RefreshEvent,
+    RetryPolicy,
+    TokenIssueError,
+    TokenIssueLimited,
+    TokenManager,
+    on_event,
+)
+from kis_retry.stores.base import key_of
+from kis_retry.testing import KisGateway
+from managers import LockedStore, ended, started
+from patience import PATIENCE, until
+
+if TYPE_CHECKING:
+    from clocks import FakeClock
+    from managers import Make
+
+DAY = 86_400
+
+
+def outcome(tokens: TokenManager, rejected: AccessToken | None = None) -> str:
+    """What a refused call gets: a token's value, or the name of the failure."""
+    try:
+        return (tokens.refresh(rejected) if rejected else tokens.token()).value
+    except TokenIssueError as error:
+        return type(error).__name__
+
+
+# --- once a minute
+
+
+def test_two_machines_without_a_shared_store_get_the_same_token(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    assert make().token() == make().token()
+    assert sum(clock.slept) == pytest.approx(60)
+    assert (timed.counts.token_requests, timed.counts.token_requests_refused) == (3, 1)
+    (waiting,) = events
+    assert (waiting.name, waiting.msg_cd, waiting.error) == ("token_issue_waiting", "EGW00133", "TokenIssueLimited")
+    assert (waiting.wait, waiting.elapsed) == (60, None)
+
+
+@pytest.mark.parametrize(("issue_wait", "waited", "requests"), [(0, 0, 2), (25, 25, 3), (59, 59, 3)])
+def test_an_issue_wait_shorter_than_the_minute_is_kept_to(
+    issue_wait: float, waited: float, requests: int, make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    make().token()
+    with pytest.raises(TokenIssueLimited) as caught:
+        make(issue_wait=issue_wait).token()
+    assert (caught.value.code, caught.value.retryable) == ("EGW00133", True)
+    assert sum(clock.slept) == pytest.approx(waited)
+    assert timed.counts.token_requests == requests
+
+
+def test_a_token_that_appears_in_the_store_ends_the_wait(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    store = MemoryTokenStore()
+    told = timed.issue_elsewhere()
+    theirs = AccessToken(told["access_token"], datetime.fromtimestamp(clock.now + DAY, timezone.utc))
+    clock.at(3, lambda: store.save(key_of(timed.credentials), theirs))
+    assert make(store).refresh(None) == theirs
+    assert 3 <= sum(clock.slept) <= 4
+    assert timed.counts.token_requests == 1
+    assert [(event.name, event.source) for event in events] == [
+        ("token_issue_waiting", None),
+        ("token_adopted", "store"),
+    ]
+
+
+def test_yesterdays_token_in_the_store_does_not_cut_the_wait_short(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    store = MemoryTokenStore()
+    yesterday = AccessToken("eyJ.yesterday.sig", datetime.fromtimestamp(clock.now - 1, timezone.utc))
+    store.save(key_of(timed.credentials), yesterday)
+    told = timed.issue_elsewhere()
+    assert make(store).token().value == told["access_token"]
+    assert sum(clock.slept) == pytest.approx(60)
+
+
+def test_the_minute_is_waited_out_once_for_all_threads(make: Make, timed: KisGateway, clock: FakeClock) -> None:
+    timed.issue_elsewhere()
+    tokens, got = make(), list[str]()
+    ended(started(8, lambda: got.append(tokens.token().value)))
+    assert got == [timed.current_token] * 8
+    assert sum(clock.slept) == pytest.approx(60)
+    assert timed.counts.token_requests == 2
+
+
+def test_a_token_that_dies_within_the_minute_of_its_issue_is_waited_for(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    tokens = make()
+    tokens.token()
+    timed.expire()
+    second = tokens.refresh(tokens.token())
+    clock.pass_by(5)
+    revoked = {"appkey": timed.credentials.app_key, "appsecret": timed.credentials.app_secret, "token": second.value}
+    requests.post(f"{timed.url}/oauth2/revokeP", json=revoked, timeout=5)
+    assert outcome(tokens, second) == timed.current_token != second.value
+    assert sum(clock.slept) == pytest.approx(60 - 5)
+
+
+def test_a_dead_token_that_kis_hands_out_again_is_used_once_more_and_not_waited_for(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    tokens = make()
+    first = tokens.token()
+    timed.expire()
+    timed.same_token()
+    assert tokens.refresh(first) == first
+    assert tokens.peek() == first
+    (event,) = events
+    assert (event.name, event.source, event.token, event.previous_token) == (
+        "token_refreshed",
+        "issued",
+        first.fingerprint,
+        first.fingerprint,
+    )
+    assert [outcome(tokens, first) for _ in range(30)] == ["TokenIssueLimited"] * 30
+    assert tokens.peek() is None
+    assert clock.slept == []
+    assert timed.counts.token_requests <= 3
+
+
+def test_who_is_never_quick_enough_waits_on_and_asks_twice_in_issue_wait(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    timed.refuse_tokens("EGW00133")
+    tokens = make()
+    for _ in range(3):
+        assert outcome(tokens) == "TokenIssueLimited"
+    assert sum(clock.slept) == pytest.approx(3 * 70), "a minute passes for certain: nobody fails in its cool-down"
+    assert timed.counts.token_requests <= 3 * 3
+
+
+def test_without_issue_wait_the_minute_is_not_asked_about_again(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    timed.issue_elsewhere()
+    tokens = make(issue_wait=0)
+    assert [outcome(tokens) for _ in range(100)] == ["TokenIssueLimited"] * 100
+    assert timed.counts.token_requests == 1
+    clock.pass_by(61)
+    assert outcome(tokens) == timed.current_token
+
+
+@pytest.mark.parametrize("held", [True, False, None])
+def test_a_store_that_cannot_lock_does_not_keep_a_token_from_being_issued(
+    held: bool | None, make: Make, timed: KisGateway
+) -> None:
+    tokens = make(LockedStore(held))
+    first = tokens.token()
+    timed.expire()
+    assert tokens.refresh(first) != first
+    assert timed.counts.token_requests == 2
+
+
+def test_processes_whose_store_is_broken_wait_for_the_minute_and_fail_at_no_pace(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    """Each of them gets KIS's token in its turn; before, the third failed 18 times a second."""
+
+    class Broken(LockedStore):
+        def load(self, key: str) -> AccessToken | None:
+            raise OSError("disk")
+
+        def save(self, key: str, token: AccessToken) -> None:
+            raise OSError("disk")
+
+    failures = 0
+    for _ in range(4):  # one after the other: on this clock, waiting is nobody else's time
+        tokens = make(Broken(None), issue_wait=25)
+        while outcome(tokens) == "TokenIssueLimited":
+            failures += 1
+    assert failures <= 3 * 3, "one for each issue_wait that passed, and not one for each call"
+    assert timed.counts.token_requests <= 4 + failures
+
+
+# --- an endpoint that is away
+
+
+@pytest.mark.parametrize("seconds", [4, 30, 65])
+def test_an_endpoint_that_is_away_is_waited_for(
+    seconds: float, make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    tokens = make()
+    first = tokens.token()
+    timed.expire()
+    timed.refuse_tokens(msg_cd=None, status=503)
+    clock.at(seconds, timed.heal)
+    assert tokens.refresh(first).value == timed.current_token
+    assert seconds <= sum(clock.slept) < seconds + 3, "it goes on soon after the endpoint is back"
+    pauses = [pause for pause in clock.slept if pause < 0.5]
+    assert len(set(pauses)) == len(pauses), "with jitter"
+    (waiting,) = [event for event in events if event.name == "token_issue_waiting"]
+    assert (waiting.wait, waiting.error, waiting.msg_cd) == (pytest.approx(70), "TokenIssueError", None)
+
+
+@pytest.mark.parametrize(("fault", "times"), [("refuse_tokens", 3), ("drop", 3), ("garble", 3)])
+def test_everybody_waits_for_the_endpoint_together(fault: str, times: int, make: Make, timed: KisGateway) -> None:
+    tokens, got = make(), list[str]()
+    if fault == "refuse_tokens":
+        timed.refuse_tokens("EGW00201", times)  # calls a second: that passes
+    else:
+        getattr(timed, fault)("tokens", times)
+    ended(started(16, lambda: got.append(tokens.token().value)))
+    assert got == [timed.current_token] * 16
+    assert timed.counts.tokens_issued == 1
+
+
+def test_after_an_outage_longer_than_issue_wait_a_look_a_second_finds_that_it_is_over(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    tokens = make(issue_wait=10)
+    first = tokens.token()
+    timed.expire()
+    timed.refuse_tokens(msg_cd=None, status=503)
+    clock.at(40, timed.heal)
+    got = []
+    for _ in range(150):
+        got.append(outcome(tokens, first))
+        clock.pass_by(0.25)
+    lost = got.index(str(timed.current_token))
+    assert set(got[:lost]) == {"TokenIssueError"}
+    assert set(got[lost:]) == {timed.current_token}
+    assert sum(clock.slept) == pytest.approx(10), "once, and not before each call"
+    assert lost <= (40 - 10 + 1.5) * 4
+
+
+def test_a_look_that_gets_no_answer_holds_nobody_else_up(gateway: KisGateway) -> None:
+    tokens = TokenManager(
+        gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0.2, issue_timeout=0.2)
+    )
+    first = tokens.token()
+    gateway.expire()
+    gateway.hang("tokens")
+    assert outcome(tokens, first) == "TokenIssueError"
+    time.sleep(1)  # the next look is due
+    looking = started(1, lambda: outcome(tokens, first))
+    until(lambda: gateway.counts.token_requests > 2)
+    asked = gateway.counts.token_requests
+    assert {outcome(tokens, first) for _ in range(100)} == {"TokenIssueError"}
+    assert gateway.counts.token_requests <= asked + 1
+    gateway.heal()
+    ended(looking)
+
+
+def test_an_endpoint_that_is_back_and_speaks_of_the_minute_ends_the_cool_down(
+    make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    tokens = make(issue_wait=70)
+    timed.refuse_tokens(msg_cd=None, status=503)
+    assert outcome(tokens) == "TokenIssueError"
+    timed.heal()
+    timed.issue_elsewhere()
+    clock.pass_by(2)
+    assert outcome(tokens) == timed.current_token
+
+
+# --- after a failure for good
+
+
+@pytest.mark.parametrize("code", ["EGW00103", "EGW00105"])
+def test_a_wrong_key_or_secret_is_asked_about_once_in_a_cool_down(
+    code: str, make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    timed.refuse_tokens(code)
+    tokens = make()
+    for _ in range(200):
+        with pytest.raises(TokenIssueError) as caught:
+            tokens.token()
+        assert (caught.value.code, caught.value.retryable) == (code, False)
+        clock.pass_by(0.25)
+    assert timed.counts.token_requests == 1
+    assert clock.slept == []
+    clock.pass_by(15)
+    timed.heal()
+    assert outcome(tokens) == timed.current_token
+
+
+def test_without_a_cool_down_each_call_asks(make: Make, timed: KisGateway) -> None:
+    timed.refuse_tokens("EGW00105")
+    tokens = make(issue_cooldown=0)
+    assert [outcome(tokens) for _ in range(5)] == ["TokenIssueError"] * 5
+    assert timed.counts.token_requests == 5
+
+
+def test_a_token_in_the_store_ends_a_cool_down(make: Make, timed: KisGateway, clock: FakeClock) -> None:
+    store = MemoryTokenStore()
+    tokens = make(store)
+    first = tokens.token()
+    timed.expire()
+    timed.refuse_tokens(1, "EGW00105")
+    assert outcome(tokens, first) == "TokenIssueError"
+    adopted = AccessToken("eyJ.adopted.sig", first.expires_at)
+    store.save(key_of(timed.credentials), adopted)
+    clock.pass_by(1)
+    assert outcome(tokens, first) == adopted.value
+    assert outcome(tokens, adopted) == timed.current_token, "in what was the cool-down"
+
+
+# --- what hangs
+
+
+def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> None:
+    class Silent(MemoryTokenStore):
+        silent = False
+
+        def load(self, key: str) -> AccessToken | None:
+            if self.silent:
+                answered.wait(PATIENCE)
+            return super().load(key)
+
+    answered, store = threading.Event(), Silent()
+    tokens = TokenManager(gateway.credentials, store=store, policy=RetryPolicy(issue_wait=0.1))
+    first = tokens.token()
+    gateway.expire()
+    store.silent = True
+    waiting = [tokens.replace_future(first.value) for _ in range(3)]
+    for future in waiting:
+        with pytest.raises(TokenIssueError, match=r"no token could be had in 0\.1 seconds"):
+            future.result(PATIENCE)
+    began = time.monotonic()
+    assert outcome(tokens, first) == "TokenIssueError"
+    assert time.monotonic() - began < 0.1, "in the cool-down"
+    store.silent = False
+    answered.set()
+
+
+def test_an_answer_that_trickles_is_bounded_and_asked_for_again() -> None:
+    class Trickling(requests.Session):
+        posts = 0
+
+        def post(self, *given: Any, **options: Any) -> requests.Response:
+            self.posts += 1
+            response = super().post(*given, **options)
+            if self.posts == 1:
+                whole = response.iter_content
+
+                def slowly(size: int) -> Any:
+                    for byte in whole(size):
+                        time.sleep(0.05)
+                        yield byte
+
+                response.iter_content = slowly  # type: ignore[assignment,method-assign]  # of this one answer
+            return response
+
+    policy = RetryPolicy(issue_timeout=0.2)
+    with KisGateway(issue_interval=0) as gateway, Trickling() as session:
+        tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=policy, session=session)
+        assert tokens.token().value == gateway.current_token
+        assert session.posts == 2
+
+
+# --- what hooks do to it
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, OSError, RecursionError])
+def test_a_hook_that_raises_stops_no_refresh(
+    error: type[BaseException], make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    """Before: a kill switch on `token_issue_waiting` began 300 token requests a second."""
+
+    def kill(event: RefreshEvent) -> None:
+        raise error
+
+    timed.issue_elsewhere()
+    unsubscribe = on_event(kill)
+    try:
+        assert outcome(make()) == timed.current_token
+    finally:
+        unsubscribe()
+    assert timed.counts.token_requests == 2
+
+
+def test_a_hook_that_asks_for_the_first_token_gets_an_error_and_not_silence(make: Make, timed: KisGateway) -> None:
+    timed.issue_elsewhere()
+    tokens, told = make(), list[str]()
+
+    def hook(event: RefreshEvent) -> None:
+        try:
+            tokens.token()
+        except TokenIssueError as error:
+            told.append(str(error))
+
+    unsubscribe = on_event(hook)
+    try:
+        assert tokens.token().value == timed.current_token
+    finally:
+        unsubscribe()
+    assert len(told) == 1
+    assert "would wait for itself" in told[0]
