@@ -260,7 +260,10 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         call = FunctionCall(protection, function)
         if call.concerns(returned):
             returned = run(call.flow(returned), call.send)
-        return returned.end()
+        try:
+            return returned.end()
+        finally:
+            del returned  # it keeps an error alive, and the error this frame with the arguments of the call
 
     return protected
 
@@ -289,7 +292,10 @@ async def _awaited(value: Any, function: Callable[..., Any], protection: Protect
     returned = await call.send_async(value)
     if call.concerns(returned):
         returned = await run_async(call.flow(returned), call.send_async)
-    return returned.end()
+    try:
+        return returned.end()
+    finally:
+        del returned  # as above
 
 
 class _Beginning:
