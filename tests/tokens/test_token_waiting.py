@@ -261,7 +261,12 @@ def test_an_endpoint_that_is_back_and_speaks_of_the_minute_ends_the_cool_down(
     timed.heal()
     timed.issue_elsewhere()
     clock.pass_by(2)
+    joining: list[str] = []
+    threads: list[threading.Thread] = []
+    clock.at(1, lambda: threads.extend(started(1, lambda: joining.append(outcome(tokens)))))
     assert outcome(tokens) == timed.current_token
+    ended(threads)
+    assert joining == [timed.current_token]
 
 
 # --- after a failure for good
