@@ -11,31 +11,68 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client.client import KisClient
-    from .credentials import Credentials
-    from .errors import ConfigurationError, KisRetryError, PageError, ResponseError, TokenIssueError, TokenIssueLimited
-    from .events import RefreshEvent, on_event
-    from .judgement import (
+    from .answers import (
         is_rate_limited_response,
         is_token_expired_error,
         is_token_expired_response,
         is_transient_error,
         is_transient_response,
     )
+    from .client.async_client import AsyncKisClient
+    from .client.client import KisClient
+    from .credentials import Credentials
+    from .decorators import refresh_on_expired_token, retry_on_transient_error
+    from .errors import ConfigurationError, KisRetryError, PageError, ResponseError, TokenIssueError, TokenIssueLimited
+    from .events import RefreshEvent, on_event
+    from .pace.limiter import RateLimiter
     from .policy import RetryPolicy
-    from .retry.decorators import refresh_on_expired_token, retry_on_transient_error
-    from .retry.limiter import RateLimiter
+    from .protecting import install, protect, uninstall, unprotect
     from .stores.base import TokenStore
     from .stores.file import FileTokenStore
     from .stores.memory import MemoryTokenStore
     from .stores.redis import RedisTokenStore
-    from .thirdparty.protect import protect, unprotect
     from .token import AccessToken
     from .tokens.manager import TokenManager
     from .tokens.source import TokenSource
 
+# No module is named like a name below: importing it would put the module in the name's place.
+_MODULES = {
+    ".answers": (
+        "is_rate_limited_response",
+        "is_token_expired_error",
+        "is_token_expired_response",
+        "is_transient_error",
+        "is_transient_response",
+    ),
+    ".client.async_client": ("AsyncKisClient",),
+    ".client.client": ("KisClient",),
+    ".credentials": ("Credentials",),
+    ".decorators": ("refresh_on_expired_token", "retry_on_transient_error"),
+    ".errors": (
+        "ConfigurationError",
+        "KisRetryError",
+        "PageError",
+        "ResponseError",
+        "TokenIssueError",
+        "TokenIssueLimited",
+    ),
+    ".events": ("RefreshEvent", "on_event"),
+    ".pace.limiter": ("RateLimiter",),
+    ".policy": ("RetryPolicy",),
+    ".protecting": ("install", "protect", "uninstall", "unprotect"),
+    ".stores.base": ("TokenStore",),
+    ".stores.file": ("FileTokenStore",),
+    ".stores.memory": ("MemoryTokenStore",),
+    ".stores.redis": ("RedisTokenStore",),
+    ".token": ("AccessToken",),
+    ".tokens.manager": ("TokenManager",),
+    ".tokens.source": ("TokenSource",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
 __all__ = [
     "AccessToken",
+    "AsyncKisClient",
     "ConfigurationError",
     "Credentials",
     "FileTokenStore",
@@ -53,6 +90,7 @@ __all__ = [
     "TokenManager",
     "TokenSource",
     "TokenStore",
+    "install",
     "is_rate_limited_response",
     "is_token_expired_error",
     "is_token_expired_response",
@@ -62,42 +100,9 @@ __all__ = [
     "protect",
     "refresh_on_expired_token",
     "retry_on_transient_error",
+    "uninstall",
     "unprotect",
 ]
-
-# No module is named like a name below: importing it would put the module in the name's place.
-_MODULES = {
-    ".client.client": ("KisClient",),
-    ".credentials": ("Credentials",),
-    ".errors": (
-        "ConfigurationError",
-        "KisRetryError",
-        "PageError",
-        "ResponseError",
-        "TokenIssueError",
-        "TokenIssueLimited",
-    ),
-    ".events": ("RefreshEvent", "on_event"),
-    ".judgement": (
-        "is_rate_limited_response",
-        "is_token_expired_error",
-        "is_token_expired_response",
-        "is_transient_error",
-        "is_transient_response",
-    ),
-    ".policy": ("RetryPolicy",),
-    ".retry.decorators": ("refresh_on_expired_token", "retry_on_transient_error"),
-    ".retry.limiter": ("RateLimiter",),
-    ".stores.base": ("TokenStore",),
-    ".stores.file": ("FileTokenStore",),
-    ".stores.memory": ("MemoryTokenStore",),
-    ".stores.redis": ("RedisTokenStore",),
-    ".thirdparty.protect": ("protect", "unprotect"),
-    ".token": ("AccessToken",),
-    ".tokens.manager": ("TokenManager",),
-    ".tokens.source": ("TokenSource",),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .events import warn
-from .settings import CREDENTIAL_VARIABLES, Environment, boolean, without_password
+from .settings import PREFIX, Environment, Setting, boolean, credential_variables, without_password
 from .token import fingerprint
 
-__all__ = ["PAPER_URL", "REAL_URL", "Credentials", "credentials_from_env"]
+__all__ = ["PAPER_URL", "REAL_URL", "Credentials"]
 
 REAL_URL = "https://openapi.koreainvestment.com:9443"
 PAPER_URL = "https://openapivts.koreainvestment.com:29443"
 
-
+_TAKES_URL = "an address that begins with http:// or https:// and names a host"
+_ACCOUNT = re.compile(r"([0-9]{8})-?([0-9]{2})")
 _warned: set[str] = set()  # addresses that this process has warned of
 
 
@@ -29,7 +32,7 @@ class Credentials:
     An app key belongs to real or to paper trading (KIS developer portal), so does its token.
 
     Args:
-        app_key: as the portal shows it.
+        app_key: as the portal shows it; white space around it is taken off.
         app_secret: as the portal shows it.
         account: "12345678-01"; only orders and balances need one.
         paper: the paper-trading host instead of the real one.
@@ -56,26 +59,51 @@ class Credentials:
         base_url: str | None = None,
     ) -> None:
         url = base_url or (PAPER_URL if paper else REAL_URL)
-        if not isinstance(url, str) or not re.match(r"https?://[^/\s]", url.strip()):
-            raise ConfigurationError("base_url must begin with http:// or https:// and name a host")
-        object.__setattr__(self, "app_key", _required("app_key", app_key))
-        object.__setattr__(self, "app_secret", _required("app_secret", app_secret))
-        object.__setattr__(self, "account", _required("account", account) if account is not None else None)
+        problem = (
+            _problem_with("app_key", app_key)
+            or _problem_with("app_secret", app_secret)
+            or _problem_with_account("account", account)
+            or (None if _is_url(url) else f"base_url must be {_TAKES_URL}")
+        )
+        if problem is not None:
+            # What reports an error shows the locals of its frames, too.
+            del self, app_key, app_secret, account, base_url, url
+            raise ConfigurationError(problem)
+        object.__setattr__(self, "app_key", app_key.strip())
+        object.__setattr__(self, "app_secret", app_secret.strip())
+        object.__setattr__(self, "account", _with_hyphen(account))
         object.__setattr__(self, "paper", bool(paper))
         object.__setattr__(self, "base_url", url.strip().rstrip("/"))
         _warn_of_plain_http(self.base_url)
 
     @classmethod
-    def from_env(cls) -> Credentials:
+    def from_env(cls, prefix: str = PREFIX) -> Credentials:
         """
         Read `KIS_APP_KEY`, `KIS_APP_SECRET`, `KIS_ACCOUNT_NO`, `KIS_PAPER` and `KIS_BASE_URL`.
 
         `KOREA_INVESTMENT_API_KEY`, `…_API_SECRET` and `…_ACCOUNT_NO` are read where the first three are missing.
 
+        Args:
+            prefix: begins these names instead of `KIS_`, for a second pair of keys, such as "KIS_PAPER_" for
+                `KIS_PAPER_APP_KEY` and the rest. A prefix that ends in "PAPER_" means paper trading, unless
+                `<prefix>PAPER` says otherwise.
+
         Raises:
-            ConfigurationError: a variable is missing or cannot be read; the message names it.
+            ConfigurationError: a variable is missing or cannot be used; the message names it.
         """
-        return credentials_from_env()
+        environment = Environment(prefix)
+        names = credential_variables(prefix)
+        found = {name: environment.find(*variables) for name, variables in names.items()}
+        problem = _problem_with_found(found, names, environment)
+        if problem is not None:
+            raise ConfigurationError(problem)
+        base_url = environment.read(_checked_url, _TAKES_URL, f"{prefix}BASE_URL")
+        paper = environment.read(boolean, "true or false", f"{prefix}PAPER")
+        return cls(
+            **{name: setting.text for name, setting in found.items() if setting is not None},
+            paper=prefix.endswith("PAPER_") if paper is None else paper,
+            base_url=base_url,
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         """Credentials that the environment holds are read there again, so that no secret travels to a worker."""
@@ -84,7 +112,8 @@ class Credentials:
                 return Credentials.from_env, ()
         except ConfigurationError:
             pass
-        return _rebuild, (self.app_key, self.app_secret, self.account, self.paper, self.base_url)
+        make = partial(Credentials, paper=self.paper, base_url=self.base_url)
+        return make, (self.app_key, self.app_secret, self.account)
 
     def __repr__(self) -> str:
         return f"Credentials(app_key={fingerprint(self.app_key)}, base_url={without_password(self.base_url)!r})"
@@ -92,8 +121,57 @@ class Credentials:
     __str__ = __repr__
 
 
-def _rebuild(app_key: str, app_secret: str, account: str | None, paper: bool, base_url: str) -> Credentials:
-    return Credentials(app_key, app_secret, account, paper=paper, base_url=base_url)
+def _problem_with_found(
+    found: dict[str, Setting | None], names: dict[str, tuple[str, ...]], environment: Environment
+) -> str | None:
+    """Say what is missing or cannot be used, under the names of the variables."""
+    missing = [names[name] for name in ("app_key", "app_secret") if found[name] is None]
+    if missing:
+        first = " and ".join(variables[0] for variables in missing)
+        every = " and ".join(" or ".join(variables) for variables in missing)
+        return (
+            f"{first} {'is' if len(missing) == 1 else 'are'} not set, {environment.where()}: "
+            f"set {every} to what the KIS developer portal shows"
+        )
+    for name, setting in found.items():
+        if setting is not None:
+            check = _problem_with_account if name == "account" else _problem_with
+            problem = check(setting.variable, setting.text)
+            if problem is not None:
+                return problem
+    return None
+
+
+def _problem_with(name: str, value: object) -> str | None:
+    if not isinstance(value, str) or not value.strip():
+        return f"{name} must be a non-empty string, not {type(value).__name__} or blank"
+    text = value.strip()
+    if not (text.isascii() and text.isprintable()):
+        return (
+            f"{name} holds a line break, a Korean letter, a typographic quotation mark or another character that no "
+            "header may carry; it takes printable ASCII, as the KIS developer portal shows it"
+        )
+    return None
+
+
+def _problem_with_account(name: str, value: object) -> str | None:
+    if value is None or (isinstance(value, str) and _ACCOUNT.fullmatch(value.strip())):
+        return None
+    return f"{name} is no account number: it takes eight digits, a hyphen and two digits, like 12345678-01"
+
+
+def _with_hyphen(account: str | None) -> str | None:
+    return None if account is None else _ACCOUNT.sub(r"\1-\2", account.strip())
+
+
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and re.match(r"https?://[^/\s]", value.strip()) is not None
+
+
+def _checked_url(text: str) -> str:
+    if not _is_url(text):
+        raise ValueError("not an http address")
+    return text
 
 
 def _warn_of_plain_http(url: str) -> None:
@@ -109,44 +187,3 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
     except ValueError:  # a name
         return False
-
-
-def _required(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{name} must be a non-empty string, not {type(value).__name__} or blank")
-    text = value.strip()
-    if not (text.isascii() and text.isprintable()):
-        raise ConfigurationError(
-            f"{name} holds a line break, a typographic quotation mark or another character that no header may carry; "
-            "it takes printable ASCII, as the KIS developer portal shows it"
-        )
-    return text
-
-
-def credentials_from_env() -> Credentials:
-    """What `Credentials.from_env()` promises."""
-    environment = Environment()
-    found = {name: environment.find(*variables) for name, variables in CREDENTIAL_VARIABLES.items()}
-    missing = [CREDENTIAL_VARIABLES[name][0] for name in ("app_key", "app_secret") if found[name] is None]
-    if missing:
-        raise ConfigurationError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: take them from the KIS developer "
-            "portal and set KIS_APP_KEY and KIS_APP_SECRET (or KOREA_INVESTMENT_API_KEY and …_API_SECRET) "
-            "in the environment or in a .env file"
-        )
-    texts = {name: setting.text if setting else None for name, setting in found.items()}
-    base_url = environment.read(_url, "an address that begins with http:// or https://", "KIS_BASE_URL")
-    paper = environment.read(boolean, "true or false", "KIS_PAPER")
-    return Credentials(
-        texts["app_key"] or "",
-        texts["app_secret"] or "",
-        texts["account"],
-        paper=bool(paper),
-        base_url=base_url,
-    )
-
-
-def _url(text: str) -> str:
-    if not re.match(r"https?://[^/\s]", text):
-        raise ValueError("not an http address")
-    return text

@@ -15,6 +15,9 @@ __all__ = ["ConfigurationError", "KisRetryError", "PageError", "ResponseError", 
 class KisRetryError(Exception):
     """Everything this package raises of its own accord is one of these."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, vars(self))
+
 
 class ConfigurationError(KisRetryError, ValueError):
     """
@@ -35,9 +38,6 @@ class ResponseError(KisRetryError):
         super().__init__(message)
         self.status = status
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_response_error, (str(self), self.status)
-
 
 class PageError(KisRetryError):
     """
@@ -50,9 +50,6 @@ class PageError(KisRetryError):
         super().__init__(f"{message} ({answer.get('msg_cd')})" if answer.get("rt_cd") != "0" else message)
         self.page = page
         self.answer = answer
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_page_error, (str(self), self.page, self.answer)
 
 
 class TokenIssueError(KisRetryError):
@@ -69,9 +66,6 @@ class TokenIssueError(KisRetryError):
         self.code = code
         self.retryable = retryable
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_issue_error, (type(self), str(self), self.code, self.retryable)
-
 
 class TokenIssueLimited(TokenIssueError):  # noqa: N818  # the settled name; its base says Error
     """
@@ -81,17 +75,7 @@ class TokenIssueLimited(TokenIssueError):  # noqa: N818  # the settled name; its
     """
 
 
-def _rebuild_issue_error(
-    kind: type[TokenIssueError], message: str, code: str | None, retryable: bool
-) -> TokenIssueError:
-    return kind(message, code=code, retryable=retryable)
-
-
-def _rebuild_page_error(message: str, page: int, answer: dict[str, Any]) -> PageError:
-    error = PageError(message, page=page, answer={"rt_cd": "0"})
-    error.answer = answer
+def _rebuild(kind: type[KisRetryError], args: tuple[object, ...], fields: dict[str, Any]) -> KisRetryError:
+    error = kind.__new__(kind, *args)  # past `__init__`, which would put the fields into the text again
+    vars(error).update(fields)
     return error
-
-
-def _rebuild_response_error(message: str, status: int) -> ResponseError:
-    return ResponseError(message, status=status)

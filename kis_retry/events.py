@@ -1,5 +1,5 @@
 """
-What happened to a token, said once to everybody who listens: `RefreshEvent`, `on_event`, and the standard logger.
+Tell everybody who listens what happened to a token: `RefreshEvent`, `on_event`, and the standard logger.
 
 Only the fields below ever leave: no arguments, no headers, no bodies, and tokens as fingerprints.
 """
@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import sys
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
-from typing import Literal, get_args
+from functools import partial
+from opcode import opmap
+from types import FunctionType
+from typing import Any, Literal, get_args
 
 __all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event", "warn"]
 
@@ -82,6 +89,7 @@ Hook = Callable[[RefreshEvent], object]
 
 _FIELDS = tuple(spec.name for spec in fields(RefreshEvent))
 _hooks: dict[object, Hook] = {}  # by an object for each subscription; a lock could be held at a fork
+_failures_told: set[tuple[str | None, str]] = set()  # a hook, None for the log, and what it raised
 
 
 def on_event(hook: Hook) -> Callable[[], None]:
@@ -89,35 +97,51 @@ def on_event(hook: Hook) -> Callable[[], None]:
     Have `hook` called with every `RefreshEvent` of this process, in the thread where it happens.
 
     A hook must be quick, and must not call KIS: it may run on the event loop or while others wait for a token. One
-    that raises is logged and harms nothing.
+    that raises is logged and harms nothing. One that is subscribed already is not added again, and takes its own older
+    version's place where its module was run again (Streamlit, `%autoreload`).
 
     Returns:
         A function that unsubscribes; calling it twice is calling it once.
     """
     if not callable(hook):
         raise TypeError(f"on_event takes a function of one RefreshEvent, not {type(hook).__name__}")
-    subscription = object()  # one hook may be subscribed twice
+    for subscription, known in list(_hooks.items()):
+        if known is hook or (type(known) is type(hook) and known == hook):
+            return partial(_unsubscribe, subscription)
+        if _is_older_version(known, hook):
+            _hooks.pop(subscription, None)
+    subscription = object()
     _hooks[subscription] = hook
-
-    def unsubscribe() -> None:
-        _hooks.pop(subscription, None)
-
-    return unsubscribe
+    return partial(_unsubscribe, subscription)
 
 
-def emit(event: RefreshEvent) -> None:
-    """Log the event, then hand it to every hook."""
-    _log(event)
+def _unsubscribe(subscription: object) -> None:
+    _hooks.pop(subscription, None)
+
+
+def emit(event: RefreshEvent, level: int | None = None) -> None:
+    """
+    Log the event, then hand it to every hook. Whatever they raise stays here, but for what a signal raised.
+
+    Args:
+        event: what happened. A call that was given up says why: without a code and an error, "HTTPError" is put in,
+            which is what `raise_for_status` would have made of the answer.
+        level: how loud, instead of what the name says: `logging.DEBUG` for those who joined another's refresh.
+    """
+    if event.name == "call_given_up" and event.msg_cd is None and event.error is None:
+        event = replace(event, error="HTTPError")
+    if level is not None:
+        object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
+    _guarded(partial(_log, event))
     for hook in list(_hooks.values()):
-        try:
-            hook(event)
-        except Exception as error:  # somebody else's code; its text may hold anything, so only its type is logged
-            name = getattr(hook, "__qualname__", type(hook).__qualname__)
-            warn("hook_failed", hook=name, event=event.name, error=type(error).__name__)
+        _guarded(partial(hook, event), getattr(hook, "__qualname__", type(hook).__qualname__))
 
 
 def level_of(event: RefreshEvent) -> int:
-    """How loud an event is, as a level of `logging`: a renewal that failed ahead of the expiry is only a warning."""
+    """Return how loud an event is, as a level of `logging`: a renewal that failed early is only a warning."""
+    given: int | None = getattr(event, "_level", None)
+    if given is not None:
+        return given
     level = _LEVELS.get(event.name, logging.INFO)
     if event.expires_at is not None and event.expires_at > datetime.now(timezone.utc):
         level = min(level, logging.WARNING)
@@ -131,7 +155,57 @@ def warn(name: str, /, **found: object) -> None:
     Only what may be logged may be given: no tokens, no text of somebody else's error.
     """
     extra = {"kis_name": name, **{f"kis_{key}": value for key, value in found.items()}}
-    _logger.warning(_message(f"kis_retry.{name}", found), extra=extra)
+    _guarded(lambda: _logger.warning(_message(f"kis_retry.{name}", found), extra=extra))
+
+
+def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
+    """Run somebody else's code, a hook or the log, and tell once of each type that it raises."""
+    try:
+        call()
+    except BaseException as error:  # a hook's `sys.exit()` ends no refresh, and a log handler stops no pace
+        if _is_of_signal(error):
+            raise
+        kind = type(error).__name__  # its text may hold anything
+        if (hook, kind) in _failures_told:
+            return
+        _failures_told.add((hook, kind))
+        if hook is not None:
+            warn("hook_failed", hook=hook, error=kind)
+        else:  # as `logging` itself does it; a handler that failed would fail again
+            with suppress(Exception):
+                print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
+
+
+def _is_of_signal(error: BaseException) -> bool:
+    """Say whether a signal (Ctrl-C, a handler of the program) raised this, and not the code that it came in on."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    trace = error.__traceback__
+    while trace is not None:
+        code, at = trace.tb_frame.f_code, trace.tb_lasti
+        if code in handlers:
+            return True
+        trace = trace.tb_next
+    # Python's own handler of Ctrl-C has no frame: it shows as an interrupt that no statement raised.
+    return isinstance(error, KeyboardInterrupt) and code.co_code[at] != opmap["RAISE_VARARGS"]
+
+
+def _is_older_version(known: Hook, hook: Hook) -> bool:
+    """Say whether both are one function of one module that was run twice; closures of one run share their code."""
+    old, new = _function_of(known), _function_of(hook)
+    if old is None or new is None or old.__code__ is new.__code__:
+        return False
+    if (old.__module__, old.__qualname__) != (new.__module__, new.__qualname__):
+        return False
+    return new.__name__ != "<lambda>" or old.__code__ == new.__code__  # several lambdas have one name
+
+
+def _function_of(hook: Any) -> FunctionType | None:
+    function = getattr(hook, "__func__", hook)
+    if not isinstance(function, FunctionType):
+        function = getattr(type(hook), "__call__", None)  # noqa: B004  # its code, not whether it can be called
+    return function if isinstance(function, FunctionType) else None
 
 
 def _log(event: RefreshEvent) -> None:
@@ -144,12 +218,12 @@ def _log(event: RefreshEvent) -> None:
 
 
 def _message(name: str, found: dict[str, object]) -> str:
-    """A constant name, then ` key=value` for each field that is set, so that plain logging tells the story."""
+    """Return the name, then ` key=value` for each field that is set, so that plain logging tells the story."""
     return name + "".join(f" {key}={_text(value)}" for key, value in found.items() if value is not None)
 
 
 def _text(value: object) -> str:
-    """A value as one word; one with spaces in it is quoted, so that a line is one line and can be taken apart."""
+    """Return a value as one word, in quotes if there are spaces in it, so that a line is one and can be taken apart."""
     if isinstance(value, float):
         return str(round(value, 3))
     text = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)

@@ -1,9 +1,9 @@
 """
-Pure judgement of exceptions that carry no answer: whether it is the network's fault, and may pass.
+Judge exceptions that carry no answer: whether the network failed, and what was sent before it did.
 
 Types are known by the names of their package and class, so that none of the HTTP libraries is imported here. What an
-exception was made of is its cause, its reason and its arguments; not what was being handled when it was raised, which
-may be another request's failure, or a step of a TLS handshake (`ssl.SSLWantReadError`).
+exception was made of is its cause, its reason and its arguments. Its `__context__` is left aside: that may be another
+request's failure, or a step of a TLS handshake (`ssl.SSLWantReadError`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,29 @@ import errno
 import re
 from collections.abc import Iterator
 from itertools import islice
+from typing import Literal
 
-__all__ = ["is_transient_failure"]
+__all__ = ["failure_of"]
 
-_TRANSIENT = frozenset(
+_NEVER_LEFT = frozenset(
+    (
+        "aiohttp.ClientConnectorError",
+        "aiohttp.ConnectionTimeoutError",
+        "builtins.ConnectionRefusedError",
+        "httpcore.ConnectError",
+        "httpcore.ConnectTimeout",
+        "httpcore.PoolTimeout",
+        "httpx.ConnectError",
+        "httpx.ConnectTimeout",
+        "httpx.PoolTimeout",
+        "requests.ConnectTimeout",
+        "socket.gaierror",
+        "socket.herror",
+        "urllib3.ConnectTimeoutError",
+        "urllib3.NewConnectionError",
+    )
+)
+_UNANSWERED = _NEVER_LEFT | frozenset(
     (
         "aiohttp.ClientConnectionError",
         "aiohttp.ClientPayloadError",
@@ -36,9 +55,6 @@ _TRANSIENT = frozenset(
         "requests.ChunkedEncodingError",
         "requests.ConnectionError",
         "requests.Timeout",
-        "socket.gaierror",
-        "socket.herror",
-        "urllib3.NewConnectionError",
         "urllib3.ProtocolError",
         "urllib3.ProxyError",
         "urllib3.TimeoutError",
@@ -58,46 +74,85 @@ _FINAL = frozenset(
 _TLS = frozenset(("aiohttp.ClientSSLError", "requests.SSLError", "ssl.SSLError", "urllib3.SSLError"))
 _DROPPED_TLS = frozenset(("ssl.SSLEOFError", "ssl.SSLZeroReturnError", "ssl.SSLSyscallError"))
 _WRAPPERS = frozenset(("requests.RetryError", "urllib.URLError", "urllib3.MaxRetryError"))  # as good as what they wrap
+_ENVELOPES = _WRAPPERS | {"requests.ConnectionError", "urllib3.ProxyError"}  # say nothing of when it failed themselves
 _UNREACHABLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN))
 _TOO_MANY = re.compile(r"too many (429|5(?!00)\d\d) error responses")  # urllib3's words for a status that it repeated
+_SUCCESSORS = {"httpx2": "httpx", "httpcore2": "httpcore"}
 _DEPTH = 12  # links of a chain of causes; far more than any library makes
 
+_Link = tuple[BaseException, frozenset[str]]
 
-def is_transient_failure(exc: object) -> bool:
+
+def failure_of(exc: BaseException) -> Literal["never_left", "unanswered"] | None:
     """
-    Say whether nobody answered, and the next try may be answered: a time-out, a drop, a refused connection, DNS.
+    Tell a failure of the network from every other exception.
 
-    May raise what the exception's own properties raise.
+    Returns:
+        "never_left": there was no connection (refused, none in time, DNS), so nothing was sent. "unanswered": the
+        request may have arrived (a drop, a time-out of the answer). None: anything else, which asking again will not
+        mend, such as a certificate that nobody trusts.
+
+    Raises:
+        Exception: what the exception's own properties raise.
     """
     if not isinstance(exc, Exception):
-        return False
+        return None
     chain = [(error, _names_of(error)) for error in _made_of(exc)]
+    if not _passes(chain):
+        return None
+    return "never_left" if _never_left(chain) else "unanswered"
+
+
+def _passes(chain: list[_Link]) -> bool:
+    _, first = chain[0]
     if any(names & _FINAL for _, names in chain):
         return False
     if any(names & _DROPPED_TLS for _, names in chain):
-        return bool(chain[0][1] & (_TRANSIENT | _TLS | _WRAPPERS))
+        return bool(first & (_UNANSWERED | _TLS | _WRAPPERS))
     if any(names & _TLS for _, names in chain):
         return False  # a handshake that failed fails again
-    if chain[0][1] & _WRAPPERS:
-        return any(_nobody_answered(error, names) for error, names in chain)
-    return _nobody_answered(*chain[0])
+    if first & _WRAPPERS:
+        return any(_is_unanswered(*link) for link in chain)
+    return _is_unanswered(*chain[0])
 
 
-def _nobody_answered(error: BaseException, names: frozenset[str]) -> bool:
-    if names & _TRANSIENT or (isinstance(error, OSError) and error.errno in _UNREACHABLE):
+def _is_unanswered(error: BaseException, names: frozenset[str]) -> bool:
+    if names & _UNANSWERED or _is_unreachable(error):
         return True
     if "aiohttp.ClientResponseError" in names:  # what came was no HTTP; others call that a protocol error
         return error.__cause__ is not None and "aiohttp.HttpProcessingError" in _names_of(error.__cause__)
     return "urllib3.ResponseError" in names and _TOO_MANY.fullmatch(str(error)) is not None
 
 
+def _never_left(chain: list[_Link]) -> bool:
+    _, first = chain[0]
+    if any(names & _DROPPED_TLS for _, names in chain):
+        return False  # requests and urllib say this of a drop after the handshake too
+    if first & _NEVER_LEFT:
+        return True
+    if "urllib.URLError" in first:  # raised while it connects; an answer's time-out comes as it is
+        return any("builtins.TimeoutError" in names or _is_unreachable(error) for error, names in chain) or any(
+            names & _NEVER_LEFT for _, names in chain
+        )
+    return bool(first & _ENVELOPES) and any(names & _NEVER_LEFT for _, names in chain)
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _UNREACHABLE
+
+
 def _names_of(exc: BaseException) -> frozenset[str]:
-    """Its classes as "package.Class": where in its package a class lives differs between versions."""
-    return frozenset(f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(exc).__mro__)
+    """Return its classes as "package.Class": where in its package a class lives differs between versions."""
+    return frozenset(f"{_package_of(kind)}.{kind.__name__}" for kind in type(exc).__mro__)
+
+
+def _package_of(kind: type) -> str:
+    package: str = kind.__module__.partition(".")[0]
+    return _SUCCESSORS.get(package, package)
 
 
 def _made_of(exc: BaseException) -> Iterator[BaseException]:
-    """The exception, its cause, its reason, the exceptions among its arguments, and theirs."""
+    """Yield the exception, its cause, its reason, the exceptions among its arguments, and theirs."""
     waiting = [exc]
     seen: set[int] = set()
     while waiting and len(seen) < _DEPTH:

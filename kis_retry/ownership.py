@@ -1,5 +1,5 @@
 """
-Whose a file is, and who may write beside it: what may be believed of a file that others could have put there.
+Tell whose a file is and who may write beside it, and so what may be believed of it.
 
 Windows has no owner that is told by a number; there the rights are those of the user's profile, and all is believed.
 """
@@ -15,18 +15,18 @@ _ROOT = 0
 
 
 def is_of_this_user(found: os.stat_result) -> bool:
-    """Whether this process's user owns it."""
+    """Say whether this process's user owns it."""
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
 def is_trusted(found: os.stat_result) -> bool:
-    """Whether this process's user or root owns it; root could change everything anyway."""
+    """Say whether this process's user or root owns it; root could change everything anyway."""
     return is_of_this_user(found) or found.st_uid == _ROOT
 
 
 def may_be_written_by_strangers(found: os.stat_result) -> bool:
     """
-    Whether somebody who is neither this user nor root may write it, or put files into it if it is a folder.
+    Say whether somebody who is neither this user nor root may write it, or put files into it if it is a folder.
 
     The sticky bit changes nothing: in /tmp everybody may put a file where there is none. A group counts as strangers
     unless it is root's or this user's own group without other members, which many systems give to each user along

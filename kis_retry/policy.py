@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from .answers import CODES, EXPIRED_CODES, Meaning
 from .errors import ConfigurationError
-from .kis import EXPIRED_CODES, UNCERTAIN_CODES
-from .settings import Environment, boolean
+from .settings import PREFIX, Environment, boolean
 
 __all__ = ["RetryPolicy", "parse", "takes", "variable_of"]
 
@@ -37,10 +37,11 @@ class RetryPolicy:
         issue_cooldown: how long nobody asks for a token after a failed issue, 0 to 3,600.
         transient_deadline: how long a call is repeated after failures that pass by themselves, 0 to 86,400; 0: not at
             all.
-        order_deadline: how long an order may wait before its first attempt for anything but its slot, and how long after
-            that attempt it may still be repeated, 0 to 3,600; 0: an order leaves once.
+        order_deadline: how long an order may wait before its first attempt for anything but its slot, and how long
+            after that attempt it may still be repeated, 0 to 3,600; 0: an order leaves once.
         order_hold: how long the same order is held back after its answer was lost, 0 to 3,600; 0: not at all.
-        expired_codes: the `msg_cd` values that a new token cures.
+        expired_codes: the `msg_cd` values that a new token helps with. Only codes of the token are taken (EGW001…),
+            which KIS says before it acts: after any other an order could be placed twice.
 
     Raises:
         ConfigurationError: a value is of the wrong kind or out of range.
@@ -69,9 +70,12 @@ class RetryPolicy:
             object.__setattr__(self, spec.name, value)
 
     @classmethod
-    def from_env(cls) -> RetryPolicy:
+    def from_env(cls, prefix: str = PREFIX) -> RetryPolicy:
         """
         Read `KIS_RETRY_ENABLED`, `KIS_RETRY_MAX_RETRIES` and the rest; what is not set keeps its default.
+
+        Args:
+            prefix: of variables that go before these, such as "KIS_PAPER_" for `KIS_PAPER_RETRY_WAIT`.
 
         Raises:
             ConfigurationError: a variable holds something else than it takes; the message names all three.
@@ -79,30 +83,35 @@ class RetryPolicy:
         environment = Environment()
         found: dict[str, Any] = {}
         for spec in fields(cls):
-            value = environment.read(partial(parse, spec), takes(spec), variable_of(spec.name))
+            value = environment.read(partial(parse, spec), takes(spec), *_variables_of(spec.name, prefix))
             if value is not None:
                 found[spec.name] = value
         return cls(**found)
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a field of `RetryPolicy`."""
+    """Return the environment variable of a field of `RetryPolicy`."""
     return f"KIS_RETRY_{name.upper()}"
 
 
+def _variables_of(name: str, prefix: str) -> list[str]:
+    usual = variable_of(name)
+    return list(dict.fromkeys([prefix + usual.removeprefix(PREFIX), usual]))
+
+
 def takes(spec: Any) -> str:
-    """What a field accepts, in words for an error message."""
+    """Say what a field accepts, in words for an error message."""
     if spec.name == "enabled":
         return "true or false"
     if spec.name == "expired_codes":
-        return "one or more KIS codes like EGW00123, separated by commas, EGW00301 and EGW00302 excepted"
+        return "one or more KIS codes of the token like EGW00123, separated by commas (no code that may hide an order)"
     low, high = spec.metadata["low"], spec.metadata["high"]
     kind = "a whole number" if isinstance(spec.default, int) else f"a number of {spec.metadata['unit']}"
     return f"{kind} from {low:,} to {high:,}"
 
 
 def parse(spec: Any, text: str) -> Any:
-    """The value of a field as its variable holds it; `ValueError` where it takes something else."""
+    """Convert the text of a variable for its field; `ValueError` where it takes something else."""
     if spec.name == "enabled":
         return boolean(text)
     if spec.name == "expired_codes":
@@ -134,8 +143,12 @@ def _codes(value: Any) -> tuple[str, ...]:
         codes = tuple(str(code).strip().upper() for code in value)
     except TypeError:
         raise ValueError(value) from None
-    if not codes or not all(re.fullmatch(r"[A-Z]{3}[0-9]{5}", code) for code in codes):
-        raise ValueError(value)
-    if any(code in UNCERTAIN_CODES for code in codes):  # "check your last order": a repeat could trade twice
+    if not codes or not all(map(_is_of_the_token, codes)):
         raise ValueError(value)
     return codes
+
+
+def _is_of_the_token(code: str) -> bool:
+    """Say whether KIS says this code where it looks at key and token, so before it acts."""
+    known = CODES.get(code)
+    return re.fullmatch("EGW001[0-9]{2}", code) is not None if known is None else known is Meaning.EXPIRED

@@ -22,7 +22,7 @@ def fingerprint(secret: str) -> str:
 
 
 def bare(value: str) -> str:
-    """The token itself, without "Bearer " (in any case) and surrounding white space."""
+    """Return the token itself, without "Bearer " (in any case) and surrounding white space."""
     if value.startswith("Bearer "):
         return value[7:].strip()
     return _BEARER.sub("", value, count=1).strip() if _BEARER.match(value) else value.strip()

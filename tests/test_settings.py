@@ -1,443 +1,401 @@
-"""Settings from the environment and from `.env`: which one counts, and what becomes of a bad one."""
+"""Settings from the environment and from `.env`: which file counts, what it may say, what becomes of a bad value."""
 
 from __future__ import annotations
 
+import grp
+import logging
 import os
-import re
+import pwd
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-import platformdirs
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from kis_retry import (
-    ConfigurationError,
-    Credentials,
-    FileTokenStore,
-    MemoryTokenStore,
-    RedisTokenStore,
-    RetryPolicy,
-    TokenManager,
-)
-from kis_retry.credentials import PAPER_URL, REAL_URL
-from kis_retry.env_file import find_env_file
-from kis_retry.settings import Environment, without_password
-from kis_retry.stores.from_env import store_from_env
+from kis_retry import ConfigurationError, Credentials, RetryPolicy
+from kis_retry.credentials import REAL_URL
+from kis_retry.policy import variable_of
+from kis_retry.settings import RETRY_VARIABLES, Environment, boolean, unknown_variables, without_password
 
-quick = settings(max_examples=40, deadline=None, database=None)
+KEY, SECRET, PASSWORD = "PSappkey0123", "c2VjcmV0LXNlY3JldA", "hunter2hunter2"
+STRANGER = 65_501
+EVIL = "https://evil.example"
+KEYS = f"KIS_APP_KEY={KEY}\nKIS_APP_SECRET={SECRET}\n"
+LINES = f"{KEYS}KIS_BASE_URL={EVIL}\nKIS_RETRY_WAIT=7\n"
 
-KEY, SECRET, ACCOUNT, PASSWORD = "PSappkey0123", "c2VjcmV0LXNlY3JldA", "12345678-01", "hunter2hunter2"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another owner")
 
 
 @pytest.fixture
-def folder() -> Path:
-    """The working directory: empty, as is the environment."""
+def above() -> Path:
+    """A folder above the working directory, empty as the environment is."""
     return Path.cwd()
 
 
 @pytest.fixture
-def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", KEY)
-    monkeypatch.setenv("KIS_APP_SECRET", SECRET)
+def below(above: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory."""
+    folder = above / "batch" / "daily"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def assert_refused(variable: str, text: str, takes: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KIS_APP_KEY", KEY)
-        patch.setenv("KIS_APP_SECRET", SECRET)
-        patch.setenv(variable, text)
-        with pytest.raises(ConfigurationError) as caught:
-            Credentials.from_env()
-    message = str(caught.value)
-    assert message.startswith(f"{variable}={text.strip()!r} ")
-    assert takes in message
-    assert KEY not in message
-    assert SECRET not in message
+# -- where a setting comes from
 
 
-# -- credentials
-
-
-@pytest.mark.usefixtures("_keys")
-def test_key_and_secret_are_enough() -> None:
-    assert Credentials.from_env() == Credentials(KEY, SECRET, None, paper=False, base_url=REAL_URL)
-
-
-@pytest.mark.usefixtures("_keys")
-def test_every_variable_of_the_credentials_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_ACCOUNT_NO", ACCOUNT)
-    monkeypatch.setenv("KIS_PAPER", "true")
-    assert Credentials.from_env() == Credentials(KEY, SECRET, ACCOUNT, paper=True, base_url=PAPER_URL)
-    monkeypatch.setenv("KIS_BASE_URL", "http://127.0.0.1:8080/")
-    assert Credentials.from_env() == Credentials(KEY, SECRET, ACCOUNT, paper=True, base_url="http://127.0.0.1:8080")
-
-
-def test_the_names_of_another_library_are_read_where_ours_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KOREA_INVESTMENT_API_KEY", KEY)
-    monkeypatch.setenv("KOREA_INVESTMENT_API_SECRET", SECRET)
-    monkeypatch.setenv("KOREA_INVESTMENT_ACCOUNT_NO", ACCOUNT)
-    assert Credentials.from_env() == Credentials(KEY, SECRET, ACCOUNT)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "field"),
-    [
-        ("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY", "app_key"),
-        ("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET", "app_secret"),
-        ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO", "account"),
-    ],
-)
-@pytest.mark.usefixtures("_keys")
-def test_our_name_wins_unless_it_is_blank(monkeypatch: pytest.MonkeyPatch, ours: str, theirs: str, field: str) -> None:
-    monkeypatch.setenv(ours, "ours")
-    monkeypatch.setenv(theirs, "theirs")
-    assert getattr(Credentials.from_env(), field) == "ours"
-    monkeypatch.setenv(ours, " ")
-    assert getattr(Credentials.from_env(), field) == "theirs"
-
-
-@pytest.mark.parametrize(
-    ("present", "named"),
-    [
-        ({}, "KIS_APP_KEY and KIS_APP_SECRET are not set"),
-        ({"KIS_APP_KEY": KEY}, "KIS_APP_SECRET is not set"),
-        ({"KIS_APP_SECRET": SECRET}, "KIS_APP_KEY is not set"),
-        ({"KIS_APP_KEY": KEY, "KIS_APP_SECRET": " \t"}, "KIS_APP_SECRET is not set"),
-    ],
-)
-def test_a_missing_credential_is_named_and_none_is_shown(
-    monkeypatch: pytest.MonkeyPatch, present: dict[str, str], named: str
+def test_the_nearest_dotenv_file_is_read_and_the_environment_wins(
+    above: Path, below: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, text in present.items():
-        monkeypatch.setenv(name, text)
-    with pytest.raises(ConfigurationError) as caught:
-        Credentials.from_env()
-    assert str(caught.value).startswith(named)
-    assert KEY not in str(caught.value)
-    assert SECRET not in str(caught.value)
-
-
-@pytest.mark.parametrize("variable", ["KIS_APP_KEY", "KIS_APP_SECRET"])
-@pytest.mark.usefixtures("_keys")
-def test_a_credential_that_no_header_may_carry_is_refused_and_not_shown(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    monkeypatch.setenv(variable, "verysecret\r\nX-Evil: 1")
-    with pytest.raises(ConfigurationError, match=variable.removeprefix("KIS_").lower()) as caught:
-        Credentials.from_env()
-    assert "verysecret" not in str(caught.value)
-
-
-@quick
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0@"), min_size=1, max_size=8))
-def test_a_bad_kis_paper_is_refused_with_name_value_and_choice(text: str) -> None:
-    good = ["1", "true", "t", "yes", "y", "on", "0", "false", "f", "no", "n", "off"]
-    assume(text.strip() and text.strip().lower() not in good)
-    assert_refused("KIS_PAPER", text, "true or false")
-
-
-@quick
-@given(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0@"), min_size=1, max_size=12)
-    | st.sampled_from(
-        ["openapi.koreainvestment.com", "ftp://host", "http://", "https:///path", "http:// host", "//host"]
-    )
-)
-def test_a_bad_kis_base_url_is_refused_with_name_value_and_form(text: str) -> None:
-    assume(text.strip() and not re.match(r"https?://[^/\s]", text.strip()))
-    assert_refused("KIS_BASE_URL", text, "http:// or https://")
-
-
-@pytest.mark.usefixtures("_keys")
-def test_a_bad_kis_base_url_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_BASE_URL", f"ftp://somebody:{PASSWORD}@proxy.example/")
-    with pytest.raises(ConfigurationError, match=r"^KIS_BASE_URL='ftp://") as caught:
-        Credentials.from_env()
-    assert PASSWORD not in str(caught.value)
-
-
-# -- .env
-
-
-def test_a_dotenv_file_in_the_working_directory_is_read(folder: Path) -> None:
-    (folder / ".env").write_text(f"KIS_APP_KEY={KEY}\nKIS_APP_SECRET='{SECRET}'\nKIS_RETRY_WAIT=7\n")
+    (above / ".env").write_text(f"{KEYS}KIS_RETRY_WAIT=7\nKIS_RETRY_MAX_RETRIES=2\n")
     assert Credentials.from_env() == Credentials(KEY, SECRET)
-    assert RetryPolicy.from_env() == RetryPolicy(wait=7)
-
-
-def test_a_dotenv_file_in_a_parent_folder_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / ".env").write_text("KIS_RETRY_WAIT=7\n")
-    below = folder / "batch" / "daily"
-    below.mkdir(parents=True)
-    monkeypatch.chdir(below)
-    assert RetryPolicy.from_env().wait == 7
-    (below / ".env").write_text("KIS_RETRY_WAIT=8\n")
-    assert RetryPolicy.from_env().wait == 8
-
-
-def test_the_environment_wins_over_the_dotenv_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / ".env").write_text("KIS_RETRY_WAIT=7\nKIS_RETRY_MAX_RETRIES=2\n")
     monkeypatch.setenv("KIS_RETRY_WAIT", "3")
     assert RetryPolicy.from_env() == RetryPolicy(wait=3, max_retries=2)
+    (below / ".env").write_text("KIS_RETRY_ISSUE_WAIT=8\n")
+    assert RetryPolicy.from_env() == RetryPolicy(wait=3, issue_wait=8), "the nearest alone"
 
 
-def test_reading_a_dotenv_file_leaves_the_environment_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_RETRY_WAIT", "3")
-    (folder / ".env").write_text(
-        f"KIS_APP_KEY={KEY}\nKIS_APP_SECRET={SECRET}\nKIS_RETRY_WAIT=7\nKIS_TOKEN_STORE=memory\nNEW_ONE=1\n"
-    )
+def test_a_setting_says_where_it_was_found_and_does_not_show_it(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (above / ".env").write_text("KIS_APP_KEY=from-file\n")
+    monkeypatch.setenv("KOREA_INVESTMENT_API_SECRET", " from-environment ")
+    key = Environment().find("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY")
+    secret = Environment().find("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET")
+    assert key is not None and secret is not None  # noqa: PT018  # for mypy
+    assert (key.text, key.variable, key.origin) == ("from-file", "KIS_APP_KEY", ".env")
+    assert (secret.text, secret.origin) == ("from-environment", "environment")
+    assert "from" not in repr((key, secret))
+    assert Environment().find("KIS_ACCOUNT_NO") is None
+
+
+def test_reading_a_dotenv_file_leaves_the_environment_as_it_was(above: Path) -> None:
+    (above / ".env").write_text(f"{KEYS}KIS_RETRY_WAIT=7\nNEW_ONE=1\n")
     before = dict(os.environ)
     Credentials.from_env()
     RetryPolicy.from_env()
-    store_from_env()
-    TokenManager.from_env()
     assert dict(os.environ) == before
 
 
-def test_a_bad_value_in_the_dotenv_file_is_refused_by_name(folder: Path) -> None:
-    (folder / ".env").write_text("KIS_RETRY_MAX_RETRIES=9\n")
-    with pytest.raises(ConfigurationError, match=r"^KIS_RETRY_MAX_RETRIES='9' .* 0 to 5$"):
-        RetryPolicy.from_env()
-
-
-def test_a_blank_in_the_dotenv_file_counts_as_unset(folder: Path) -> None:
-    (folder / ".env").write_text("KIS_RETRY_WAIT=\nKIS_RETRY_MAX_RETRIES\n")
+def test_a_blank_counts_as_unset_and_hides_a_line_of_the_dotenv_file(
+    above: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (above / ".env").write_text("KIS_RETRY_WAIT=7\nKIS_RETRY_ISSUE_WAIT=\nKIS_RETRY_MAX_RETRIES\nKIS_PAPER=''\n")
+    monkeypatch.setenv("KIS_RETRY_WAIT", "  ")
     assert RetryPolicy.from_env() == RetryPolicy()
+    assert Environment().find("KIS_PAPER") is None
 
 
-def test_a_dotenv_file_that_is_no_text_is_a_configuration_error_that_shows_nothing_of_it(folder: Path) -> None:
-    (folder / ".env").write_bytes(b"KIS_APP_SECRET=" + SECRET.encode() + b"\xff\xfe\n")
-    with pytest.raises(ConfigurationError, match=r"\.env file .* cannot be read") as caught:
+@pytest.mark.parametrize("quoted", ["'{}'", '"{}"', ' "{}" ', "' {} '"])
+def test_quotes_around_a_value_are_taken_off(quoted: str, above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", quoted.format(KEY))  # as Docker's --env-file leaves them
+    (above / ".env").write_text(f"KIS_APP_SECRET={quoted.format(SECRET)}\n")
+    assert Credentials.from_env() == Credentials(KEY, SECRET)
+
+
+@given(st.text("ab\"' ", min_size=1))
+def test_a_lone_or_inner_quote_belongs_to_the_value(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIS_APP_KEY", f"x{text}y")
+        found = Environment().find("KIS_APP_KEY")
+    assert found is not None
+    assert found.text == f"x{text}y"
+
+
+@pytest.mark.parametrize("line", ["x=1", "KIS_RETRY_WAIT=1"])
+def test_a_script_that_cron_starts_finds_the_dotenv_file_beside_it(line: str, above: Path, tmp_path: Path) -> None:
+    script = tmp_path / "jobs" / "daily" / "batch.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("from kis_retry import RetryPolicy; print(RetryPolicy.from_env().wait)")
+    (tmp_path / "jobs" / ".env").write_text("KIS_RETRY_WAIT=7\n")
+    if line != "x=1":
+        (above / ".env").write_text(line)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["7.0" if line == "x=1" else "1.0"], "the working directory's goes first"
+
+
+# -- nothing is expanded
+
+
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_nothing_in_a_dotenv_file_is_expanded(quote: str, above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KOREA_INVESTMENT_API_KEY", "the-users-own-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-users-own-secret")
+    (above / ".env").write_text(
+        f"KIS_APP_KEY={quote}${{KOREA_INVESTMENT_API_KEY}}{quote}\n"
+        f"KIS_APP_SECRET={quote}a${{AWS_SECRET_ACCESS_KEY}}$HOME{quote}\nKIS_BASE_URL=http://127.0.0.1:9\n"
+    )
+    credentials = Credentials.from_env()
+    assert credentials.app_key == "${KOREA_INVESTMENT_API_KEY}"
+    assert credentials.app_secret == "a${AWS_SECRET_ACCESS_KEY}$HOME", "a secret may hold such a text"
+
+
+# -- which file counts
+
+
+def plant_file_of_a_stranger(path: Path) -> None:
+    path.write_text(LINES)
+    os.chown(path, STRANGER, STRANGER)
+
+
+def plant_folder_of_a_stranger(path: Path) -> None:
+    path.write_text(LINES)
+    os.chown(path.parent, STRANGER, STRANGER)
+
+
+def plant_link_of_a_stranger(path: Path) -> None:
+    (path.parent / "real").write_text(LINES)
+    path.symlink_to("real")
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
+
+
+def plant_link_to_a_file_of_a_stranger(path: Path) -> None:
+    plant_file_of_a_stranger(path.parent / "real")
+    path.symlink_to("real")
+
+
+def plant_in_a_folder_of_a_group(path: Path) -> None:
+    path.write_text(LINES)
+    os.chown(path.parent, -1, STRANGER)
+    path.parent.chmod(0o775)
+
+
+def plant_link_into_an_open_folder(path: Path) -> None:
+    real = path.parent / "open" / "real"
+    real.parent.mkdir()
+    real.parent.chmod(0o1777)
+    real.write_text(LINES)
+    path.symlink_to(real)
+
+
+def plant_in_a_sticky_folder(path: Path) -> None:
+    path.write_text(LINES)
+    path.parent.chmod(0o1777)
+
+
+def plant_open_file(path: Path) -> None:
+    path.write_text(LINES)
+    path.chmod(0o666)
+
+
+def plant_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def plant_device_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def plant_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+PLANTED = [
+    pytest.param(plant_file_of_a_stranger, "another user", marks=needs_root),
+    pytest.param(plant_folder_of_a_stranger, "others may write to its folder", marks=needs_root),
+    pytest.param(plant_link_of_a_stranger, "another user", marks=needs_root),
+    pytest.param(plant_link_to_a_file_of_a_stranger, "another user", marks=needs_root),
+    pytest.param(plant_in_a_folder_of_a_group, "others may write to its folder", marks=needs_root),
+    (plant_link_into_an_open_folder, "others may write to its folder"),
+    (plant_in_a_sticky_folder, "others may write to its folder"),
+    (plant_open_file, "others may write it"),
+    (plant_fifo, "no regular file"),
+    (plant_device_link, "no regular file"),
+    (Path.mkdir, "no regular file"),
+    (plant_loop, "a link to nothing"),
+]
+
+
+@pytest.mark.parametrize(("plant", "reason"), PLANTED)
+def test_a_planted_file_counts_for_nothing_and_is_one_warning_with_path_and_reason(
+    above: Path,
+    below: Path,
+    plant: Callable[[Path], None],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plant(above / ".env")
+    monkeypatch.setenv("KIS_APP_KEY", KEY)
+    monkeypatch.setenv("KIS_APP_SECRET", SECRET)
+    with caplog.at_level(logging.WARNING, "kis_retry"):
+        assert Credentials.from_env() == Credentials(KEY, SECRET, base_url=REAL_URL)
+        assert RetryPolicy.from_env() == RetryPolicy()
+    (message,) = caplog.messages
+    assert message.startswith(f"kis_retry.env_file_ignored path={above / '.env'} ")
+    assert reason in message
+
+
+def test_a_file_that_does_not_count_hides_none_further_up_and_a_link_to_an_own_one_counts(
+    above: Path, below: Path
+) -> None:
+    (above / "real").write_text("KIS_RETRY_WAIT=7\n")
+    (above / ".env").symlink_to("real")
+    (below / ".env").mkdir()
+    assert RetryPolicy.from_env().wait == 7
+    environment = Environment()
+    assert environment.env_file == above / ".env"
+    assert [path for path, _ in environment.ignored] == [below / ".env"]
+
+
+@needs_root
+def test_a_file_of_root_counts_for_another_user(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (below / ".env").write_text("KIS_RETRY_WAIT=7\n")
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+    assert Environment().env_file == below / ".env"
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "primary", "counts"),
+    [
+        ("me", [], True, True),
+        ("me", ["me"], True, True),
+        ("me", ["me", "other"], True, False),
+        ("staff", [], True, False),
+        ("me", [], False, False),
+        (None, [], True, False),
+    ],
+)
+@needs_root
+def test_a_group_of_this_user_alone_is_no_stranger(
+    *, below: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, members: list[str], primary: bool, counts: bool
+) -> None:
+    (below / ".env").write_text("KIS_RETRY_WAIT=7\n")
+    os.chown(below, -1, 4321)
+    below.chmod(0o775)
+
+    def group(gid: int) -> grp.struct_group:
+        if name is None:
+            raise KeyError(gid)
+        return grp.struct_group((name, "x", gid, members))
+
+    monkeypatch.setattr(grp, "getgrgid", group)
+    me = pwd.struct_passwd(("me", "x", os.geteuid(), 4321 if primary else 1, "", "/", ""))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: me)
+    assert (Environment().env_file == below / ".env") is counts
+
+
+def test_where_no_owner_is_told_by_a_number_all_is_believed(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_in_a_sticky_folder(below / ".env")
+    monkeypatch.delattr(os, "geteuid")
+    assert Environment().env_file == below / ".env"
+
+
+# -- a host and a store count only beside their own key and secret
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "together"),
+    [
+        ({}, KEYS, True),
+        ({}, f"KOREA_INVESTMENT_API_KEY={KEY}\nKOREA_INVESTMENT_API_SECRET={SECRET}\n", True),
+        ({"KIS_APP_KEY": KEY, "KIS_APP_SECRET": SECRET}, "", False),
+        ({"KIS_APP_KEY": KEY}, f"KIS_APP_SECRET={SECRET}\n", False),
+        ({"KIS_APP_KEY": KEY, "KIS_APP_SECRET": SECRET}, "KIS_APP_KEY=other\nKIS_APP_SECRET=other\n", False),
+        ({"KOREA_INVESTMENT_API_SECRET": SECRET}, f"KIS_APP_KEY={KEY}\n", False),
+    ],
+)
+def test_host_and_store_count_only_beside_the_key_and_secret_in_force(
+    *,
+    below: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    file: str,
+    together: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    (below / ".env").write_text(f"{file}KIS_BASE_URL={EVIL}\nKIS_TOKEN_STORE=memory\nKIS_RETRY_WAIT=7\n")
+    with caplog.at_level(logging.WARNING, "kis_retry"):
+        assert Credentials.from_env() == Credentials(KEY, SECRET, base_url=EVIL if together else REAL_URL)
+        found = Environment()
+        assert (found.find("KIS_TOKEN_STORE") is not None) is together
+        assert found.find("KIS_TOKEN_STORE", "KIS_RETRY_WAIT") is not None, "the rest counts all the same"
+    assert len(found.ignored) == (0 if together else 1)
+    said = " ".join(caplog.messages)
+    assert (EVIL in said, KEY in said, SECRET in said) == (False, False, False)
+    assert all(name in said and str(below) in said for name in ("KIS_BASE_URL", "KIS_TOKEN_STORE") if not together)
+
+
+def test_with_another_prefix_they_count_beside_its_keys(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (above / ".env").write_text(LINES.replace("KIS_", "KIS_PAPER_") + "KIS_TOKEN_STORE=memory\n")
+    monkeypatch.setenv("KIS_APP_KEY", KEY)
+    monkeypatch.setenv("KIS_APP_SECRET", SECRET)
+    assert [Environment(prefix).find("KIS_TOKEN_STORE") is not None for prefix in ("KIS_", "KIS_PAPER_")] == [
+        False,
+        True,
+    ]
+    assert Credentials.from_env("KIS_PAPER_").base_url == EVIL
+    assert Credentials.from_env().base_url == REAL_URL
+
+
+# -- errors
+
+
+def test_a_file_that_is_no_text_is_an_error_that_names_it_and_shows_nothing_of_it(below: Path) -> None:
+    (below / ".env").write_bytes(b"KIS_APP_SECRET=" + SECRET.encode() + b"\xff\xfe\n")
+    with pytest.raises(ConfigurationError, match=rf"^the \.env file {below / '.env'} cannot be read") as caught:
         RetryPolicy.from_env()
     assert SECRET not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
-def test_a_setting_says_where_it_was_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / ".env").write_text("KIS_APP_KEY=from-file\n")
-    monkeypatch.setenv("KOREA_INVESTMENT_API_SECRET", " from-environment ")
-    environment = Environment()
-    key = environment.find("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY")
-    secret = environment.find("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET")
-    assert key is not None
-    assert (key.text, key.variable, key.origin) == ("from-file", "KIS_APP_KEY", ".env")
-    assert secret is not None
-    assert (secret.text, secret.variable, secret.origin) == (
-        "from-environment",
-        "KOREA_INVESTMENT_API_SECRET",
-        "environment",
-    )
-    assert environment.find("KIS_ACCOUNT_NO") is None
+def test_a_bad_value_is_named_with_what_it_takes_and_keeps_no_text(above: Path) -> None:
+    (above / ".env").write_text(f"{KEYS}KIS_BASE_URL=ftp://somebody:{PASSWORD}@proxy.example/\n")
+    with pytest.raises(ConfigurationError, match=r"^KIS_BASE_URL='ftp://\*\*\*@proxy.example/' .*http://") as caught:
+        Credentials.from_env()
+    assert caught.value.__context__ is None
 
 
-def test_what_was_found_does_not_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", KEY)
-    setting, file = Environment().find("KIS_APP_KEY"), find_env_file(folder)
-    for found, name in ((setting, "text"), (file, "path")):
-        with pytest.raises(FrozenInstanceError):
-            setattr(found, name, "another")
+def test_what_is_not_set_says_where_it_was_looked_for(above: Path, below: Path) -> None:
+    assert Environment().where() == f"neither in the environment nor in a .env file at or above {below}"
+    (below / ".env").mkdir()
+    assert Environment().where().endswith(f"; {below / '.env'} is ignored: it is no regular file")
+    (above / ".env").write_text("x=1\n")
+    assert Environment().where().startswith(f"neither in the environment nor in {above / '.env'}")
 
 
-def test_what_is_ignored_of_a_file_is_noted_once_however_often_it_is_asked_for(folder: Path) -> None:
-    (folder / ".env").write_text("KIS_TOKEN_STORE=memory\nKIS_BASE_URL=https://evil.example\nKIS_RETRY_WAIT=7\n")
-    environment = Environment()
-    assert environment.ignored == []
-    for _ in range(2):
-        assert environment.find("KIS_TOKEN_STORE") is None
-        found = environment.find("KIS_BASE_URL", "KIS_RETRY_WAIT")
-        assert found is not None
-        assert found.text == "7", "the next one counts"
-    assert environment.ignored == [
-        (folder / ".env", f"{name} counts only beside the app key and secret in force")
-        for name in ("KIS_TOKEN_STORE", "KIS_BASE_URL")
-    ]
-
-
-def test_the_repr_of_a_setting_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_APP_SECRET", SECRET)
-    assert SECRET not in repr(Environment().find("KIS_APP_SECRET"))
-
-
-# -- KIS_TOKEN_STORE
-
-
-def store(text: str) -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KIS_TOKEN_STORE", text)
-        return store_from_env()
-
-
-def test_the_token_is_shared_in_the_users_cache_folder_by_default(
-    monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    default = FileTokenStore(platformdirs.user_cache_path("kis_retry"))
-    for chosen in (store_from_env(), store(""), store("  "), store("file"), store("FILE")):
-        assert isinstance(chosen, FileTokenStore)
-        assert repr(chosen) == repr(default)
-
-
-def test_memory_is_one_store_for_the_whole_process() -> None:
-    first = store("memory")
-    assert isinstance(first, MemoryTokenStore)
-    assert store(" Memory ") is first
-
-
-@pytest.mark.parametrize("text", ["./tokens", "tokens/", "../tokens", "~/tokens", "."])
-def test_a_path_is_a_folder_for_files(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
-    monkeypatch.setenv("HOME", str(folder))
-    chosen = store(text)
-    assert isinstance(chosen, FileTokenStore)
-    assert repr(chosen) == repr(FileTokenStore(Path(text).expanduser().absolute()))
-
-
-def test_an_absolute_path_is_a_folder_for_files(folder: Path) -> None:
-    assert repr(store(str(folder / "shared"))) == repr(FileTokenStore(folder / "shared"))
+def test_variables_that_nobody_knows_are_named(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [variable_of(spec.name) for spec in fields(RetryPolicy)] == list(RETRY_VARIABLES)
+    for name in (*RETRY_VARIABLES, "KIS_RETRY_MAXRETRIES", "KIS_APP_KEYS", "MY_KIS_RETRY_X"):
+        monkeypatch.setenv(name, "1")
+    (above / ".env").write_text("KIS_RETRY_WAITS=1\nKIS_RETRY_MAXRETRIES=1\n")
+    assert unknown_variables() == ["KIS_RETRY_MAXRETRIES", "KIS_RETRY_WAITS"]
 
 
 @pytest.mark.parametrize(
-    ("text", "is_folder"),
-    [("tokens\\daily", True), ("C:\\tokens", True), ("tokens/daily", True), ("tokens", False), ("t:\\x:y", True)],
-)
-def test_a_path_may_have_the_separator_of_the_system(
-    monkeypatch: pytest.MonkeyPatch, text: str, is_folder: bool
-) -> None:
-    monkeypatch.setattr("kis_retry.stores.from_env.os.sep", "\\")
-    if is_folder:
-        assert isinstance(store(text), FileTokenStore)
-    else:
-        with pytest.raises(ConfigurationError):
-            store(text)
-
-
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
-def test_a_redis_url_is_a_redis_store_that_does_not_show_its_password(scheme: str) -> None:
-    chosen = store(f"{scheme}://somebody:{PASSWORD}@127.0.0.1:6399/2")
-    assert isinstance(chosen, RedisTokenStore)
-    assert PASSWORD not in repr(chosen)
-
-
-@pytest.mark.parametrize(
-    "text",
+    ("text", "shown"),
     [
-        "cupboard",
-        "files",
-        "mem",
-        "redis",
-        "sqlite:tokens.db",
-        "true",
-        "0",
-        "-",
-        "10.0.0.5:6379/0",
-        "10.0.0.5:6379",
-        "localhost:6379/0",
-        "[::1]:6379/0",
-        "cache_1:6379/0",
-        "_:6379/0",
+        ("redis://u:{}@h/0", "redis://***@h/0"),
+        ("redis://u:{}/@h/0", "redis://***@h/0"),
+        ("redis://u:a@{}@h/0?ssl=1&password={}", "redis://***@h/0?***"),
+        ("redis+sentinel://h/0?password={}", "redis+sentinel://h/0?***"),
+        ("redis://h/0?password=a@{}", "redis://***"),
+        ("redis://u:a?{}@h/0", "redis://***"),
+        ("h?password=a:{}", "h?***"),
+        ("redis:/u:{}@h", "redis:***@h"),
+        ("redis:u:{}@h", "redis:***@h"),
+        ("h?password={}", "h?***"),
+        ("http://h/a?", "http://h/a?***"),
+        ("user@host", "user@host"),
+        ("maybe?", "maybe?***"),
+        ("7", "7"),
     ],
 )
-def test_a_store_that_does_not_exist_is_refused_with_what_there_is(text: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        store(text)
-    message = str(caught.value)
-    assert message.startswith(f"KIS_TOKEN_STORE={text!r} ")
-    assert all(choice in message for choice in ("memory", "file", "folder's path with a /", "redis://", "rediss://"))
+def test_an_address_is_shown_without_its_password(text: str, shown: str) -> None:
+    found = without_password(text.replace("{}", PASSWORD))
+    assert found == shown
+    assert PASSWORD not in found
 
 
-@pytest.mark.parametrize("text", ["./a:b/c", "/srv/a:b", "C:/tokens", "~/10.0.0.5:6379"])
-def test_a_colon_after_the_first_slash_or_a_drive_is_no_address(text: str) -> None:
-    assert isinstance(store(text), FileTokenStore)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "reids://somebody:{}@127.0.0.1/0",
-        "postgres://somebody:{}@127.0.0.1/0",
-        "redis-sentinel://:{}@127.0.0.1/0",
-        "redis://:{}@127.0.0.1:port/0",
-        "redis://somebody:{}/@127.0.0.1/0",
-        "postgres://somebody:a@{}/b@127.0.0.1/0",
-        "redis:/somebody:{}@127.0.0.1/0",
-        "redis:somebody:{}@127.0.0.1/0",
-    ],
-)
-def test_a_bad_url_is_refused_and_its_password_not_shown(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        store(url.format(PASSWORD))
-    error: BaseException | None = caught.value
-    while error is not None:
-        assert PASSWORD not in str(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-
-
-@pytest.mark.parametrize("found", ["~/.cache/kis_retry", RuntimeError("Could not determine home directory.")], ids=str)
-def test_without_a_home_folder_the_default_store_is_refused_with_what_to_set(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, found: str | RuntimeError
-) -> None:
-    def user_cache_path(name: str) -> Path:
-        if isinstance(found, RuntimeError):
-            raise found
-        return Path(found)  # as platformdirs 4.0 does
-
-    monkeypatch.setattr(platformdirs, "user_cache_path", user_cache_path)
-    for make in (store_from_env, FileTokenStore):
-        with pytest.raises(ConfigurationError, match=r"home folder.*HOME.*KIS_TOKEN_STORE=/"):
-            make()
-    assert list(folder.iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a passwd entry")
-@pytest.mark.one_python
-def test_a_user_without_home_and_passwd_entry_is_told_so(folder: Path) -> None:
-    code = (
-        "import os, pwd, platformdirs.unix; from kis_retry import ConfigurationError, FileTokenStore\n"
-        "os.setgid(65501); os.setuid(65501)\n"
-        "try:\n    print(FileTokenStore())\n"
-        "except ConfigurationError as error:\n    print('refused:', error)\n"
-    )
-    environ = {name: text for name, text in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("refused: there is no home folder"), done.stdout
-
-
-def test_a_relative_cache_folder_stays_where_it_was(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(platformdirs, "user_cache_path", Path)
-    assert repr(FileTokenStore()) == repr(FileTokenStore(folder / "kis_retry"))
-
-
-def test_a_manager_without_a_store_takes_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
-    assert TokenManager(Credentials(KEY, SECRET)).store is store("memory")
-
-
-@quick
-@given(st.text("abc:%?#@/", min_size=1, max_size=10), st.sampled_from(["", "user", "a:b"]))
-def test_what_stands_before_the_at_sign_of_a_url_is_not_shown(password: str, user: str) -> None:
-    assert without_password(f"redis://{user}:{password}@host:1/0") == "redis://***@host:1/0"
-
-
-@pytest.mark.parametrize("text", ["redis://host:1/0", "https://host/a", "cupboard", "7", "user@host"])
-def test_a_text_without_a_password_is_shown_as_it_is(text: str) -> None:
-    assert without_password(text) == text
-
-
-def test_a_blank_variable_hides_a_line_of_the_dotenv_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path(".env").write_text("KIS_RETRY_WAIT=7\n")
-    monkeypatch.setenv("KIS_RETRY_WAIT", "  ")
-    assert RetryPolicy.from_env().wait == 0
-
-
-@pytest.mark.parametrize("text", ["redis://127.0.0.1:port/0", "~nobody-of-this-name/tokens"])
-def test_a_store_that_cannot_be_made_is_refused_by_the_name_of_its_variable(
-    monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    monkeypatch.setenv("KIS_TOKEN_STORE", text)
-    with pytest.raises(ConfigurationError, match="KIS_TOKEN_STORE"):
-        store_from_env()
+@given(st.text(max_size=8))
+def test_a_boolean_is_one_of_twelve_words(text: str) -> None:
+    words = dict.fromkeys(["1", "true", "t", "yes", "y", "on"], True)
+    words |= dict.fromkeys(["0", "false", "f", "no", "n", "off"], False)
+    assert [boolean(word.upper()) for word in words] == list(words.values())
+    if text.lower() not in words:
+        with pytest.raises(ValueError, match="not a boolean"):
+            boolean(text)

@@ -1,5 +1,5 @@
 """
-The command line: `main`, and which exit status an outcome has.
+The command line: what may be asked, and which exit status an outcome has.
 
 0 done, 1 could not, 2 wrong use or configuration, 130 interrupted. A mistake of the user, a refusal of KIS or a host
 that is away is one line on stderr and never a traceback.
@@ -7,25 +7,67 @@ that is away is one line on stderr and never a traceback.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from importlib import import_module
+from typing import NoReturn
 
-from .arguments import parser
-from .interrupts import remembering_interrupts
+from .output import echo, echo_error
 
-if TYPE_CHECKING:
-    from argparse import Namespace
+__all__ = ["main", "parser"]
 
-__all__ = ["main"]
+_EXAMPLES = """\
+examples:
+  kis-retry run python batch.py       your program as it is, protected
+  kis-retry demo                      16,780 symbols through a bad night
+  kis-retry gateway --expire-at 100   a KIS of your own
+
+exit status: 0 done, 1 could not, 2 wrong use or configuration, 130 interrupted
+"""
+_RUN = """\
+Runs COMMAND with kis_retry.install() in force in it and in the Python processes
+that it starts, as in: kis-retry run python -m mybatch --date today
+Arguments, streams, signals and exit status are its own. 2: a setting is not
+usable, or this Python does not look for what is put before it (-I, -E, -S);
+126: not executable; 127: not found.
+"""
+_DEMO = """\
+The overnight batch: 11,780 US and 5,000 domestic symbols over real HTTP, on a
+KIS that runs as a process of its own. It refuses calls within its limit, drops
+connections, lets the token die at US symbol 11,776 while the token endpoint is
+away, and is away itself for a moment. The batch aborts after five identical
+failures in a row. Needs no app key.
+"""
+_TOKEN = """\
+The token that every process with this app key shares, as the store has it.
+Without an option nothing is asked of KIS. Credentials: see kis-retry config.
+"""
+_CONFIG = """\
+Every environment variable that is read, with the value in force and where it
+came from, and names KIS_RETRY_... that nobody knows. Key and secret are shown
+as fingerprints, the account and passwords not at all.
+"""
+_GATEWAY = """\
+A stand-in for KIS, for clients in any language, until Ctrl-C or SIGTERM. The
+first line on stdout is its URL, the second a JSON object with the app key and
+secret that it accepts, the last a JSON object of what it has seen.
+
+A fault is a method of kis_retry.testing.KisGateway, with its arguments as a
+JSON object or array:
+  --fault 'refuse_calls ["EGW00201", 3]'
+  --fault 'drop {"share": 0.01, "reached": true}'
+  --fault 'outage {"seconds": 8, "at_call": 500}'
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run one command.
+    Run one command; its module is imported when it is asked for, and not before.
 
     Args:
         argv: the words after the program's name; those of this process where it is None.
@@ -33,72 +75,103 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    try:
-        with remembering_interrupts():
-            status = _parse_and_run(argv)
-            sys.stdout.flush()
-            return status
-    except BrokenPipeError:
-        _give_up_stdout()
-        return 1
-    except KeyboardInterrupt:
-        from .output import echo_error
-
-        echo_error("interrupted")
-        return 130
-
-
-def _parse_and_run(argv: Sequence[str] | None) -> int:
+    logger, quiet = logging.getLogger("kis_retry"), logging.NullHandler()
+    logger.addHandler(quiet)  # else logging's last resort prints bare event names on stderr
     try:
         arguments = parser().parse_args(argv)
+        name = arguments.command
+        status: int = getattr(import_module(f".{name}", __name__), name)(arguments)
+        sys.stdout.flush()
     except SystemExit as end:  # --help, --version and wrong use: argparse has said it all
         return int(end.code or 0)
-    quiet = logging.NullHandler()  # else logging's last resort prints bare event names on stderr
-    logger = logging.getLogger("kis_retry")
-    logger.addHandler(quiet)
-    try:
-        return _run(arguments)
-    finally:
-        logger.removeHandler(quiet)
-
-
-def _run(arguments: Namespace) -> int:
-    from .output import echo_error
-
-    try:
-        import rich  # noqa: F401  # whether it is there
-    except ImportError:
-        echo_error("the command line needs rich: pip install 'kis-retry[cli]'")
+    except KeyboardInterrupt:
+        echo_error("interrupted")
+        return 130
+    except BrokenPipeError:  # whoever read stdout is gone, and the interpreter would complain when it flushes
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    try:
-        status: int = arguments.run(arguments)
-    except BrokenPipeError:  # for `main`
-        raise
     except Exception as error:
         return _explain(error)
+    finally:
+        logger.removeHandler(quiet)
     return status
 
 
 def _explain(error: Exception) -> int:
     """Say it in one line; what is nobody's mistake but this program's is raised again."""
-    import requests
-
     from ..errors import ConfigurationError, KisRetryError
-    from .output import echo_error
 
     if isinstance(error, KisRetryError):
         echo_error(str(error))
         return 2 if isinstance(error, ConfigurationError) else 1
-    if isinstance(error, requests.RequestException):  # its text may hold the address, password and all
-        echo_error(f"KIS could not be reached ({type(error).__name__})")
-        return 1
-    if isinstance(error, OSError):
-        echo_error(f"{error.strerror or 'the operating system refused'} ({type(error).__name__})")
+    if isinstance(error, (OSError, EOFError)):  # those of requests too, whose text may hold an address with a password
+        echo_error(f"{getattr(error, 'strerror', None) or 'KIS could not be reached'} ({type(error).__name__})")
         return 1
     raise error
 
 
-def _give_up_stdout() -> None:
-    """Whoever read it is gone (`| head`); the interpreter would complain when it flushes at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def parser() -> argparse.ArgumentParser:
+    """Return what `main` parses with; the function of a command gets what was parsed."""
+    raw = argparse.RawDescriptionHelpFormatter
+    about = "Renew an expired KIS token once for everybody, and repeat what it failed."
+    made = argparse.ArgumentParser("kis-retry", description=about, epilog=_EXAMPLES, formatter_class=raw)
+    made.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = made.add_subparsers(dest="command", title="commands", metavar="COMMAND", required=True)
+    add = partial(commands.add_parser, formatter_class=raw)
+
+    run = add("run", help="run a program, protected", description=_RUN)
+    run.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="with its arguments")
+
+    demo = add("demo", help="show a batch get through a bad night", description=_DEMO)
+    demo.add_argument("--unprotected", action="store_true", help="the same batch without protection: it dies")
+    demo.add_argument("--symbols", type=_count, metavar="N", help="as many instead, in the same proportion")
+    demo.add_argument("--threads", type=_count, default=4, metavar="N", help="threads that ask (default: 4)")
+
+    token = add("token", help="show, renew or revoke the shared token", description=_TOKEN)
+    action = token.add_mutually_exclusive_group()
+    action.add_argument("--refresh", action="store_true", help="have KIS issue a new one (the holder gets a notice)")
+    action.add_argument("--revoke", action="store_true", help="have KIS forget it, and take it out of the store")
+
+    config = add("config", help="show the settings in force", description=_CONFIG)
+    for command in (demo, token, config):
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_gateway_options(add("gateway", help="run a KIS of your own", description=_GATEWAY))
+    return made
+
+
+def _add_gateway_options(gateway: argparse.ArgumentParser) -> None:
+    add = gateway.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1); 0.0.0.0 lets others in")
+    add("--port", type=int, default=0, help="default: a free one")
+    add("--app-key", metavar="KEY", help="the app key to accept (default: a random one)")
+    add("--app-secret", metavar="SECRET", help="the app secret to accept (default: a random one)")
+    add("--env", action="store_true", help="write the lines of a .env file on stdout, and nothing else")
+    add("--expire-at", type=_counts, default=(), metavar="N[,N...]", help="expire the token before call N")
+    add("--latency", type=float, default=0.0, metavar="SECONDS", help="delay of each answer")
+    add("--expired-status", type=int, choices=(500, 200), default=500, help="of a refused token (default: 500)")
+    add("--rate-limit", type=_count, metavar="N", help="API calls a second (default: no limit)")
+    add("--rate-window", choices=("sliding", "fixed"), default="sliding", help="any second, or those of the clock")
+    add("--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above; may be given often")
+    add("--seed", type=int, metavar="N", help="let shares meet the same calls in every run")
+    add("--quiet", action="store_true", help="no hints on stderr")
+
+
+class _Version(argparse.Action):
+    """As `action="version"`, but the version is looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from .. import __version__
+
+        echo(f"kis-retry {__version__}")
+        parser.exit()
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(number.strip()) for number in text.split(","))

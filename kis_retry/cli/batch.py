@@ -1,192 +1,142 @@
-"""
-The overnight batch of the requirement: its symbols, its tracker, and the threads that ask. Draws and prints nothing.
-"""
+"""The overnight batch of the requirement: its symbols, what befalls them, its tracker, and a gateway for it."""
 
 from __future__ import annotations
 
-import threading
-import time
+import multiprocessing
+import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..client.client import KisClient
-    from ..retry.call import Pace
+from .. import KisClient
+from ..testing import KisGateway
 
-__all__ = ["DOMESTIC", "IN_A_ROW", "OVERSEAS", "Batch", "Failure", "Symbol", "Tracker", "symbols"]
+__all__ = ["FAST_FORWARD", "IN_A_ROW", "PACE", "Batch", "Failure", "Tracker", "gateway_process"]
 
-DOMESTIC, OVERSEAS = 5_000, 11_780
-"""KR and US symbols of the batch whose token died at US symbol 11,776."""
+DOMESTIC, OVERSEAS = 5_000, 11_780  # symbols of the batch whose token died at US symbol 11,776
+IN_A_ROW = 5  # identical failures after which that batch gave up
+FAST_FORWARD = 55
+PACE = FAST_FORWARD * 18  # calls a second, where KIS allows 18: a quarter of an hour in as many seconds
+REFUSED, DROPPED = 0.05, 0.005  # shares of the calls
 
-IN_A_ROW = 5
-"""Identical failures after which that batch gives up: one more symbol would not fare better."""
-
-
-class Symbol(NamedTuple):
-    """What to ask for; `country` is "KR" or "US"."""
-
-    code: str
-    country: str
-
-
-class Failure(NamedTuple):
-    """Why a symbol has no answer: KIS's `msg_cd` and `msg1`, or the type of an exception, twice."""
-
-    code: str
-    message: str
-
-
-def symbols(total: int | None = None) -> list[Symbol]:
-    """The batch's symbols, US ones first; `total` (from 2) of them in the same proportion."""
-    domestic, overseas = DOMESTIC, OVERSEAS
-    if total is not None:
-        domestic = round(total * DOMESTIC / (DOMESTIC + OVERSEAS))
-        overseas = total - domestic
-    return [
-        *(Symbol(f"US{number:05d}", "US") for number in range(1, overseas + 1)),
-        *(Symbol(f"{number:06d}", "KR") for number in range(1, domestic + 1)),
-    ]
+Failure = tuple[str, str]  # KIS's `msg_cd` and `msg1`, or the type of an exception, twice
+Gateway = Callable[..., Any]  # calls a method of a `KisGateway`, or reads a property: its name, and the arguments
 
 
 class Tracker:
-    """
-    Counts what became of each symbol, and gives up after `IN_A_ROW` identical failures in a row. For many threads.
-
-    With several calls under way "in a row" needs a rule: the order is that of the symbols, not that of their answers.
-    """
+    """Count what became of each symbol, in their order; `lost` by the code of the failure."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()  # guards everything below
-        self._early: dict[int, Failure | None] = {}  # outcomes of symbols after one that has none yet
-        self._known = 0  # how many symbols from the first on have an outcome
-        self._row = 0  # outcomes in a row that are the same as the last one, which counts too
-        self._last: Failure | None = None
         self.answered = 0
-        self.failed = 0
-        self.lost: Counter[str] = Counter()  # by the code of the failure; to be read when the batch is over
+        self.lost = Counter[str]()
         self.failure: Failure | None = None
-        self.aborted_at: int | None = None
+        self._in_a_row = 0
 
     @property
-    def processed(self) -> int:
-        """Symbols that have got an outcome, good or bad."""
-        return self.answered + self.failed
+    def asked(self) -> int:
+        """Number of symbols that have an outcome."""
+        return self.answered + self.lost.total()
 
     @property
     def aborted(self) -> bool:
-        """Whether it has given up, at the symbol number `aborted_at`."""
-        return self.aborted_at is not None
+        """True after `IN_A_ROW` identical failures in a row."""
+        return self._in_a_row >= IN_A_ROW
 
-    def record(self, number: int, failure: Failure | None) -> None:
-        """Symbol `number` of the batch, from 1, was answered, or was not."""
-        with self._changed:
-            if failure is None:
-                self.answered += 1
-            else:
-                self.failed += 1
-                self.lost[failure.code] += 1
-            self._early[number] = failure
-            while self._known + 1 in self._early:
-                self._known += 1
-                self._judge(self._early.pop(self._known))
-            self._changed.notify_all()
-
-    def wait_for(self, number: int) -> None:
-        """Wait until the symbols before this one have got their outcomes."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._known >= number - 1)
-
-    def _judge(self, failure: Failure | None) -> None:
-        if self.aborted:
-            return
-        self._row = self._row + 1 if failure == self._last else 1
-        self._last = failure
-        self.failure = failure or self.failure
-        if failure is not None and self._row >= IN_A_ROW:
-            self.aborted_at = self._known
+    def record(self, failure: Failure | None) -> None:
+        """Count the outcome of the next symbol: None for an answer."""
+        self._in_a_row = 0 if failure is None else self._in_a_row + 1 if failure == self.failure else 1
+        self.failure = failure
+        if failure is None:
+            self.answered += 1
+        else:
+            self.lost[failure[0]] += 1
 
 
 class Batch:
-    """
-    Asks for every symbol, each once, in threads of its own, until all are done or the tracker has given up.
+    """US symbols and then domestic ones, numbered from 1: `total` of them in the requirement's proportion."""
 
-    The threads are daemons, so that an interrupted program ends at once.
+    def __init__(self, total: int | None) -> None:
+        self.symbols = total or OVERSEAS + DOMESTIC
+        self.overseas = self.symbols - round(self.symbols * DOMESTIC / (OVERSEAS + DOMESTIC))
+        self._dies = max(self.overseas - IN_A_ROW + 1, 1)
+        self._away = (self.overseas + self.symbols) // 2 + 1
+        self._outage = round(min(max(0.05 * self.symbols / PACE, 0.5), 3), 1)  # seconds
 
-    Args:
-        client: whom to ask.
-        batch: for what.
-        threads: how many ask at a time.
-        pace: what each call waits for, where the client does not see to it.
-        before: what happens, by the number of the symbol from 1, when those before it have got their outcomes and it
-            has not been asked for.
-    """
+    def name(self, number: int) -> str:
+        """Return a symbol as people count them."""
+        domestic = number - self.overseas
+        return f"domestic symbol {domestic:,}" if domestic > 0 else f"US symbol {number:,}"
 
-    def __init__(
-        self,
-        client: KisClient,
-        batch: Sequence[Symbol],
-        *,
-        threads: int,
-        pace: Pace | None = None,
-        before: Mapping[int, Callable[[], object]] | None = None,
-    ) -> None:
-        self.tracker = Tracker()
-        self._client = client
-        self._left = iter(enumerate(batch, start=1))
-        self._pace = pace
-        self._before = before or {}
-        self._lock = threading.Lock()  # guards _left, and is held while something happens
-        self._stopped = False
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+    def fetch(self, client: KisClient, number: int) -> Failure | None:
+        """Ask for a symbol; return why there is no answer, None where there is one."""
+        domestic = number - self.overseas
+        try:
+            if domestic > 0:
+                answer = client.fetch_domestic_price(f"{domestic:06d}")
+            else:
+                answer = client.fetch_price_detail_oversea(f"US{number:05d}")
+        except Exception as error:  # the batch of the requirement writes a symbol off and goes on to the next
+            return type(error).__name__, type(error).__name__
+        return None if answer["rt_cd"] == "0" else (answer["msg_cd"], answer["msg1"])
 
-    def start(self) -> None:
-        """Begin; `wait` tells when it is over."""
-        for thread in self._threads:
-            thread.start()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait as long at most; says whether the batch is over."""
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(seconds)
-                break
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def stop(self, seconds: float) -> None:
-        """Begin no further call, and wait as long at most for those that are under way."""
-        self._stopped = True
-        until = time.monotonic() + seconds
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(until - time.monotonic(), 0))
-
-    def _work(self) -> None:
-        while (taken := self._next()) is not None:
-            number, symbol = taken
-            if self._pace is not None:
-                self._pace.acquire()
-            self.tracker.record(number, _ask(self._client, symbol))
-
-    def _next(self) -> tuple[int, Symbol] | None:
-        with self._lock:
-            number, symbol = next(self._left, (0, None))
-            happens = self._before.get(number)
-            if happens is not None and not self._is_over():
-                self.tracker.wait_for(number)
-                if not self._is_over():
-                    happens()
-            return None if symbol is None or self._is_over() else (number, symbol)
-
-    def _is_over(self) -> bool:
-        return self._stopped or self.tracker.aborted
+    def outcomes(
+        self, fetch: Callable[[int], Failure | None], gateway: Gateway, threads: int, tell: Callable[[str], None]
+    ) -> Iterator[Failure | None]:
+        """Yield the outcome of each symbol in order, and tell what happens; who closes this has no more asked for."""
+        pool = ThreadPoolExecutor(threads)
+        try:
+            tell(_misbehave(gateway))
+            yield from pool.map(fetch, range(1, self._dies))
+            gateway("heal")  # so that nothing comes between five failures for the token, as in the real batch
+            gateway("expire")
+            gateway("outage", self._outage / 2, "tokens", status=503)
+            tell(f"the token dies at {self.name(self._dies)}, and its endpoint is away for {self._outage / 2:g} s")
+            yield from pool.map(fetch, range(self._dies, self.overseas + 1))
+            tell(_misbehave(gateway))
+            yield from pool.map(fetch, range(self.overseas + 1, self._away))
+            gateway("outage", self._outage, "calls", status=503)
+            tell(f"the API is away for {self._outage:g} s at {self.name(self._away)}")
+            yield from pool.map(fetch, range(self._away, self.symbols + 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _ask(client: KisClient, symbol: Symbol) -> Failure | None:
-    """What is wrong with the answer for a symbol; None where it is good."""
-    fetch: Any = client.fetch_domestic_price if symbol.country == "KR" else client.fetch_price_detail_oversea
+def _misbehave(gateway: Gateway) -> str:
+    gateway("refuse_calls", "EGW00201", share=REFUSED)
+    gateway("drop", share=DROPPED)
+    return f"{REFUSED:.0%} of the calls are refused within the limit (EGW00201), {DROPPED:.1%} of the connections drop"
+
+
+@contextmanager
+def gateway_process(**settings: Any) -> Iterator[Gateway]:
+    """Run a gateway beside this process, so that the batch has an interpreter for itself; it ends with either."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the process inherits: Ctrl-C is the demo's
+    process.start()
+    signal.signal(signal.SIGINT, handler)
+    theirs.close()
+
+    def call(name: str, *arguments: Any, **options: Any) -> Any:
+        ours.send((name, arguments, options))
+        return ours.recv()
+
     try:
-        answer = fetch(symbol.code)
-    except Exception as error:  # the batch of the requirement writes a symbol off and goes on to the next
-        return Failure(type(error).__name__, type(error).__name__)
-    return None if answer.get("rt_cd") == "0" else Failure(str(answer.get("msg_cd")), str(answer.get("msg1")))
+        with ours:
+            yield call
+    finally:
+        process.join(5)
+        process.kill()
+
+
+def _serve(pipe: Connection, settings: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with KisGateway(**settings) as gateway, suppress(EOFError, OSError):
+        while True:
+            name, arguments, options = pipe.recv()
+            found = getattr(gateway, name)
+            pipe.send(found(*arguments, **options) if callable(found) else found)

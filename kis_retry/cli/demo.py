@@ -1,137 +1,172 @@
-"""`kis-retry demo`: the overnight batch on a gateway of its own, protected or not."""
+"""`kis-retry demo`: the overnight batch on a gateway of its own, protected or not, drawn with `rich`."""
 
 from __future__ import annotations
 
-import os
-import queue
-import threading
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from ..client.client import KisClient
-from ..credentials import Credentials
-from ..events import RefreshEvent, on_event
-from ..policy import RetryPolicy
-from ..retry.limiter import RateLimiter
-from ..stores.memory import MemoryTokenStore
-from ..tokens.manager import TokenManager
-from .batch import Batch, symbols
-from .causes import Heard
-from .gateway import GatewayProcess
-from .interrupts import check_interrupt
-from .night import PACE, SEED, Night
-from .output import Progress, echo_json, echo_table, new_progress
-from .report import CAUSE_COLUMNS, Report, description, kind_of
+import requests
+
+from .. import Credentials, KisClient, KisRetryError, MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager, on_event
+from .batch import FAST_FORWARD, IN_A_ROW, PACE, Batch, Failure, Tracker, gateway_process
+from .output import clean, echo_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .. import RefreshEvent
 
 __all__ = ["demo"]
 
-_TICK = 0.1  # seconds between two looks at the batch
-_PATIENCE = 2.0  # seconds that calls under way have to end when the demo is interrupted
+Tell = Callable[[str], None]
 
-_News = queue.SimpleQueue[Heard | str]
-"""What happens in the batch's threads, for the one thread that draws: events, and lines."""
+_SEED = 748  # of the gateway's dice, so that each run meets the same faults
+_ALWAYS_SHOWN = {"token_refreshed", "token_refresh_failed", "token_issue_waiting", "rate_lowered", "rate_raised"}
+_COUNTS = ("answered", "lost", "never_asked", "calls", "token_requests", "tokens_issued", "seconds")
 
 
-def demo(*, total: int | None, threads: int, protected: bool, as_json: bool) -> int:
+def demo(arguments: Namespace) -> int:
     """
     Run the batch and show how it went.
 
-    Args:
-        total: how many symbols; None for the 16,780 of the requirement.
-        threads: how many ask at a time.
-        protected: False switches the decorators off, with `RetryPolicy(enabled=False)`. The pace stands.
-        as_json: one JSON object on stdout instead of progress, events and tables.
-
     Returns:
         0 where every symbol was answered, else 1.
+
+    Raises:
+        KisRetryError: `rich` is not installed.
     """
-    batch = symbols(total)
-    overseas = sum(symbol.country == "US" for symbol in batch)
-    night = Night(overseas, len(batch) - overseas)
-    with GatewayProcess(seed=SEED) as gateway, _without_proxy(), _listening() as news:
-        with new_progress(len(batch), silent=as_json) as progress, _client(gateway.credentials, protected) as client:
-            mode = "protected" if protected else "unprotected"
-            progress.tell(f"{night.size}, {threads} at a time, {mode}")
-            for line in night.announcement():
-                progress.tell(line)
-            client.tokens.token()  # so that there is one to die, at whichever symbol
-            night.begin(gateway)
-            running = Batch(
-                client,
-                batch,
-                threads=threads,
-                pace=None if protected else client.limiter,
-                before=night.happenings(gateway, news.put),
-            )
-            began = time.monotonic()
-            heard = _run(running, gateway, news, progress)
-        seconds = time.monotonic() - began
-        report = Report(night, running.tracker, heard, gateway.counts(), gateway.tell("faults_met"))
-    if as_json:
-        echo_json(report.document(protected=protected, threads=threads, seconds=seconds))
-    else:
-        echo_table(report.causes(), CAUSE_COLUMNS)
-        echo_table(report.outcome(seconds))
-    return 0 if running.tracker.answered == len(batch) else 1
-
-
-def _client(credentials: Credentials, protected: bool) -> KisClient:
-    policy = RetryPolicy(enabled=protected)  # not the environment's: the demo is the same everywhere
-    store = MemoryTokenStore()
-    limiter = RateLimiter(credentials, rate=PACE, store=store)
-    return KisClient(credentials, tokens=TokenManager(credentials, store=store, policy=policy), limiter=limiter)
-
-
-def _run(running: Batch, gateway: GatewayProcess, news: _News, progress: Progress) -> list[Heard]:
-    """Show what happens until the batch is over, of events of a kind the first; give back all of them."""
-    heard: list[Heard] = []
-    shown: set[tuple[str, str] | None] = set()
+    protected, threads = not arguments.unprotected, arguments.threads
     try:
-        running.start()
-        over = False
-        while not over:
-            over = running.wait(_TICK)
-            check_interrupt()
-            gateway.check()  # else every call would be repeated until its deadline
-            while not news.empty():
-                piece = news.get()
-                if isinstance(piece, str):
-                    progress.tell(piece)
-                    continue
-                heard.append(piece)
-                kind = kind_of(piece.event)
-                if kind is None or kind not in shown:
-                    progress.tell(description(piece.event))
-                shown.add(kind)
-            progress.advance(running.tracker.processed)
-    finally:
-        running.stop(_PATIENCE)
-    return heard
+        from rich.console import Console
+    except ImportError:
+        advice = "pip install '.[cli]' in a clone of kis-retry, or pip install rich"
+        raise KisRetryError(f"the demo needs rich: {advice}") from None
+    console = Console(markup=False, emoji=False, highlight=False, quiet=arguments.json)
+    batch, tracker, events = Batch(arguments.symbols), Tracker(), list["RefreshEvent"]()
+    with (
+        gateway_process(seed=_SEED, rate_limit=PACE) as gateway,
+        _new_client(gateway("credentials"), protected=protected) as client,
+        _showing(console, batch.symbols, events) as (tell, advance),
+    ):
+        client.tokens.token()  # so that there is one to die
+
+        def fetch(number: int) -> Failure | None:
+            if not protected:  # the pace stands all the same
+                client.limiter.acquire()
+            return batch.fetch(client, number)
+
+        tell(f"{batch.symbols:,} symbols, {threads} at a time, {'protected' if protected else 'unprotected'}")
+        tell(f"{PACE} calls a second, {FAST_FORWARD} times KIS's 18; waits and outages take their real time")
+        began = time.monotonic()
+        with closing(batch.outcomes(fetch, gateway, threads, tell)) as outcomes:
+            for failure in outcomes:
+                tracker.record(failure)
+                advance()
+                if tracker.aborted:
+                    break
+        report = _report(batch, tracker, events, {**gateway("counts"), "seconds": round(time.monotonic() - began, 2)})
+    _draw(console, report)
+    if arguments.json:
+        echo_json({"protected": protected, **report, "events": [asdict(event) for event in events]})
+    return 0 if tracker.answered == batch.symbols else 1
+
+
+def _new_client(credentials: Credentials, *, protected: bool) -> KisClient:
+    """Return a client in which no setting and no proxy of this machine has a say."""
+    session, store = requests.Session(), MemoryTokenStore()
+    session.trust_env = False
+    policy = RetryPolicy(enabled=protected)
+    tokens = TokenManager(credentials, store=store, policy=policy, session=session)
+    return KisClient(tokens=tokens, limiter=RateLimiter(credentials, rate=PACE, store=store), session=session)
 
 
 @contextmanager
-def _listening() -> Iterator[_News]:
-    news: _News = queue.SimpleQueue()
+def _showing(console: Console, total: int, events: list[RefreshEvent]) -> Iterator[tuple[Tell, Callable[[], None]]]:
+    """Keep every event; draw how far the batch is and what happens as it happens, of each kind of call the first."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    # Narrow: with a ^C behind it, it still is one line.
+    columns = BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()
+    bar = Progress(*columns, console=console, disable=console.quiet)
+    task = bar.add_task("", total=total)
+    shown, interrupted = set[tuple[str, str | None]](), list[bool]()
+
+    def tell(text: str) -> None:
+        console.print(clean(text), soft_wrap=True)
+
+    def advance() -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        bar.advance(task)
 
     def hear(event: RefreshEvent) -> None:
-        news.put(Heard(time.monotonic(), threading.get_ident(), event))
+        events.append(event)
+        kind = event.name, event.msg_cd or event.error
+        if event.name in _ALWAYS_SHOWN or kind not in shown:
+            shown.add(kind)
+            tell(_description(event))
 
+    # Raised at any place, it might be dropped (in a destructor), or leave a lock held.
+    handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     unsubscribe = on_event(hear)
     try:
-        yield news
+        with bar:
+            yield tell, advance
     finally:
         unsubscribe()
+        signal.signal(signal.SIGINT, handler)
 
 
-@contextmanager
-def _without_proxy() -> Iterator[None]:
-    """A proxy of the environment cannot reach this machine's loopback."""
-    before = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = "127.0.0.1"
-    try:
-        yield
-    finally:
-        del os.environ["no_proxy"]
-        if before is not None:
-            os.environ["no_proxy"] = before
+def _description(event: RefreshEvent) -> str:
+    parts = [
+        event.callable,
+        event.msg_cd or event.error,
+        f"token {event.token}" if event.token else None,
+        f"in place of {event.previous_token}" if event.previous_token else None,
+        event.source,
+        f"took {event.elapsed:.3f} s" if event.elapsed is not None else None,
+        f"waits up to {event.wait:.1f} s" if event.wait is not None else None,
+        f"{event.rate:g} calls a second" if event.rate is not None else None,
+    ]
+    return f"{event.name}: {', '.join(part for part in parts if part)}"
+
+
+def _report(batch: Batch, tracker: Tracker, events: list[RefreshEvent], counts: Mapping[str, float]) -> dict[str, Any]:
+    """Return what became of the batch, and by code how many requests were repeated and how many symbols lost."""
+    failed = (event for event in events if event.name == "call_retried")
+    repeated = Counter(event.msg_cd or event.error or "" for event in failed)
+    codes = sorted({*repeated, *tracker.lost})
+    result = f"{tracker.answered:,} of {batch.symbols:,} symbols"
+    if tracker.aborted and tracker.failure:
+        place = f"{batch.name(tracker.asked)} after {IN_A_ROW} identical failures in a row"
+        result = f"aborted at {place}, {result}: {tracker.failure[1]}"
+    return {
+        **{name: counts.get(name) for name in _COUNTS},
+        "symbols": batch.symbols,
+        "answered": tracker.answered,
+        "lost": tracker.lost.total(),
+        "never_asked": batch.symbols - tracker.asked,
+        "aborted_at": tracker.asked if tracker.aborted else None,
+        "codes": {code: {"repeated": repeated[code], "lost": tracker.lost[code]} for code in codes},
+        "result": result,
+    }
+
+
+def _draw(console: Console, report: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    codes = Table("code", "repeated", "lost", box=box.SIMPLE_HEAD)
+    for code, count in report["codes"].items():
+        codes.add_row(clean(code), f"{count['repeated']:,}", f"{count['lost']:,}")
+    outcome = Table.grid(padding=(0, 2))
+    for name in _COUNTS:
+        outcome.add_row(name.replace("_", " "), f"{report[name]:,}")
+    outcome.add_row("result", clean(report["result"]))
+    console.print(codes, outcome)

@@ -1,1 +1,1 @@
-"""The client: `KisClient`, its session, and the tables of KIS's pages."""
+"""`KisClient` and `AsyncKisClient`: the endpoints written once as flows, and two clients that drive them."""

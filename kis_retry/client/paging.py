@@ -1,69 +1,74 @@
-"""Answers in pages (연속조회): which one comes next is judged from the header and the body of the one before."""
+"""Answers in pages (연속조회): which one comes next, judged from the header and the body of the last."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PageError
+from .endpoints import Answer, Call, Payload, get
 
-__all__ = ["Page", "answers_of", "cursor_of", "has_next", "next_query"]
+__all__ = ["Pages"]
 
-Page = tuple[dict[str, Any], str | None]
-"""An answer, and its header `tr_cont`."""
-
-_CURSOR = re.compile(r"ctx_area_(fk|nk)(100|200)", re.IGNORECASE)
+_CURSOR = re.compile(r"(?i)(ctx_area_)?(fk|nk)(100|200)|keyb|cts")
 
 
-def answers_of(
-    path: str, query: Mapping[str, str], ask: Callable[[Mapping[str, str], Mapping[str, str]], Page]
-) -> Iterator[dict[str, Any]]:
-    """
-    One answer after the other, until the last.
+class Pages:
+    """The pages of one query: a client sends `next_call` and hands the answer to `take`, until there is no next one."""
 
-    Args:
-        path: whose; for what is said of a page that could not be had.
-        query: of the first page.
-        ask: gives the page of a query and headers.
+    def __init__(self, path: str, tr_id: str, params: Mapping[str, Any] | None) -> None:
+        self._first = get(path, tr_id, params)
+        self._number = 0
+        self._last: Answer | None = None
+        self._seen: list[object] = [_stripped(_cursor_of(self._first.query))]
 
-    Raises:
-        PageError: a page was refused, or it is unclear where the next one begins.
-    """
-    headers: dict[str, str] = {}
-    seen: set[tuple[str, ...]] = set()
-    for number in itertools.count(1):
-        payload, tr_cont = ask(query, headers)
-        if payload.get("rt_cd") not in ("0", "7"):
-            raise PageError(f"page {number} of {path} was refused", page=number, answer=payload)
-        cursor = cursor_of(payload)
-        mark = tuple(value.strip() for _, value in sorted(cursor.items()))
-        if has_next(tr_cont) and (not cursor or mark in seen):
-            reason = "comes with the cursor of an earlier page" if cursor else "has no cursor, though more follow"
-            raise PageError(f"page {number} of {path} {reason}", page=number, answer=payload)
-        yield payload
-        if not has_next(tr_cont):
-            return
-        seen.add(mark)
-        query, headers = next_query(query, cursor), {"tr_cont": "N"}
+    def next_call(self) -> Call | None:
+        """
+        Give the request for the next page, or None after the last.
+
+        Raises:
+            PageError: more follow, and the last page leads back to an earlier one.
+        """
+        if self._last is None:
+            return self._first
+        payload, tr_cont = self._last
+        if (tr_cont or "").strip().upper() not in ("F", "M"):
+            return None
+        cursor = _cursor_of(payload)
+        mark = _stripped(cursor) or payload  # without one KIS keeps the place, and has lost it where a page comes again
+        if mark in self._seen:
+            reason = "has the cursor of an earlier page" if cursor else "came twice, and has no cursor"
+            raise self._error(self._number + 1, f"cannot be asked for: page {self._number} {reason}")
+        self._seen = [*self._seen, mark] if cursor else [mark]
+        query = {name: value for name, value in self._first.query.items() if name.upper() not in cursor}
+        return self._first._replace(query={**query, **cursor}, headers={"tr_cont": "N"})
+
+    def take(self, answer: Answer) -> Payload:
+        """
+        Give the page that KIS answered.
+
+        Raises:
+            PageError: it was refused.
+        """
+        self._number += 1
+        self._last = answer
+        if answer.payload.get("rt_cd") not in ("0", "7"):
+            raise self._error(self._number, "was refused")
+        return answer.payload
+
+    def _error(self, number: int, what: str) -> PageError:
+        answer = self._last.payload if self._last else {}
+        return PageError(f"page {number} of {self._first.path} {what}", page=number, answer=answer)
 
 
-def has_next(tr_cont: str | None) -> bool:
-    """Whether the response header `tr_cont` says that more follow: "F" or "M", not "D", "E" or blank."""
-    return (tr_cont or "").strip().upper() in ("F", "M")
+def _cursor_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Give the cursor among `fields` under the names that the query takes; empty where all of it is blank."""
+    found = {
+        name.upper(): value for name, value in fields.items() if _CURSOR.fullmatch(name) and isinstance(value, str)
+    }
+    return found if any(_stripped(found).values()) else {}
 
 
-def cursor_of(payload: Mapping[str, Any]) -> dict[str, str]:
-    """The cursor in a body, under the names that the query takes; empty where there is none, or all of it is blank."""
-    found = {name.upper(): value for name, value in payload.items() if _is_cursor(name) and isinstance(value, str)}
-    return found if any(value.strip() for value in found.values()) else {}
-
-
-def next_query(params: Mapping[str, str], cursor: Mapping[str, str]) -> dict[str, str]:
-    """The query of the next page: the first one's, with the cursor in the place of the one it had."""
-    return {**{name: value for name, value in params.items() if not _is_cursor(name)}, **cursor}
-
-
-def _is_cursor(name: object) -> bool:
-    return isinstance(name, str) and _CURSOR.fullmatch(name) is not None
+def _stripped(cursor: dict[str, str]) -> dict[str, str]:
+    return {name: value.strip() for name, value in cursor.items()}

@@ -1,114 +1,111 @@
 """
-The way from a `KisClient` to its host: one `requests.Session`, set up once, used at every call.
+The way to KIS's host: a session of `requests`, a client of `httpx`, and what both are given to send.
 
-`requests` looks up proxies, netrc and CA bundles in the environment for every single call, which costs more than the
-call itself. Here the environment is read once and honoured ever after: proxies and `NO_PROXY`, `REQUESTS_CA_BUNDLE` and
-`CURL_CA_BUNDLE`. netrc is not: KIS knows no password. A session given by the user is used as it is.
+A client's own session reads the environment's proxies and certificates once: `requests` looks them up for each request,
+which costs more than the request. One that the user gives is used as it is.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-from typing import Any
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from ..credentials import Credentials
-from ..errors import ConfigurationError
-from ..sessions import missing_bundle
-from .preparation import ApiRequest, Preparation
-from .redaction import without_query
+from ..errors import ConfigurationError, ResponseError
+from ..token import AccessToken
+from .endpoints import Answer, Call
 
-__all__ = ["ClientSession", "valid_timeout"]
+if TYPE_CHECKING:
+    import httpx
 
-_POOL = 64  # connections kept for threads; more threads than that work too, without keeping theirs
+__all__ = ["Timeout", "answer_of", "arguments_of", "import_httpx", "new_httpx", "new_session", "valid_timeout"]
+
+Timeout = float | tuple[float, float]
+
+_POOL = 64  # connections kept; more threads than that work too, without keeping theirs
 
 
-class ClientSession:
-    """Sends one request at a time per thread, and keeps the connections."""
+def new_session(base_url: str) -> requests.Session:
+    """Open a session with what the environment says of proxies and certificates for one host; netrc is not read."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL))
+    settings = session.merge_environment_settings(base_url, {}, None, None, None)
+    session.proxies, session.verify, session.cert = settings["proxies"], settings["verify"], settings["cert"]
+    session.trust_env = False
+    return session
 
-    def __init__(self, credentials: Credentials, timeout: Any, session: requests.Session | None = None) -> None:
-        self._base_url = credentials.base_url
-        self._timeout = timeout
-        self._given = session
-        self._session = session
-        self._preparation = Preparation(credentials)
-        self._opening = threading.Lock()  # guards _session, once
 
-    def send(self, request: ApiRequest, authorization: str) -> requests.Response:
-        """
-        Send one request to the host and give its answer, body read.
+def import_httpx() -> Any:
+    """Import httpx, or say how to install it."""
+    try:
+        import httpx
+    except ImportError as error:
+        raise ImportError(
+            "AsyncKisClient needs httpx: pip install '.[async]' in a clone, or pip install httpx"
+        ) from error
+    return httpx
 
-        Raises:
-            requests.RequestException: no answer. Its text does not hold the query.
-            ConfigurationError: the file of certificates that the environment or the session names is not there.
-        """
+
+def new_httpx() -> httpx.AsyncClient:
+    """Open a client with the environment's proxies, and the certificates that `requests` would take."""
+    module = import_httpx()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    verify: ssl.SSLContext | bool = True
+    if bundle:
         try:
-            with without_query():
-                if self._given is not None or request.method != "GET":
-                    return self._send(self._given or self._opened(), request, authorization)
-                return self._send_read(self._opened(), request, authorization)
+            is_folder = Path(bundle).is_dir()
+            verify = ssl.create_default_context(
+                cafile=None if is_folder else bundle, capath=bundle if is_folder else None
+            )
         except OSError as error:
-            problem = missing_bundle(error)
-            if problem is None:
-                raise
-        raise ConfigurationError(problem)
-
-    def close(self) -> None:
-        """Close the connections; a session given by the user is the user's to close."""
-        if self._given is None and self._session is not None:
-            self._session.close()
-            self._session = None
-
-    def _send(self, session: requests.Session, request: ApiRequest, authorization: str) -> requests.Response:
-        return session.request(
-            request.method,
-            self._preparation.url(request),
-            params=request.params,
-            data=None if request.body is None else json.dumps(request.body, ensure_ascii=False).encode(),
-            headers={**self._preparation.headers(request), "authorization": authorization},
-            timeout=self._timeout,
-            allow_redirects=False,  # the headers hold the secret: it goes to the configured host alone
-        )
-
-    def _send_read(self, session: requests.Session, request: ApiRequest, authorization: str) -> requests.Response:
-        return session.send(
-            self._preparation.read(session, request, authorization),
-            proxies=session.proxies,
-            timeout=self._timeout,
-            allow_redirects=False,  # as above
-        )
-
-    def _opened(self) -> requests.Session:
-        session = self._session
-        if session is not None:
-            return session
-        with self._opening:
-            if self._session is None:
-                session = requests.Session()
-                for scheme in ("http://", "https://"):
-                    session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL))
-                settings = session.merge_environment_settings(self._base_url, {}, None, None, None)
-                session.proxies, session.verify, session.cert = (
-                    settings["proxies"],
-                    settings["verify"],
-                    settings["cert"],
-                )
-                session.trust_env = False
-                self._session = session
-            return self._session
+            raise ConfigurationError(
+                f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {bundle}, which holds no certificates that can be read"
+            ) from error
+    client: httpx.AsyncClient = module.AsyncClient(verify=verify, limits=module.Limits(max_connections=_POOL))
+    return client
 
 
-def valid_timeout(timeout: Any) -> Any:
-    """`timeout` itself, if it really is one: a call without one may hang for ever."""
-    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,)
-    good = all(
-        isinstance(part, (int, float)) and not isinstance(part, bool) and 0 < part < float("inf") for part in parts
-    )
-    if not good:
-        raise ConfigurationError(
-            f"timeout={timeout!r} is not usable: it takes seconds, or seconds to connect and to read"
-        )
-    return timeout
+def arguments_of(call: Call, credentials: Credentials, token: AccessToken) -> dict[str, Any]:
+    """Give what both libraries take for one request."""
+    on_paper = credentials.paper and call.tr_id[0] in "TJC"  # KIS: only those of trading have another name there
+    headers = {
+        "content-type": "application/json",
+        "authorization": token.bearer,
+        "appkey": credentials.app_key,
+        "appsecret": credentials.app_secret,
+        "tr_id": "V" + call.tr_id[1:] if on_paper else call.tr_id,
+    }
+    url = credentials.base_url + call.path
+    return {"method": call.method, "url": url, "params": call.query or None, "headers": {**headers, **call.headers}}
+
+
+def answer_of(call: Call, response: requests.Response | httpx.Response) -> Answer:
+    """
+    Read an answer.
+
+    Raises:
+        ResponseError: it is no JSON object.
+    """
+    try:
+        payload = response.json()
+    except (ValueError, RecursionError):  # the latter: brackets without end
+        payload = None
+    if isinstance(payload, dict):
+        return Answer(payload, response.headers.get("tr_cont"))
+    status = response.status_code
+    said = f"{call.path} answered HTTP {status} without a JSON object; a proxy or another host in between?"
+    raise ResponseError(said, status=status)
+
+
+def valid_timeout(timeout: Any) -> tuple[float, float]:
+    """Give the seconds to connect and to read; a call without a time limit may hang for ever."""
+    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout, timeout)
+    if all(type(part) in (int, float) and 0 < part < float("inf") for part in parts):
+        return parts
+    raise ConfigurationError(f"timeout={timeout!r} is not usable: it takes seconds, or seconds to connect and to read")

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import errors
+from ..answers import CODES, LIMIT_CODE, ONCE_A_MINUTE
 from ..errors import ConfigurationError
-from ..events import RefreshEvent
-from ..kis import CODES, LIMIT_CODE, ONCE_A_MINUTE
+from ..events import EVENT_NAMES, RefreshEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import CounterMetricFamily
-
-    from ..retry.limiter import RateLimiter
 
 __all__ = ["PrometheusHook"]
 
-_USUAL = (
-    ("token_expired", "", ""),
-    ("token_refreshed", "issued", ""),
-    ("token_adopted", "memory", ""),
-    ("token_adopted", "store", ""),
-    ("token_refresh_failed", "", "TokenIssueError"),
-    ("token_issue_waiting", "", "TokenIssueLimited"),
-    ("call_retried", "", ""),
-    ("call_recovered", "", ""),
-    ("call_given_up", "", ""),
-    ("rate_lowered", "", ""),
-    ("rate_raised", "", ""),
-)
+_SOURCES = {"token_refreshed": ("issued",), "token_adopted": ("memory", "store")}
+_USUAL_ERRORS = {"token_refresh_failed": "TokenIssueError", "token_issue_waiting": "TokenIssueLimited"}
 _USUAL_CODES = (
     ("token_expired", "EGW00123"),
     ("token_issue_waiting", ONCE_A_MINUTE),
@@ -42,16 +26,20 @@ _USUAL_CODES = (
 )
 _ERRORS = frozenset(
     (
-        "",
         *errors.__all__,
         *("ChunkedEncodingError", "ConnectionError", "ConnectTimeout", "HTTPError", "ReadTimeout", "SSLError"),
         *("ConnectError", "HTTPStatusError", "ReadError", "RemoteProtocolError"),
         *("ClientConnectorError", "ClientOSError", "ClientPayloadError", "ServerDisconnectedError", "TimeoutError"),
     )
 )
-_TIMED = frozenset(("token_refreshed", "token_adopted", "token_refresh_failed"))
+_TIMED = ("token_refreshed", "token_adopted", "token_refresh_failed")
 _WAITING = ("token_issue_waiting", "call_retried")
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90, 180, 600)
+
+
+class _Paced(Protocol):
+    @property
+    def rate(self) -> float: ...
 
 
 class PrometheusHook:
@@ -63,11 +51,9 @@ class PrometheusHook:
     - `kis_retry_codes_total`, a counter by `event` and `code`: what KIS said, where an event is about an answer.
     - `kis_retry_refresh_seconds`, a histogram by `event`: seconds that a refresh, an adoption or a failure took,
       what was waited for the once-a-minute rule included.
-    - `kis_retry_wait_seconds_total`, a counter by `event`: seconds waited, or about to be, before a call was made again
-      (`call_retried`) and before a token was asked for again (`token_issue_waiting`). Waiting for a slot of the pace is
+    - `kis_retry_wait_seconds_total`, a counter by `event`: seconds that are waited at most before a call is made again
+      (`call_retried`) and before a token is asked for again (`token_issue_waiting`). Waiting for a slot of the pace is
       no event, and not in it.
-    - `kis_retry_slot_wait_seconds_total`, a counter, with `limiter`: seconds that threads and tasks of this process
-      have waited for slots, all together.
     - `kis_retry_token_expires_timestamp_seconds`, a gauge: when the newest token dies, in seconds since the epoch. It
       is there from the first refresh on, since the first token of a process makes no event, and neither does one that
       another process has renewed ahead of the expiry: of those that share a token, the latest value is the right one.
@@ -80,15 +66,15 @@ class PrometheusHook:
 
     Args:
         registry: where the metrics are registered; without one, the default registry of `prometheus_client`.
-        limiter: the `RateLimiter` whose rate and waits are shown. With `prometheus_client`'s multiprocess mode its
-            changes in this process are.
+        limiter: the `RateLimiter` whose rate is shown. With `prometheus_client`'s multiprocess mode its changes in this
+            process are.
 
     Raises:
         ConfigurationError: prometheus_client is not installed; the message names the extra.
         ValueError: the registry has the metrics of another `PrometheusHook` already; one is enough for a program.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, limiter: RateLimiter | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, *, limiter: _Paced | None = None) -> None:
         self._library = library = _prometheus_client()
         self._registry = library.REGISTRY if registry is None else registry
         self._events = self._counter(
@@ -109,30 +95,27 @@ class PrometheusHook:
         )
         self._gauges: dict[str, Any] = {}
         self._making = threading.Lock()  # guards the making of _gauges
-        for labels in _USUAL:
-            self._events.labels(*labels)
-        for name, code in _USUAL_CODES:
-            self._codes.labels(name, code)
-        for name in _WAITING:
-            self._waited.labels(name)
+        for name in EVENT_NAMES:
+            for source in _SOURCES.get(name, ("",)):
+                self._events.labels(name, source, _USUAL_ERRORS.get(name, ""))
+        for usual in _USUAL_CODES:
+            self._codes.labels(*usual)
+        for waiting in _WAITING:
+            self._waited.labels(waiting)
         if limiter is not None:
             rate = self._rate()
             rate.set(limiter.rate)
             rate.set_function(lambda: limiter.rate)
-            self._registry.register(_SlotWaits(limiter))
 
     def __call__(self, event: RefreshEvent) -> None:
         """Count one event."""
-        error = event.error or ""
-        self._events.labels(event.name, event.source or "", error if error in _ERRORS else "other").inc()
+        self._events.labels(event.name, event.source or "", _or_other(event.error, _ERRORS)).inc()
         if event.msg_cd:
-            code = event.msg_cd.upper()
-            self._codes.labels(event.name, code if code in CODES else "other").inc()
-        if event.elapsed is not None:
-            if event.name in _TIMED:
-                self._seconds.labels(event.name).observe(event.elapsed)
-            elif event.name in _WAITING:
-                self._waited.labels(event.name).inc(max(event.elapsed, 0))
+            self._codes.labels(event.name, _or_other(event.msg_cd.upper(), CODES)).inc()
+        if event.elapsed is not None and event.name in _TIMED:
+            self._seconds.labels(event.name).observe(event.elapsed)
+        if event.wait is not None and event.name in _WAITING:
+            self._waited.labels(event.name).inc(max(event.wait, 0))
         if event.token is not None and event.expires_at is not None:
             self._expiry().set(event.expires_at.timestamp())
         if event.rate is not None:
@@ -160,18 +143,10 @@ class PrometheusHook:
             return self._gauges[name]
 
 
-class _SlotWaits:
-    """The one counter that is kept elsewhere, and read when Prometheus asks."""
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        self._limiter = limiter
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Give the counter."""
-        from prometheus_client.core import CounterMetricFamily
-
-        text = "Seconds waited for slots of the pace, all together."
-        yield CounterMetricFamily("kis_retry_slot_wait_seconds", text, value=self._limiter.seconds_waited)
+def _or_other(text: str | None, usual: Any) -> str:
+    if not text:
+        return ""
+    return text if text in usual else "other"
 
 
 def _prometheus_client() -> Any:

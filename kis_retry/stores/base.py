@@ -1,17 +1,26 @@
-"""Where a token is shared: the contract of a store (`TokenStore`), and by which key."""
+"""Where a token is shared: the contract of a store, its key, and the base of the stores of this package."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..token import AccessToken
 
 if TYPE_CHECKING:
     from ..credentials import Credentials
 
-__all__ = ["TokenStore", "key_of"]
+__all__ = ["MAX_DOCUMENT", "TOKEN", "DocumentStore", "TokenStore", "documents_of", "key_of"]
+
+TOKEN = "token"  # noqa: S105  # the kind of document, no secret
+MAX_DOCUMENT = 16 * 1024  # bytes; KIS's tokens have at most 350 (tokenP page)
+
+_LEAST_TTL = 60.0  # seconds a token is kept even where this clock says that it is over: the clock may be wrong
 
 
 @runtime_checkable
@@ -20,41 +29,87 @@ class TokenStore(Protocol):
     A place for tokens, by key (`key_of`). Called from any thread; every method may block on disk or network.
 
     What a place holds is not trusted: a damaged, foreign or unreadable entry is a miss, and the next `save` heals it.
-    An engine that cannot be reached is an exception (`OSError`, the Redis client's own): `TokenManager` makes one
-    warning of it and goes on with the token in memory.
-
-    `kis_retry.testing.TokenStoreCompliance` tests a store of your own against this contract.
+    An engine that cannot be reached is an exception of its own: `TokenManager` makes one warning of it and goes on
+    with the machine's file store, or with the memory of the process.
     """
 
     def load(self, key: str) -> AccessToken | None:
-        """Hand back the entry, be it expired or not; None where there is none that can be used."""
+        """Return the entry, be it expired or not; None where there is none that can be used."""
 
     def save(self, key: str, token: AccessToken) -> None:
         """Put `token` in the place of whatever is there. Readers see the old one or the new one, never a half."""
 
     def delete(self, key: str) -> None:
-        """Take the entry away; where there is none, nothing happens."""
+        """Remove the entry; where there is none, nothing happens."""
 
     def lock(self, key: str, *, timeout: float, lease: float) -> AbstractContextManager[bool]:
         """
         Wait for the one lock of `key`; the context's value says whether this caller holds it.
 
-        One holder at a time among everybody who shares the place. Not reentrant. A lock that cannot be released (the
-        lease ran out, the server is gone) is let go silently: what the body did must not be lost to that.
+        One holder at a time among everybody who shares the place. Not reentrant. A lock that cannot be released is let
+        go silently: what the body did must not be lost to that.
 
         Args:
             key: other keys have locks of their own.
             timeout: seconds to wait at most; 0: one try.
-            lease: seconds after which a holder that died no longer blocks the rest, where no operating system
-                releases it. A live holder must be done by then.
+            lease: seconds after which a holder that died no longer blocks the rest. A live one must be done by then.
         """
+
+
+class DocumentStore(ABC):
+    """A store of this package: tokens, and other small documents (a shared pace), by key and kind, each with a lock."""
+
+    def load(self, key: str) -> AccessToken | None:
+        data = self.read(key, TOKEN)
+        return None if data is None else _decode(data, key)
+
+    def save(self, key: str, token: AccessToken) -> None:
+        data = json.dumps(_entry_of(key, token)).encode()
+        self.write(key, TOKEN, data, max(token.expires - time.time(), _LEAST_TTL))
+
+    @abstractmethod
+    def read(self, key: str, kind: str) -> bytes | None:
+        """Return the document as it was written; None where there is none that this user may believe."""
+
+    @abstractmethod
+    def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
+        """Put `data` in the place of whatever is there, in one step; nobody needs it after `ttl` seconds."""
+
+    @abstractmethod
+    def delete(self, key: str, kind: str = TOKEN) -> None:
+        """Remove the document; where there is none, nothing happens."""
+
+    @abstractmethod
+    def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> AbstractContextManager[bool]:
+        """Wait for the one lock of `key` and `kind`, as `TokenStore.lock` does."""
+
+
+def documents_of(store: object) -> DocumentStore | None:
+    """Return `store` where it keeps documents of any kind; None where somebody else wrote it, for tokens alone."""
+    return store if isinstance(store, DocumentStore) else None
 
 
 def key_of(credentials: Credentials) -> str:
     """
-    Where the token of `credentials` is kept: 32 hex digits of a SHA-256, from which no app key can be read.
+    Return where the token of `credentials` is kept: 32 hex digits of a SHA-256, from which no key can be read.
 
-    Of the base URL too: a token of real trading is refused by paper trading and the other way round (observed).
+    The base URL is in it, since paper trading refuses a token of real trading (observed), and the secret, so that who
+    has a wrong one never gets the token of who has the right one.
     """
-    identity = f"{credentials.base_url}\0{credentials.app_key}"
+    identity = f"{credentials.base_url}\0{credentials.app_key}\0{credentials.app_secret}"
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _entry_of(key: str, token: AccessToken) -> dict[str, Any]:
+    """Return what is written: with its key, so that one copied to another place is seen to be foreign."""
+    return {"version": 1, "key": key, "access_token": token.value, "expires_at": token.expires_at.isoformat()}
+
+
+def _decode(data: bytes, key: str) -> AccessToken | None:
+    """Read an entry; None for anything that was not written for `key`, to the last field."""
+    try:
+        entry = json.loads(data[:MAX_DOCUMENT].decode())
+        token = AccessToken(entry["access_token"], datetime.fromisoformat(entry["expires_at"]))
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return None
+    return token if entry == _entry_of(key, token) else None

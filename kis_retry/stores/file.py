@@ -2,64 +2,142 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
-from contextlib import suppress
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import filelock  # here, not at the first lock: a child forked while a thread imports a module never gets to import it
+import platformdirs
+
 from ..errors import ConfigurationError
-from .documents import DocumentTokenStore
-from .folder import FileDocuments
+from .base import MAX_DOCUMENT, TOKEN, DocumentStore
 
 __all__ = ["FileTokenStore"]
 
+_POLL = 0.01  # seconds between two tries for a lock that somebody else holds
+_ROOT = 0  # is believed: it could change everything anyway
+_STALE = 60.0  # seconds; a temporary file lives for milliseconds, one this old has lost its writer
 
-class FileTokenStore(DocumentTokenStore):
+# As good as none is an entry that is gone, not ours to read, a folder, a symbolic link, a socket.
+_MISSES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EAGAIN}
+# No link is followed, no planted FIFO waited for.
+_READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+
+
+class FileTokenStore(DocumentStore):
     """
     Tokens shared by every process of one machine and user. The default, and the right one for cron jobs and pools.
 
-    `<key>.json` holds the entry, `<key>.lock` is what `filelock` locks: the operating system releases it when its
-    holder dies, however it dies.
-
-    A folder that is made here is 0700, the files are 0600, whatever the umask. A folder that was there keeps its mode.
-    Files of another owner (root excepted) are neither believed nor waited for: they are replaced, and in a folder that
-    forbids this (/tmp, with its sticky bit) this user's processes go on together in a folder of their own inside it,
-    `kis_retry-<uid>`. On Windows the rights are those of the user's profile.
+    A folder that is made here is 0700, the files are 0600, whatever the umask. Files of another owner (root excepted)
+    are neither believed nor waited for: they are replaced, and where the folder forbids that (/tmp, with its sticky
+    bit), this store cannot be used. The operating system releases the lock of a holder that dies, however it dies.
 
     Args:
-        directory: the folder, `~` expanded; by default the user's cache folder as `platformdirs` knows it
-            (~/.cache/kis_retry on Linux).
-
-    Raises:
-        ConfigurationError: `directory` cannot be the name of a folder, or this user has no home folder for the default.
+        directory: the folder, `~` expanded; by default the user's cache folder (~/.cache/kis_retry on Linux).
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
-        self._folder = _folder_of(directory)
-        super().__init__(FileDocuments(self._folder))
+        with suppress(RuntimeError):  # nobody knows the home folder
+            name = platformdirs.user_cache_dir("kis_retry") if directory is None else os.fspath(directory)
+            if isinstance(name, str) and name.strip() and "\0" not in name:
+                self.folder = Path(name).expanduser().absolute()  # whatever the working directory is later
+                return
+        raise ConfigurationError(
+            f"{directory!r} is no folder, or one in a home that is not known: FileTokenStore takes a path, or None for "
+            "the user's cache folder, which needs HOME"
+        )
+
+    def read(self, key: str, kind: str) -> bytes | None:
+        try:
+            descriptor = os.open(self._path(key, kind, "json"), _READ)
+        except OSError as error:
+            if error.errno in _MISSES:
+                return None
+            raise
+        try:
+            found = os.fstat(descriptor)
+            believed = stat.S_ISREG(found.st_mode) and _is_of(found, _ROOT)
+            return os.read(descriptor, MAX_DOCUMENT + 1) if believed else None
+        finally:
+            os.close(descriptor)
+
+    def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
+        # Not fsynced: a token lost with the power costs one request, which is cheaper than a wait for the disk.
+        path = self._path(key, kind, "json")
+        _make_folder(self.folder)
+        for left in self.folder.glob(f".{path.stem}.*.tmp"):  # by writers that were killed: it holds a token
+            with suppress(OSError):
+                if time.time() - left.lstat().st_mtime > _STALE:
+                    left.unlink()
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=self.folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            _make_way(path)
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+
+    def delete(self, key: str, kind: str = TOKEN) -> None:
+        path = self._path(key, kind, "json")
+        _make_way(path)
+        path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
+        """Wait for the lock on this machine; OSError where the document could not be written either."""
+        path = self._path(key, kind, "lock")
+        _make_folder(self.folder)
+        _make_way(path)
+        _make_way(self._path(key, kind, "json"), _ROOT)
+        with tempfile.TemporaryFile(dir=self.folder, buffering=0) as probe:
+            probe.write(b"\0")  # a token that could not be shared then must not be asked for
+        lock = filelock.FileLock(path, mode=0o600, thread_local=False)
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
+        try:
+            yield lock.is_locked
+        finally:
+            with suppress(OSError):
+                lock.release()
 
     def __repr__(self) -> str:
-        return f"FileTokenStore({str(self._folder)!r})"
+        return f"FileTokenStore({str(self.folder)!r})"
+
+    def _path(self, key: str, kind: str, suffix: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):  # no key leads out of the folder
+            key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self.folder / (f"{key}.{suffix}" if kind == TOKEN else f"{key}.{kind}.{suffix}")
 
 
-def _folder_of(directory: str | os.PathLike[str] | None) -> Path:
-    if directory is None:
-        return _default_folder()
-    text = os.fspath(directory)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigurationError(f"{directory!r} names no folder: FileTokenStore takes a path, or None for the default")
-    try:
-        return Path(text).expanduser().absolute()  # absolute: a process that changes its folder keeps its store
-    except RuntimeError:
-        raise ConfigurationError(f"{text!r} cannot be expanded: there is no such user or home folder") from None
+def _is_of(found: os.stat_result, *others: int) -> bool:
+    # Windows tells no owner by a number: there the rights are those of the user's profile, and all is believed.
+    return not hasattr(os, "geteuid") or found.st_uid in {os.geteuid(), *others}
 
 
-def _default_folder() -> Path:
-    import platformdirs
+def _make_way(path: Path, *others: int) -> None:
+    """Remove what is at `path` unless it is a file with no other name, of this user or `others`."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            path.rmdir()
+        elif not (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and _is_of(found, *others)):
+            path.unlink()
 
-    with suppress(RuntimeError):  # some versions raise it, others leave the "~" as it is
-        folder = platformdirs.user_cache_path("kis_retry")
-        if not folder.parts[0].startswith("~"):
-            return folder.absolute()
-    raise ConfigurationError(
-        "there is no home folder for the default store: set HOME, or name a folder (KIS_TOKEN_STORE=/var/cache/batch)"
-    )
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, each 0700; one that was there keeps its mode, for others may share it."""
+    if folder.is_dir() or folder == folder.parent:
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):  # another process was faster, or a file is there, which is told later
+        folder.mkdir(mode=0o700)

@@ -7,7 +7,9 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..settings import Environment, without_password
+from ..settings import Environment
+from .file import FileTokenStore
+from .memory import PROCESS_MEMORY
 
 if TYPE_CHECKING:
     from .base import TokenStore
@@ -19,56 +21,29 @@ _TAKES = "file, memory, a folder's path with a / in it (./tokens), redis://… o
 _ADDRESS = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # a mistyped address is no folder; one letter is a drive
 _REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 
-_shared_memory: TokenStore | None = None
-
 
 def store_from_env() -> TokenStore:
-    """
-    The store that `KIS_TOKEN_STORE` names; `file` where it names none.
-
-    Raises:
-        ConfigurationError: it names something else, or Redis without the extra `redis`.
-    """
+    """Return the store that `KIS_TOKEN_STORE` names, by default `file`; `ConfigurationError` where it names none."""
     setting = Environment().find(STORE_VARIABLE)
     return store_named(setting.text if setting else "file")
 
 
 def store_named(name: str) -> TokenStore:
-    """The store for one value of the variable."""
+    """Return the store for one value of the variable; no error shows what may hold a password."""
+    word = name.lower()
     try:
-        store = _store_named(name)
+        if word == "memory":
+            return PROCESS_MEMORY
+        if word == "file":
+            return FileTokenStore()
+        if word.startswith(_REDIS):
+            from .redis import RedisTokenStore
+
+            return RedisTokenStore(name)
+        if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
+            return FileTokenStore(name)
     except ConfigurationError as error:
         raise ConfigurationError(f"{STORE_VARIABLE} is not usable: {error}") from None
-    if store is None:
-        raise ConfigurationError(f"{STORE_VARIABLE}={_shown(name)!r} is not usable: it takes {_TAKES}")
-    return store
-
-
-def _store_named(name: str) -> TokenStore | None:
-    if name.lower() == "memory":
-        return _memory_of_this_process()
-    if name.lower().startswith(_REDIS):
-        from .redis import RedisTokenStore
-
-        return RedisTokenStore(name)
-    from .file import FileTokenStore
-
-    if name.lower() == "file":
-        return FileTokenStore()
-    if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
-        return FileTokenStore(name)
-    return None
-
-
-def _shown(name: str) -> str:
-    return without_password(name) if "://" in name else re.sub(r":.*@", ":***@", name)
-
-
-def _memory_of_this_process() -> TokenStore:
-    """One for all: two clients that were both told `memory` must not issue twice within the minute."""
-    global _shared_memory
-    if _shared_memory is None:
-        from .memory import MemoryTokenStore
-
-        _shared_memory = MemoryTokenStore()
-    return _shared_memory
+    # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
+    shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
+    raise ConfigurationError(f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}")

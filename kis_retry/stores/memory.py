@@ -3,56 +3,39 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ..forking import after_fork
-from .documents import DocumentTokenStore
+from .base import TOKEN, DocumentStore
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+__all__ = ["PROCESS_MEMORY", "MemoryTokenStore"]
 
-__all__ = ["MemoryTokenStore"]
-
-_Name = tuple[str, str]
+_Documents = dict[tuple[str, str], bytes]
 
 
-class MemoryTokenStore(DocumentTokenStore):
+class MemoryTokenStore(DocumentStore):
     """
     Tokens shared by the threads of one process that hold this instance.
 
-    For one process that needs nothing on disk, and for tests. It survives `os.fork` (the child gets a copy and fresh
-    locks) and pickling (entries travel, locks are remade); after either the two no longer share.
+    After `os.fork` and pickling there are two stores, with the same entries and locks of their own.
     """
 
     def __init__(self) -> None:
-        super().__init__(MemoryDocuments())
-
-    def __repr__(self) -> str:
-        return "MemoryTokenStore()"
-
-
-class MemoryDocuments:
-    """Documents in a dict; `ttl` and `lease` mean nothing here."""
-
-    def __init__(self) -> None:
-        self._restore({})
+        self.__setstate__(({},))
 
     def read(self, key: str, kind: str) -> bytes | None:
-        """Hand back what was written last, or None."""
         return self._documents.get((key, kind))
 
     def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
-        """Keep `data`."""
         self._documents[key, kind] = data
 
-    def delete(self, key: str, kind: str) -> None:
-        """Forget the document."""
+    def delete(self, key: str, kind: str = TOKEN) -> None:
         self._documents.pop((key, kind), None)
 
     @contextmanager
-    def lock(self, key: str, kind: str, *, timeout: float, lease: float) -> Iterator[bool]:
-        """Wait up to `timeout` seconds for the lock of `key` and `kind` among this process's threads."""
+    def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
+        """Wait up to `timeout` seconds for the lock among this process's threads; `lease` means nothing here."""
         lock = self._locks.setdefault((key, kind), threading.Lock())
         held = lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         try:
@@ -61,17 +44,21 @@ class MemoryDocuments:
             if held:
                 lock.release()
 
-    def __getstate__(self) -> dict[_Name, bytes]:
-        return dict(self._documents)
+    def __getstate__(self) -> tuple[_Documents]:
+        return (dict(self._documents),)
 
-    def __setstate__(self, documents: dict[_Name, bytes]) -> None:
-        self._restore(documents)
-
-    def _restore(self, documents: dict[_Name, bytes]) -> None:
-        self._documents = documents
+    def __setstate__(self, state: tuple[_Documents]) -> None:
+        self._documents = dict(state[0])
         self._remake_locks()
         # The thread that held a lock at the moment of a fork does not exist in the child and would never release it.
-        after_fork(self, MemoryDocuments._remake_locks)
+        after_fork(self, MemoryTokenStore._remake_locks)
+
+    def __repr__(self) -> str:
+        return "MemoryTokenStore()"
 
     def _remake_locks(self) -> None:
-        self._locks: dict[_Name, threading.Lock] = {}
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
+
+
+PROCESS_MEMORY = MemoryTokenStore()
+"""One for all: two clients that were both told `memory` must not issue twice within the minute."""

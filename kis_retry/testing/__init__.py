@@ -1,33 +1,24 @@
 """
-What a batch is tested with: a gateway that behaves like KIS, and suites for token stores of your own.
+What a batch is tested with: a gateway that behaves like KIS.
 
-They are looked up when asked for, so that the pytest plugin, which every run imports, costs next to nothing.
+The names are looked up when asked for, so that the pytest plugin, which every run imports, costs next to nothing.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .corruption import DamagedEntryCompliance
-    from .gateway import KisGateway
-    from .received import ReceivedRequest
-    from .store_contract import TokenStoreCompliance
+    from .gateway import KisGateway, ReceivedRequest
 
-__all__ = ["DamagedEntryCompliance", "KisGateway", "ReceivedRequest", "TokenStoreCompliance"]
-
-_MODULE_OF = {
-    "DamagedEntryCompliance": ".corruption",
-    "KisGateway": ".gateway",
-    "ReceivedRequest": ".received",
-    "TokenStoreCompliance": ".store_contract",
-}
+__all__ = ["KisGateway", "ReceivedRequest"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name], __name__), name)
+    if name in __all__:
+        from . import gateway
+
+        return getattr(gateway, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

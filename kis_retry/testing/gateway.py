@@ -1,29 +1,57 @@
-"""`KisGateway`, for tests. The judging is in `rules`, the front ends are `http_server` and `mock`."""
+"""`KisGateway`, for tests. The judging is in `rules`, the front ends are `http_server` and `hosts`."""
 
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..credentials import Credentials
-from .arrangement import Arrangement
-from .counts import COUNTERS, Counts
-from .received import ReceivedRequest
-from .rules import StateMachine
+from ..credentials import PAPER_URL, REAL_URL, Credentials
+from .answers import Cursor, Pages, require
+from .rules import COUNTERS, StateMachine
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .faults import Window
     from .http_server import HttpServer
-    from .limits import Window
 
-__all__ = ["KisGateway"]
+__all__ = ["Counts", "KisGateway", "ReceivedRequest"]
 
 
-class KisGateway(StateMachine, Arrangement):
+class Counts(dict[str, int]):
+    """
+    What a gateway has seen so far, by attribute and by key.
+
+    `calls` is everything that is not under `/oauth2/`; of it, `answered` normally ("no such data" is such an answer),
+    and `refused` because of the token, key or `tr_id`, or by `refuse_calls`. Of the `token_requests`, `tokens_issued`
+    were answered with a token, the same as before included, and `token_requests_refused` refused.
+    """
+
+    def __getattr__(self, name: str) -> int:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+
+class ReceivedRequest(NamedTuple):
+    """
+    A request that a gateway received, and what became of it. It holds no key, secret, token or account.
+
+    It came in `at` so many seconds of the gateway's clock. `tr_id` and the `symbol` that it asks for are "" where there
+    is none. `outcome` is "answered", KIS's code where it was refused, or its name in `faults_met`.
+    """
+
+    at: float
+    method: str
+    path: str
+    tr_id: str
+    symbol: str
+    outcome: str
+
+
+class KisGateway(StateMachine):
     """
     A KIS of your own to test a batch with: its tokens, its rules, its answers, and its faults on demand.
 
@@ -39,6 +67,7 @@ class KisGateway(StateMachine, Arrangement):
         port: the port to listen on; 0 takes a free one.
         app_key: the app key that it accepts; a random one where it is None.
         app_secret: the app secret that it accepts; a random one where it is None.
+        paper: be the paper-trading host, which takes no `tr_id` of real trading; without it, be the real one.
         lifetime: seconds a token lives (KIS: 24 hours).
         same_token_for: seconds in which another issue hands the same token out again (KIS: 6 hours).
         issue_interval: seconds between two issues (observed: one minute).
@@ -57,6 +86,7 @@ class KisGateway(StateMachine, Arrangement):
         port: int = 0,
         app_key: str | None = None,
         app_secret: str | None = None,
+        paper: bool = False,
         lifetime: float = 86_400,
         same_token_for: float = 21_600,
         issue_interval: float = 60,
@@ -65,27 +95,25 @@ class KisGateway(StateMachine, Arrangement):
         seed: int | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        _check_arguments(expired_status, latency, rate_limit)
+        require(200 <= expired_status <= 599, "expired_status", expired_status, "an HTTP status, 500 or 200 as KIS")
+        require(latency >= 0, "latency", latency, "seconds from 0")
+        require(rate_limit is None or rate_limit >= 1, "rate_limit", rate_limit, "calls a second from 1, or None")
         _check_keys(app_key=app_key, app_secret=app_secret)
         # Random for each gateway, since token stores go by address and app key, and ports come round again.
         keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
         rules = {"lifetime": lifetime, "same_token_for": same_token_for, "issue_interval": issue_interval}
-        super().__init__(expired_status, clock, seed, keys, rules)
+        faults = {"expired_status": expired_status, "clock": clock, "seed": seed}
+        super().__init__("paper" if paper else "real", keys, rules, **faults)
         self.limit_calls(rate_limit, window=rate_window)
         self.latency = latency
-        self._host = host
-        self._port = port
+        self._host, self._port = host, port
         self._url: str | None = None
-        self._claimed = False
         self._server: HttpServer | None = None
-        self._closed = threading.Event()
-
-    # -- opening and closing
 
     def __enter__(self) -> KisGateway:  # noqa: PYI034  # typing.Self is of 3.11
         from .http_server import HttpServer
 
-        self.claim()
+        self._claim("")
         self._server = HttpServer(self, self._host, self._port)
         self._url = self._server.url
         return self
@@ -95,7 +123,8 @@ class KisGateway(StateMachine, Arrangement):
     ) -> None:
         self.close()
 
-    def mocked(self) -> AbstractContextManager[KisGateway]:
+    @contextmanager
+    def mocked(self) -> Iterator[KisGateway]:
         """
         Intercept what `requests` sends to KIS's two hosts, in every thread of this process.
 
@@ -104,16 +133,19 @@ class KisGateway(StateMachine, Arrangement):
         Raises:
             ImportError: `responses` is not installed.
         """
-        from .mock import MockedHosts
+        from .hosts import mock_hosts
 
-        return MockedHosts(self)
+        self._claim(PAPER_URL if self._environment == "paper" else REAL_URL)
+        try:
+            with mock_hosts(self):
+                yield self
+        finally:
+            self.close()
 
-    def claim(self, url: str | None = None) -> None:
-        """Take the one opening of this gateway; for its front ends."""
+    def _claim(self, url: str) -> None:
         with self._lock:
-            if self._claimed:
+            if self._url is not None:
                 raise RuntimeError("a KisGateway can be opened once; make another one")
-            self._claimed = True
             self._url = url
 
     def close(self) -> None:
@@ -127,31 +159,36 @@ class KisGateway(StateMachine, Arrangement):
         """Block until the gateway is closed, or for `timeout` seconds; says whether it is closed."""
         return self._closed.wait(timeout)
 
-    # -- what a test looks at
-
     @property
     def url(self) -> str:
         """The base URL; the real host's where it is mocked."""
-        if self._url is None:
+        if not self._url:
             raise RuntimeError("this KisGateway is not open: use it in a with statement")
         return self._url
 
     @property
     def credentials(self) -> Credentials:
         """Credentials made for this gateway; no other one knows them."""
-        return Credentials(self._app_key, self._app_secret, "12345678-01", base_url=self.url)
+        is_paper = self._environment == "paper"
+        return Credentials(self._app_key, self._app_secret, "12345678-01", paper=is_paper, base_url=self.url)
 
     @property
     def counts(self) -> Counts:
         """What has been received and answered so far, as a snapshot."""
         with self._lock:
-            return Counts(**self._counts)
+            return Counts(self._counts)
 
     @property
     def current_token(self) -> str | None:
         """The token that was issued last, dead or alive; None before the first."""
         with self._lock:
             return self._newest
+
+    @property
+    def approval_keys(self) -> list[str]:
+        """The websocket keys issued so far by `/oauth2/Approval`, in order."""
+        with self._lock:
+            return list(self._approval_keys)
 
     @property
     def orders(self) -> list[dict[str, Any]]:
@@ -164,9 +201,8 @@ class KisGateway(StateMachine, Arrangement):
         """
         How many requests met which fault so far, as a snapshot and without those that none has met.
 
-        By KIS's code ("EGW00201") for what `refuse_calls` and `refuse_tokens` ask for, and "over_limit", "dropped",
-        "hung", "garbled", "HTTP 503" (by its status) and "outage". Refusals that are no fault, as of a token that has
-        expired, are in `counts` alone.
+        By KIS's code ("EGW00201") for what was refused on demand, and "over_limit", "dropped", "hung", "garbled",
+        "HTTP 503" (by its status) and "outage". A refusal of an expired token is no fault and in `counts` alone.
         """
         with self._lock:
             return dict(self._faults_met)
@@ -189,8 +225,6 @@ class KisGateway(StateMachine, Arrangement):
             self._faults_met.clear()
             self._received.clear()
 
-    # -- what a test does to it
-
     def expire(self) -> None:
         """
         Let every token die now, as if its 24 hours had passed.
@@ -203,17 +237,13 @@ class KisGateway(StateMachine, Arrangement):
 
     def expire_at(self, *calls: int) -> None:
         """
-        Do what `expire` does just before the n-th API call is looked at.
+        Do what `expire` does just before the n-th API call is looked at, counted from 1 over the gateway's life.
 
-        Args:
-            calls: counted from 1 over the gateway's life, whatever becomes of each call.
-
-        Raises:
-            ValueError: a number below 1, or of a call that has been received already.
+        A call that has been received already is a `ValueError`.
         """
         with self._lock:
             self._check_call_to_come("expire_at", *calls)
-            self._schedule.calls.update(calls)
+            self._expire_at.update(calls)
 
     def issue_elsewhere(self) -> dict[str, Any]:
         """
@@ -222,20 +252,54 @@ class KisGateway(StateMachine, Arrangement):
         The once-a-minute rule does not stop it, but it counts for whoever comes next. Counted nowhere.
         """
         with self._lock:
-            return self._issue("real", self._now())
+            return self._issue(self._tokens(self._environment, self._app_key), self._now())
+
+    def accept(self, app_key: str, app_secret: str) -> None:
+        """Accept another app key beside its own, with tokens of its own."""
+        _check_keys(app_key=app_key, app_secret=app_secret)
+        with self._lock:
+            self._secrets[app_key] = app_secret
+
+    def list_pages(
+        self,
+        path: str,
+        pages: int = 3,
+        rows: int = 10,
+        *,
+        cursor: Cursor = "100",
+        output: str = "output1",
+        last: Literal["D", "E", ""] = "D",
+        repeat_from: int | None = None,
+    ) -> None:
+        """
+        Answer a `GET` of this path in so many pages of so many rows.
+
+        A request without the header `tr_cont: N` gets the first page, one with it the page of its cursor. The response
+        header `tr_cont` is "F" on the first and "M" on each other page that has more behind it. Rows are
+        `{"row": "1", "pdno": "000001"}` and so on, counted through all pages.
+
+        `cursor` is "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
+        them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone, with the
+        page after the last that this app key was given for this query. `output` is the key of the rows in the body,
+        `last` the header of the last page. `repeat_from` this page on each hands out its own cursor again: a loop.
+        """
+        listed = Pages(pages, rows, cursor=cursor, output=output, last=last, repeat_from=repeat_from)
+        with self._lock:
+            self._pages["/" + path.lstrip("/")] = listed
+
+    def list_symbol(self, symbol: str, exchange: str) -> None:
+        """List a symbol at this exchange ("NAS", "HKS", "KRX" …) and at no other."""
+        with self._lock:
+            self._listings.list_symbol(symbol, exchange)
+
+    def list_etf(self, symbol: str) -> None:
+        """Make a symbol an ETF: to search-info, and to the transaction that asks for the price of an ETF."""
+        with self._lock:
+            self._listings.list_etf(symbol)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed.is_set() else self._url or "not open"
         return f"KisGateway({state})"
-
-
-def _check_arguments(expired_status: int, latency: float, rate_limit: int | None) -> None:
-    if not 200 <= expired_status <= 599:
-        raise ValueError(f"expired_status={expired_status!r} is not usable: it takes an HTTP status, 500 or 200 as KIS")
-    if latency < 0:
-        raise ValueError(f"latency={latency!r} is not usable: it takes seconds from 0")
-    if rate_limit is not None and rate_limit < 1:
-        raise ValueError(f"rate_limit={rate_limit!r} is not usable: it takes calls a second from 1, or None")
 
 
 def _check_keys(**given: str | None) -> None:

@@ -1,15 +1,13 @@
-"""KIS's book of tokens: who has one, until when, and when the next may be had. Pure; the time is always handed in."""
+"""The tokens of one app key: who has one, until when, and when the next may be had. Pure; the time is handed in."""
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
-__all__ = ["IssuedToken", "TokenBook"]
+__all__ = ["IssuedTokens"]
 
 _SEOUL = timezone(timedelta(hours=9))
 
@@ -23,8 +21,12 @@ class IssuedToken:
     expires_at: float
     state: Literal["live", "expired", "revoked"] = "live"
 
+    def is_dead(self, now: float) -> bool:
+        """Say whether KIS refuses it."""
+        return self.state != "live" or now >= self.expires_at
+
     def body(self, now: float) -> dict[str, Any]:
-        """The answer to a token request: the stamp is Seoul wall-clock time without a zone."""
+        """Make the answer to a token request: the stamp is Seoul wall-clock time without a zone."""
         stamp = datetime.fromtimestamp(self.expires_at, _SEOUL)
         return {
             "access_token": self.value,
@@ -34,15 +36,8 @@ class IssuedToken:
         }
 
 
-class TokenBook:
-    """
-    The tokens of one app key on one host, under KIS's three rules. Not thread-safe: the gateway's lock guards it.
-
-    Args:
-        lifetime: seconds a token lives (KIS: 24 hours).
-        same_token_for: seconds after a token's first issue in which another issue hands it out again (KIS: 6 hours).
-        issue_interval: seconds between two issues (observed since 2023-10-27: one minute).
-    """
+class IssuedTokens:
+    """The tokens of one app key, by the rules of `KisGateway`. Not thread-safe: the gateway's lock guards it."""
 
     def __init__(self, *, lifetime: float, same_token_for: float, issue_interval: float) -> None:
         self._lifetime = lifetime
@@ -50,27 +45,27 @@ class TokenBook:
         self._issue_interval = issue_interval
         self._tokens: dict[str, IssuedToken] = {}
         self._last_issue: float | None = None
-        self.newest: IssuedToken | None = None
+        self._newest: IssuedToken | None = None
 
     def must_wait(self, now: float) -> bool:
-        """Whether the once-a-minute rule forbids an issue at `now`."""
+        """Say whether the once-a-minute rule forbids an issue at `now`."""
         return self._last_issue is not None and now - self._last_issue < self._issue_interval
 
     def issue(self, now: float, *, same: bool = False) -> IssuedToken:
-        """A token: the newest again inside its window, or dead as it may be with `same`; else a new one."""
+        """Give the newest token inside its six hours, or dead as it may be with `same`; else a new one."""
         self._last_issue = now
-        token = self.newest
+        token = self._newest
         if token is None or not (same or self._hands_out_again(token, now)):
-            token = self.newest = IssuedToken(_new_value(now, self._lifetime), now, now + self._lifetime)
+            token = self._newest = IssuedToken(_new_value(), now, now + self._lifetime)
             self._tokens[token.value] = token
         return token
 
     def judge(self, value: str, now: float) -> str | None:
-        """The `msg_cd` with which a call carrying `value` is refused; None for a good token."""
+        """Give the `msg_cd` with which a call carrying `value` is refused; None for a good token."""
         token = self._tokens.get(value)
         if token is None or token.state == "revoked":
             return "EGW00121"
-        return "EGW00123" if _dead(token, now) else None
+        return "EGW00123" if token.is_dead(now) else None
 
     def revoke(self, value: str) -> None:
         """Make a token invalid. The once-a-minute rule stands."""
@@ -83,22 +78,16 @@ class TokenBook:
             token.state = "revoked"
 
     def expire(self) -> None:
-        """As if a day had passed: every live token has expired, and a new one may be had at once."""
+        """Let every live token expire, as if a day had passed: a new one may be had at once."""
         self._last_issue = None
         for token in self._tokens.values():
             if token.state == "live":
                 token.state = "expired"
 
     def _hands_out_again(self, token: IssuedToken, now: float) -> bool:
-        return not _dead(token, now) and now - token.issued_at < self._same_token_for
+        return not token.is_dead(now) and now - token.issued_at < self._same_token_for
 
 
-def _dead(token: IssuedToken, now: float) -> bool:
-    return token.state != "live" or now >= token.expires_at
-
-
-def _new_value(now: float, lifetime: float) -> str:
-    head = {"typ": "JWT", "alg": "HS512"}
-    claims = {"sub": "token", "iss": "unogw", "exp": int(now + lifetime), "iat": int(now), "jti": secrets.token_hex(18)}
-    parts = [json.dumps(part, separators=(",", ":")).encode() for part in (head, claims)]
-    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in [*parts, secrets.token_bytes(64)])
+def _new_value() -> str:
+    """Make what looks like one of KIS's: a JSON web token in three parts, of up to 350 characters."""
+    return f"eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.{secrets.token_urlsafe(120)}.{secrets.token_urlsafe(64)}"

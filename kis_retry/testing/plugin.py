@@ -1,8 +1,9 @@
-"""The pytest plugin: two fixtures. Every run of pytest imports it, so it imports next to nothing."""
+"""The pytest plugin: two fixtures and an option. Every run of pytest imports it, so it imports next to nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 try:
@@ -15,35 +16,93 @@ if TYPE_CHECKING:
 
 __all__ = ["kis_gateway", "kis_gateway_env"]
 
+_STAND_IN = {
+    "KIS_APP_KEY": "PSstand-in-for-tests",
+    "KIS_APP_SECRET": "stand-in-for-tests",
+    "KIS_ACCOUNT_NO": "12345678-01",
+    "KIS_TOKEN_STORE": "memory",
+    "KIS_RATE_LIMIT": "0",
+}
+_last = {"port": 0}  # where a client that was made in an earlier test looks
+_keys: list[tuple[str, str]] = []  # of the gateways of earlier tests, which modules may have kept
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("kis_retry_credentials", '"stand-in": no test has real credentials, or reaches KIS', default="")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Put stand-in credentials into the environment before any module of the user's is imported."""
+    wish = early_config.getini("kis_retry_credentials")
+    if wish not in {"", "stand-in"}:
+        raise pytest.UsageError(f'kis_retry_credentials = {wish!r} is not usable: it takes "stand-in"')
+    if wish:
+        from .hosts import divert
+
+        patch, closed = pytest.MonkeyPatch(), ExitStack()
+        closed.enter_context(divert(None))
+        early_config.add_cleanup(closed.close)
+        early_config.add_cleanup(patch.undo)
+        patch.delenv("KIS_BASE_URL", raising=False)
+        for name, value in _STAND_IN.items():
+            patch.setenv(name, value)
+
 
 @pytest.fixture
 def kis_gateway() -> Iterator[KisGateway]:
-    """A KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
+    """Run a KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
     from .gateway import KisGateway
 
-    with KisGateway() as gateway:
+    try:
+        gateway = KisGateway(port=_last["port"])
+        gateway.__enter__()
+    except OSError:  # somebody else has that port by now
+        gateway = KisGateway()
+        gateway.__enter__()
+    with closing(gateway):
+        _last["port"] = int(gateway.url.rpartition(":")[2])
         yield gateway
 
 
 @pytest.fixture
-def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> KisGateway:
+def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[KisGateway]:
     """
-    A running gateway that `from_env()` finds, for a batch that reads its credentials from the environment.
+    Run a gateway in the place of KIS, for a batch that reads its credentials from the environment.
 
     It is the `kis_gateway` of the same test. KIS_APP_KEY, KIS_APP_SECRET, KIS_ACCOUNT_NO and KIS_BASE_URL are its own,
     tokens are kept in memory, and calls are not paced (KIS_RATE_LIMIT=0); what else is set stays. No `.env` file
-    changes any of them. After the test everything is as it was.
+    changes any of them. What was made before, from other credentials, is led to it too, whatever key it has: nothing
+    of this process reaches KIS's hosts, and nobody has a token from before the test. After it all is as it was.
     """
+    from .hosts import divert
+
     credentials = kis_gateway.credentials
-    for name, value in {
-        "APP_KEY": credentials.app_key,
-        "APP_SECRET": credentials.app_secret,
-        "ACCOUNT_NO": credentials.account or "",
-        "BASE_URL": kis_gateway.url,
-        "PAPER": "false",
-        "TOKEN_STORE": "memory",
-        "RATE_LIMIT": "0",
-    }.items():
-        monkeypatch.setenv(f"KIS_{name}", value)
+    for former in _keys:
+        kis_gateway.accept(*former)
+    _keys.append((credentials.app_key, credentials.app_secret))
+    own = {"KIS_APP_KEY": credentials.app_key, "KIS_APP_SECRET": credentials.app_secret, "KIS_PAPER": "false"}
+    for name, value in {**_STAND_IN, **own, "KIS_BASE_URL": kis_gateway.url}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
-    return kis_gateway
+    kis_gateway.learns_keys = True
+    with _no_token_from_before(), divert(kis_gateway.url):
+        yield kis_gateway
+
+
+@contextmanager
+def _no_token_from_before() -> Iterator[None]:
+    """Have every `TokenManager` of this process begin with nothing, and share nothing outside of the test."""
+    from kis_retry import MemoryTokenStore, TokenManager
+    from kis_retry.tokens.manager import every_manager
+
+    store = MemoryTokenStore()
+    before = [(manager, dict(vars(manager))) for manager in every_manager()]
+    for manager, _ in before:
+        TokenManager.__init__(manager, manager.credentials, store=store, policy=manager.policy)
+    try:
+        yield
+    finally:
+        for manager, state in before:
+            vars(manager).clear()
+            vars(manager).update(state)

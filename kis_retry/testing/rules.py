@@ -1,254 +1,251 @@
-"""KIS as one state machine: what becomes of a request, given the time, the tokens and the faults. No I/O, no wait."""
+"""KIS as one state machine: what becomes of a request, given the time, the tokens and the faults."""
 
 from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from .counts import COUNTERS
-from .faults import Fault, FaultPlan, Garble, Hang, Refuse, Where
-from .injection import FaultInjection, failing
-from .issued import TokenBook
-from .limits import LimitPlan
-from .listings import Catalogue, success
-from .outages import Outage, OutagePlan
-from .pages import Listing
-from .received import MEMORY, symbol_asked_for
-from .wire import Dropped, Hung, Realm, Request, Response, WireResponse, error_body, failure, json_response
+from ..credentials import PAPER_URL, REAL_URL
+from . import answers
+from .answers import Environment, Hung, Listings, Pages, Request, Response, WireResponse
+from .faults import TOKEN_PATH, Fault, FaultInjection, Where
+from .issued import IssuedTokens
 
-__all__ = ["StateMachine"]
+__all__ = ["COUNTERS", "MEMORY", "StateMachine"]
 
-_TOKEN_PATH = "/oauth2/tokenP"  # noqa: S105  # a path
-_REVOKE_PATH = "/oauth2/revokeP"
+COUNTERS = ("calls", "answered", "refused", "token_requests", "tokens_issued", "token_requests_refused")
+MEMORY = 100_000
+"""How many requests are remembered; older ones are forgotten."""
 
+HOSTS: dict[str, Environment] = {urlsplit(REAL_URL).netloc: "real", urlsplit(PAPER_URL).netloc: "paper"}
+_OF_THE_OTHER: dict[Environment, tuple[tuple[str, ...], str]] = {
+    "real": (("V",), "EGW02004"),
+    "paper": (("T", "J", "C"), "EGW02006"),
+}
+"""How a `tr_id` of the other environment begins (as kis_auth.py of the official samples has it), and its refusal."""
 
-@dataclass
-class _Schedule:
-    """At which API calls the token has just expired; `seen` counts them over the gateway's life."""
-
-    seen: int = 0
-    calls: set[int] = field(default_factory=set)
-
-    def next_expires(self) -> bool:
-        self.seen += 1
-        return self.seen in self.calls
+_REVOKE_PATH, _APPROVAL_PATH = "/oauth2/revokeP", "/oauth2/Approval"
+_SYMBOL_NAMES = ("FID_INPUT_ISCD", "SYMB", "PDNO", "SHT_CD")
 
 
 class StateMachine(FaultInjection):
-    """
-    What `KisGateway` is made of; its front ends use `receive` and `resume`.
-
-    Args:
-        expired_status: as in `KisGateway`.
-        clock: as in `KisGateway`.
-        seed: as in `KisGateway`.
-        keys: app key and app secret.
-        rules: the three of `TokenBook`.
-    """
+    """What `KisGateway` is made of. Its front ends ask `receive`, or `answer` where they can wait."""
 
     def __init__(
-        self,
-        expired_status: int,
-        clock: Callable[[], float] | None,
-        seed: int | None,
-        keys: tuple[str, str],
-        rules: Mapping[str, float],
+        self, environment: Environment, keys: tuple[str, str], rules: Mapping[str, float], **settings: Any
     ) -> None:
-        self._expired_status = expired_status
-        self._clock = clock
+        super().__init__(**settings)
+        self.latency = 0.0
+        self._environment = environment
         self._app_key, self._app_secret = keys
-        self._lock = threading.Lock()  # guards everything below
-        self._books: dict[Realm, TokenBook] = {"real": TokenBook(**rules), "paper": TokenBook(**rules)}
+        self._rules = rules
+        self._closed = threading.Event()
+        self._secrets = dict([keys])  # of each app key
+        self.learns_keys = False
+        self._issued: dict[tuple[Environment, str], IssuedTokens] = {}
         self._newest: str | None = None
-        self._catalogue = Catalogue()
-        self._listings: dict[str, Listing] = {}
-        self._faults = FaultPlan(seed)
-        self._outages = OutagePlan()
-        self._limits = LimitPlan()
-        self._schedule = _Schedule()
+        self._approval_keys: list[str] = []
+        self._listings = Listings()
+        self._pages: dict[str, Pages] = {}
+        self._expire_at: set[int] = set()
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._faults_met: Counter[str] = Counter()
         self._received: deque[tuple[float, str, str, str, str, str]] = deque(maxlen=MEMORY)
         self._orders: list[dict[str, Any]] = []
 
+    def answer(self, request: Request, is_gone: Callable[[], bool]) -> WireResponse | None:
+        """Answer a request after the time that it takes, unless its caller `is_gone`; None closes the connection."""
+        response = self.receive(request)
+        if isinstance(response, Hung):
+            response.released.wait(response.seconds)
+            if self._closed.is_set() or is_gone():
+                return None
+            return response.response or self._resume(request)
+        # The gateway's own event, so that closing it cuts the wait short.
+        return None if self.latency and self._closed.wait(self.latency) else response
+
     def receive(self, request: Request) -> Response:
-        """What becomes of a request that just came in; for front ends."""
+        """Decide what becomes of a request that just came in, without waiting."""
         with self._lock:
             now = self._now()
             where = self._arrive(request, now)
             response, outcome = self._respond(request, where, now)
-            tr_id, symbol = request.headers.get("tr_id", ""), symbol_asked_for(request)
+            tr_id, symbol = request.headers.get("tr_id", ""), _symbol_asked_for(request)
             self._received.append((now, request.method, request.path, tr_id, symbol, outcome))
             return response
 
-    def resume(self, request: Request) -> WireResponse:
-        """Judge a request that hung on its way; for front ends."""
+    def _resume(self, request: Request) -> WireResponse:
         with self._lock:
             now = self._now()
             return (self._over_limit(request, now) or self._judge(request, now))[0]
 
-    def _arrive(self, request: Request, now: float) -> Where | None:
-        where: Where | None = None
-        if not request.path.startswith("/oauth2/"):
-            where = "calls"
+    def _arrive(self, request: Request, now: float) -> Where:
+        where: Where = "tokens" if request.path.startswith("/oauth2/") else "calls"
+        if where == "calls":
             self._counts["calls"] += 1
-            if self._schedule.next_expires():
+            self._calls_seen += 1
+            if self._calls_seen in self._expire_at:
                 self._expire()
-        elif request.path == _TOKEN_PATH and request.method == "POST":
-            where = "tokens"
+        elif request.path == TOKEN_PATH and request.method == "POST":
             self._counts["token_requests"] += 1
-        if self._outages:
-            if where == "calls":
-                self._outages.begin_at(self._schedule.seen, now)
-            self._end(self._outages.take_ended(now))
+        self._update_outages(now)
         return where
 
-    def _respond(self, request: Request, where: Where | None, now: float) -> tuple[Response, str]:
-        outage = self._outages.under_way(where or "tokens") if self._outages else None
-        if outage is not None:
-            self._faults_met["outage"] += 1
-            return (Dropped() if outage.status is None else _as_sent(failing(outage.status))), "outage"
-        if where is None:
-            return self._judge(request, now)
-        fault = self._faults.next_in_queue(where, request.path) if self._faults else None
-        if fault is not None:
-            return self._suffer(fault, request, now)
-        over_limit = self._over_limit(request, now) if self._limits and where == "calls" else None
+    def _respond(self, request: Request, where: Where, now: float) -> tuple[Response, str]:
+        for outage in self._outages:
+            if outage.until is not None and outage.where in {where, "both"}:
+                self._faults_met["outage"] += 1
+                return outage.reply, "outage"
+        fault = self._next_in_queue(where, request.path)
+        over_limit = self._over_limit(request, now) if fault is None and where == "calls" else None
         if over_limit is not None:
             return over_limit
-        fault = self._faults.drawn(where, request.path) if self._faults else None
-        return self._judge(request, now) if fault is None else self._suffer(fault, request, now)
+        fault = fault or self._drawn(where, request.path)
+        return self._judge(request, now) if fault is None else self._apply_fault(fault, request, now)
 
     def _over_limit(self, request: Request, now: float) -> tuple[WireResponse, str] | None:
-        over = self._limits.refusal(request.path, now)
-        if over is None:
-            return None
-        self._faults_met["over_limit"] += 1
-        return self._answer(request, over.status, over.body), "over_limit"
+        limits = [limit for part, limit in self._limits.items() if part in request.path]
+        for limit in limits:
+            if not limit.has_room(now):
+                self._faults_met["over_limit"] += 1
+                return self._signed(request, limit.refusal), "over_limit"
+        for limit in limits:
+            limit.taken.append(now)
+        return None
 
-    def _suffer(self, fault: Fault, request: Request, now: float) -> tuple[Response, str]:
-        effect = fault.effect
+    def _apply_fault(self, fault: Fault, request: Request, now: float) -> tuple[Response, str]:
         self._faults_met[fault.name] += 1
-        response = self._judge(request, now)[0] if effect is not None and effect.reached else None
-        if isinstance(effect, Refuse):
+        acted = self._judge(request, now)[0] if fault.reached else None
+        if isinstance(fault.reply, Hung):
+            return fault.reply._replace(response=acted), fault.name
+        if fault.reply is None or not fault.refuses:
+            return fault.reply, fault.name
+        if fault.where == "calls" or request.path == TOKEN_PATH:
             self._counts["refused" if fault.where == "calls" else "token_requests_refused"] += 1
-            return self._answer(request, effect.status, effect.body), fault.name
-        if isinstance(effect, Garble):
-            return _as_sent(effect), fault.name
-        if isinstance(effect, Hang):
-            return Hung(effect.seconds, self._faults.released, response), fault.name
-        return Dropped(), fault.name
+        return self._signed(request, fault.reply), fault.name
 
     def _judge(self, request: Request, now: float) -> tuple[WireResponse, str]:
         if request.path.startswith("/uapi/"):
-            return self._judge_call(request, now)
-        if request.method == "POST" and request.path == _TOKEN_PATH:
-            return self._judge_token_request(request, now)
-        if request.method == "POST" and request.path == _REVOKE_PATH:
-            return self._revoke(request)
-        return self._answer(request, 404, failure("OPSQ0002")), "OPSQ0002"
+            response, outcome = self._judge_call(request, now)
+            return self._signed(request, response), outcome
+        if request.method != "POST" or request.path not in {TOKEN_PATH, _REVOKE_PATH, _APPROVAL_PATH}:
+            return answers.json_response(404, answers.failure("OPSQ0002")), "OPSQ0002"
+        answer, code = self._judge_key(request, now)
+        if request.path == TOKEN_PATH:
+            self._counts["token_requests_refused" if code else "tokens_issued"] += 1
+        if code:
+            return answers.json_response(403, answers.error_body(code)), code
+        return answers.json_response(200, answer), "answered"
 
-    # -- tokens
+    # -- tokens and websocket keys
 
-    def _judge_token_request(self, request: Request, now: float) -> tuple[WireResponse, str]:
+    def _judge_key(self, request: Request, now: float) -> tuple[dict[str, Any], str | None]:
+        """Give the answer to a request for a key, or the code with which it is refused."""
         body = request.json()
-        code = "EGW00115" if body.get("grant_type") != "client_credentials" else self._wrong_key(body)
-        if code is None and self._books[request.realm].must_wait(now):
-            code = "EGW00133"
+        secret = body.get("secretkey" if request.path == _APPROVAL_PATH else "appsecret")
+        code = self._wrong_key(request, body.get("appkey"), secret)
+        if request.path != _REVOKE_PATH and body.get("grant_type") != "client_credentials":
+            code = "EGW00115"
         if code is not None:
-            self._counts["token_requests_refused"] += 1
-            return self._answer(request, 403, error_body(code)), code
-        self._counts["tokens_issued"] += 1
-        issued = self._issue(request.realm, now, same=self._faults.take_same_token())
-        return self._answer(request, 200, issued), "answered"
+            return {}, code
+        if request.path == _APPROVAL_PATH:
+            self._approval_keys.append(secrets.token_hex(16))
+            return {"approval_key": self._approval_keys[-1]}, None
+        tokens = self._tokens(self._environment_of(request), body["appkey"])
+        if request.path == _REVOKE_PATH:
+            tokens.revoke(str(body.get("token")))
+            return {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}, None
+        if tokens.must_wait(now):
+            return {}, "EGW00133"
+        return self._issue(tokens, now, same=self._takes_same_token()), None
 
-    def _wrong_key(self, body: Mapping[str, Any]) -> str | None:
-        if body.get("appkey") != self._app_key:
+    def _wrong_key(self, request: Request, app_key: object, app_secret: object) -> str | None:
+        if self.learns_keys and request.headers.get("host") in HOSTS and app_key and app_secret:
+            self._secrets.setdefault(str(app_key), str(app_secret))
+        known = self._secrets.get(str(app_key))
+        if known is None:
             return "EGW00103"
-        return None if body.get("appsecret") == self._app_secret else "EGW00105"
+        return None if app_secret == known else "EGW00105"
 
-    def _issue(self, realm: Realm, now: float, *, same: bool = False) -> dict[str, Any]:
-        token = self._books[realm].issue(now, same=same)
+    def _tokens(self, environment: Environment, app_key: str) -> IssuedTokens:
+        return self._issued.setdefault((environment, app_key), IssuedTokens(**self._rules))
+
+    def _environment_of(self, request: Request) -> Environment:
+        return HOSTS.get(request.headers.get("host", ""), self._environment)
+
+    def _issue(self, tokens: IssuedTokens, now: float, *, same: bool = False) -> dict[str, Any]:
+        token = tokens.issue(now, same=same)
         self._newest = token.value
         return token.body(now)
 
-    def _revoke(self, request: Request) -> tuple[WireResponse, str]:
-        body = request.json()
-        code = self._wrong_key(body)
-        if code is not None:
-            return self._answer(request, 403, error_body(code)), code
-        self._books[request.realm].revoke(str(body.get("token")))
-        return self._answer(request, 200, {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}), "answered"
-
     def _expire(self) -> None:
-        for book in self._books.values():
-            book.expire()
+        for tokens in self._issued.values():
+            tokens.expire()
 
-    def _end(self, outages: Sequence[Outage]) -> None:
-        if any(outage.void_tokens for outage in outages):
-            for book in self._books.values():
-                book.void()
+    def _void_tokens(self) -> None:
+        for tokens in self._issued.values():
+            tokens.void()
 
     # -- API calls
 
     def _judge_call(self, request: Request, now: float) -> tuple[WireResponse, str]:
         if request.path == "/uapi/hashkey" and request.method == "POST":  # needs no token (KIS page Hashkey)
             self._counts["answered"] += 1
-            return self._answer(request, 200, {"BODY": request.json(), "HASH": secrets.token_hex(32)}), "answered"
-        msg_cd = self._wrong_header(request) or self._token_refusal(request, now)
+            return answers.json_response(200, {"BODY": request.json(), "HASH": secrets.token_hex(32)}), "answered"
+        status, msg_cd = self._refusal(request, now)
         if msg_cd is not None:
             self._counts["refused"] += 1
-            return self._answer(request, self._expired_status, failure(msg_cd)), msg_cd
-        body, tr_cont = self._service(request)
+            return answers.json_response(status, answers.failure(msg_cd)), msg_cd
         self._counts["answered"] += 1
-        return self._answer(request, 200, body, tr_cont), "answered"
+        return self._service(request), "answered"
 
-    def _wrong_header(self, request: Request) -> str | None:
-        """A key or secret that is there and wrong (observed for the secret: EGW00304); one left out is let pass."""
-        headers = request.headers
-        if headers.get("appkey", self._app_key) != self._app_key:
-            return "EGW00103"
-        return None if headers.get("appsecret", self._app_secret) == self._app_secret else "EGW00304"
-
-    def _token_refusal(self, request: Request, now: float) -> str | None:
-        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    def _refusal(self, request: Request, now: float) -> tuple[int, str | None]:
+        """Judge key, secret (observed for a wrong one: EGW00304), token and `tr_id`; keys left out are let pass."""
+        headers, environment = request.headers, self._environment_of(request)
+        app_key = headers.get("appkey", self._app_key)
+        code = self._wrong_key(request, app_key, headers.get("appsecret", self._secrets.get(app_key)))
+        if code is not None:
+            return self._expired_status, "EGW00304" if code == "EGW00105" else code
+        scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or not value.strip():
-            return "EGW00122"
-        return self._books[request.realm].judge(value.strip(), now)
+            return self._expired_status, "EGW00122"
+        code = self._tokens(environment, app_key).judge(value.strip(), now)
+        beginnings, other = _OF_THE_OTHER[environment]
+        if code is None and headers.get("tr_id", "").startswith(beginnings):
+            return 500, other
+        return self._expired_status, code
 
-    def _service(self, request: Request) -> tuple[dict[str, Any], str]:
+    def _service(self, request: Request) -> WireResponse:
         if request.method == "GET":
-            listing = self._listings.get(request.path)
-            if listing is not None:
-                return listing.page(request.query, request.headers.get("tr_cont", ""))
-            return self._catalogue.answer(request.path, request.query, request.headers.get("tr_id", "")), ""
-        if "/trading/order" not in request.path:
-            return success(request.json()), ""
-        self._orders.append(request.json())
-        number = f"{len(self._orders):010d}"
-        return success({"KRX_FWDG_ORD_ORGNO": "91252", "ODNO": number, "ORD_TMD": "090000"}), ""
+            headers, pages = request.headers, self._pages.get(request.path)
+            if pages is None:
+                return answers.json_response(
+                    200, self._listings.answer(request.path, request.query, headers.get("tr_id", ""))
+                )
+            body, more = pages.answer(request.query, headers.get("appkey", ""), headers.get("tr_cont", ""))
+            return answers.json_response(200, body, {"tr_cont": more})
+        output = request.json()
+        if "/trading/order" in request.path:
+            self._orders.append(output)
+            output = {"KRX_FWDG_ORD_ORGNO": "91252", "ODNO": f"{len(self._orders):010d}", "ORD_TMD": "090000"}
+        return answers.json_response(200, answers.success(output))
 
-    def _answer(self, request: Request, status: int, body: Mapping[str, Any], tr_cont: str = "") -> WireResponse:
+    def _signed(self, request: Request, response: WireResponse) -> WireResponse:
+        """Add KIS's own headers to the answer to a call, in lower case: the official sample code relies on it."""
         if not request.path.startswith("/uapi/"):
-            return json_response(status, body)
+            return response
         tr_id = request.headers.get("tr_id", "")
-        # In lower case, as KIS sends its own headers and nobody else's: its sample code goes by that.
-        own = {"tr_id": tr_id if tr_id.isalnum() else "", "tr_cont": tr_cont, "gt_uid": f"{self._schedule.seen:032x}"}
-        return json_response(status, body, own)
-
-    def _check_call_to_come(self, method: str, *calls: int) -> None:
-        seen = self._schedule.seen
-        if any(call <= seen for call in calls):
-            raise ValueError(f"{method} takes numbers of calls to come, from {seen + 1}; it got {calls}")
-
-    def _now(self) -> float:
-        return time.time() if self._clock is None else self._clock()
+        own = {"tr_id": tr_id if tr_id.isalnum() else "", "tr_cont": "", "gt_uid": f"{self._calls_seen:032x}"}
+        return response._replace(headers={**own, **response.headers})
 
 
-def _as_sent(effect: Garble) -> WireResponse:
-    return WireResponse(effect.status, effect.body, effect.headers)
+def _symbol_asked_for(request: Request) -> str:
+    """Find the symbol in the query of a GET or in the body of an order; "" where there is none."""
+    if request.method != "GET":
+        return str(request.json().get("PDNO", "")) if "/trading/" in request.path else ""
+    named = {name.upper(): value for name, value in request.query.items()}
+    return next((named[name] for name in _SYMBOL_NAMES if named.get(name)), "")

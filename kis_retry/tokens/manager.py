@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import requests
 
+from ..bypass import ACTIVE
 from ..credentials import Credentials
 from ..forking import after_fork
 from ..policy import RetryPolicy
@@ -117,12 +118,19 @@ class TokenManager(Refresher):
             TokenIssueError: there is no token, or a refused one, and no other can be had.
         """
         fresh = self._cache.fresh
-        return fresh if fresh is not None else self.token_future().result()
+        return self._handed(fresh if fresh is not None else self.token_future().result())
 
     async def token_async(self) -> AccessToken:
         """Do what `token` does without stopping the event loop; a good token is handed out at once."""
         fresh = self._cache.fresh
-        return fresh if fresh is not None else await _awaited(self.token_future())
+        return self._handed(fresh if fresh is not None else await _awaited(self.token_future()))
+
+    def _handed(self, token: AccessToken) -> AccessToken:
+        """Tell the decorated function under way that it asked for its token here."""
+        activity = ACTIVE.get()
+        if activity is not None:
+            activity.note_handed(self, token.value)
+        return token
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
         """

@@ -1,82 +1,334 @@
-"""The one contract, against every store of this package."""
+"""The one contract of a token store, against every store of this package."""
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import threading
+import time
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 import valkey
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kis_retry.stores.base import TokenStore
-from kis_retry.stores.file import FileTokenStore
-from kis_retry.stores.memory import MemoryTokenStore
-from kis_retry.stores.redis import RedisTokenStore
-from kis_retry.testing.corruption import DamagedEntryCompliance
-from kis_retry.testing.store_contract import TokenStoreCompliance
+from kis_retry import AccessToken, FileTokenStore, MemoryTokenStore, RedisTokenStore, TokenStore
+from patience import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    View = Callable[[], TokenStore]
 
-class TestMemoryTokenStore(TokenStoreCompliance):
-    @pytest.fixture
-    def store(self) -> TokenStore:
-        return MemoryTokenStore()
+KEY = "0123456789abcdef0123456789abcdef"
+OTHER_KEY = KEY[::-1]
+SEOUL = timezone(timedelta(hours=9))
+LEASE = 60.0  # seconds; no test here lasts as long
+MOMENT = 0.05  # seconds; how long somebody waits for a lock that is not let go
 
-
-class TestFileTokenStore(TokenStoreCompliance, DamagedEntryCompliance):
-    @pytest.fixture
-    def store(self, tmp_path: Path) -> TokenStore:
-        return FileTokenStore(tmp_path / "cache")
-
-    @pytest.fixture
-    def second_store(self, store: TokenStore, tmp_path: Path) -> TokenStore:
-        return FileTokenStore(tmp_path / "cache")
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.folder = tmp_path / "cache"
-
-    def damage(self, store: TokenStore, key: str, content: bytes) -> None:
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / f"{key}.json").write_bytes(content)
+PLACES = ["memory", "file", "redis", "redis client", "redis client that decodes", "valkey client"]
 
 
-class _RedisCompliance(TokenStoreCompliance):
-    @pytest.fixture(autouse=True)
-    def _empty(self, valkey_server: Any) -> None:
-        valkey_server.flush()
-        self.url = valkey_server.url
-
-    @pytest.fixture
-    def second_store(self, store: TokenStore) -> TokenStore:
-        return RedisTokenStore(self.url)
-
-
-class _DamagedRedisCompliance(_RedisCompliance, DamagedEntryCompliance):
-    def damage(self, store: TokenStore, key: str, content: bytes) -> None:
-        with redis.Redis.from_url(self.url) as client:
-            client.set(f"kis_retry:{{{key}}}:token", content)
-
-
-class TestRedisTokenStoreByUrl(_DamagedRedisCompliance):
-    @pytest.fixture
-    def store(self) -> TokenStore:
-        return RedisTokenStore(self.url)
+@pytest.fixture(params=PLACES)
+def view(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[View]:
+    """Open the place as another process would; an empty place for each test."""
+    place: str = request.param
+    if place == "memory":
+        store = MemoryTokenStore()
+        yield lambda: store
+    elif place == "file":
+        yield lambda: FileTokenStore(tmp_path / "cache")
+    else:
+        server = request.getfixturevalue("valkey_server")
+        server.flush()
+        makers: dict[str, Callable[[], Any]] = {
+            "redis client": lambda: redis.Redis.from_url(server.url),
+            "redis client that decodes": lambda: redis.Redis.from_url(server.url, decode_responses=True),
+            "valkey client": lambda: valkey.Valkey.from_url(server.url),
+        }
+        with ExitStack() as clients:
+            yield lambda: RedisTokenStore(clients.enter_context(makers[place]()) if place in makers else server.url)
 
 
-class TestRedisTokenStoreByDecodingClient(_DamagedRedisCompliance):
-    @pytest.fixture
-    def store(self) -> Iterator[TokenStore]:
-        with redis.Redis.from_url(self.url, decode_responses=True) as client:
-            yield RedisTokenStore(client)
+@pytest.fixture
+def store(view: View) -> TokenStore:
+    return view()
 
 
-class TestRedisTokenStoreByValkeyClient(_RedisCompliance):  # what is damaged is bytes to it, as to the one by URL
-    @pytest.fixture
-    def store(self) -> Iterator[TokenStore]:
-        client: Any = valkey.Valkey.from_url(self.url)
-        yield RedisTokenStore(client)
-        client.close()
+@pytest.fixture
+def second(view: View) -> TokenStore:
+    return view()
+
+
+def token_named(name: str, hours: float = 24) -> AccessToken:
+    expires_at = datetime.now(SEOUL).replace(microsecond=0) + timedelta(hours)
+    return AccessToken(f"eyJ0eXAi.{name}.c2ln", expires_at)
+
+
+def one_try(store: TokenStore, key: str = KEY) -> AbstractContextManager[bool]:
+    return store.lock(key, timeout=0, lease=LEASE)
+
+
+@pytest.mark.parametrize("zone", [SEOUL, timezone.utc, timezone(timedelta(hours=-3, minutes=-30))], ids=str)
+@pytest.mark.parametrize("hours", [24, -1], ids=["alive", "expired"])
+def test_a_saved_token_comes_back_with_its_zone_be_it_expired_or_not(
+    store: TokenStore, zone: timezone, hours: int
+) -> None:
+    assert store.load(KEY) is None
+    token = AccessToken("abc", token_named("abc", hours).expires_at.astimezone(zone))
+    store.save(KEY, token)
+    assert token.value not in repr(store)
+    loaded = store.load(KEY)
+    assert loaded == token
+    assert loaded.expires_at.utcoffset() == zone.utcoffset(None)
+
+
+def test_the_latest_save_wins(store: TokenStore, second: TokenStore) -> None:
+    store.save(KEY, token_named("a-rather-long-first-one"))
+    second.save(KEY, token_named("second"))
+    latest = token_named("3")
+    store.save(KEY, latest)
+    assert store.load(KEY) == second.load(KEY) == latest
+
+
+def test_a_deleted_token_is_a_miss_and_can_be_saved_again(store: TokenStore, second: TokenStore) -> None:
+    store.save(KEY, token_named("deleted"))
+    second.delete(KEY)
+    second.delete(KEY)
+    assert store.load(KEY) is None
+    again = token_named("again")
+    store.save(KEY, again)
+    assert second.load(KEY) == again
+
+
+def test_keys_are_independent(store: TokenStore) -> None:
+    first, second = token_named("first"), token_named("second")
+    store.save(KEY, first)
+    assert store.load(OTHER_KEY) is None
+    store.save(OTHER_KEY, second)
+    assert (store.load(KEY), store.load(OTHER_KEY)) == (first, second)
+    store.delete(KEY)
+    assert store.load(OTHER_KEY) == second
+    with one_try(store) as one, one_try(store, OTHER_KEY) as other:
+        assert (one, other) == (True, True)
+
+
+def test_readers_never_see_half_an_entry(store: TokenStore, second: TokenStore) -> None:
+    short, long = tokens = [token_named("short"), token_named("long-" + KEY + OTHER_KEY)]
+    store.save(KEY, short)
+
+    def write() -> None:
+        for token in [long, short] * 15:
+            store.save(KEY, token)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = [second.load(KEY)]
+    while writer.is_alive():
+        seen.append(second.load(KEY))
+    writer.join(PATIENCE)
+    assert all(token in tokens for token in seen)
+    assert second.load(KEY) == short
+
+
+def test_the_lock_keeps_other_threads_and_views_out(store: TokenStore, second: TokenStore) -> None:
+    for holder, other in ((store, store), (store, second), (second, store)):
+        with one_try(holder) as held:
+            assert held is True
+            assert _outcome_on_another_thread(other, MOMENT) is False
+
+
+def _outcome_on_another_thread(store: TokenStore, timeout: float) -> bool:
+    outcome: list[bool] = []
+
+    def attempt() -> None:
+        with store.lock(KEY, timeout=timeout, lease=LEASE) as held:
+            outcome.append(held)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join(PATIENCE)
+    return outcome.pop()
+
+
+def test_only_one_at_a_time_holds_the_lock(store: TokenStore, second: TokenStore) -> None:
+    inside: list[int] = []
+    crowds: list[tuple[int, bool]] = []
+    views = [store, second] * 3
+    start = threading.Barrier(len(views))
+
+    def enter(view: TokenStore) -> None:
+        start.wait(PATIENCE)
+        with view.lock(KEY, timeout=PATIENCE, lease=LEASE) as held:
+            inside.append(1)
+            time.sleep(0.005)
+            crowds.append((len(inside), held))
+            inside.pop()
+
+    threads = [threading.Thread(target=enter, args=[view]) for view in views]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert crowds == [(1, True)] * len(views)
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_one_try_does_not_wait_even_for_the_holder_itself(store: TokenStore, second: TokenStore, timeout: int) -> None:
+    with store.lock(KEY, timeout=timeout, lease=LEASE) as held:
+        assert held is True
+        began = time.monotonic()
+        for view in (store, second, store):  # one that did not get it does not release it either
+            with view.lock(KEY, timeout=timeout, lease=LEASE) as late:
+                assert late is False
+        assert time.monotonic() - began < 2
+
+
+def test_waiting_ends_when_the_time_is_up(store: TokenStore, second: TokenStore) -> None:
+    began = time.monotonic()
+    with one_try(store), second.lock(KEY, timeout=2 * MOMENT, lease=LEASE) as late:
+        assert late is False
+    assert time.monotonic() - began >= MOMENT
+
+
+@pytest.mark.parametrize("timeout", [PATIENCE, float("inf")])
+def test_waiting_ends_when_the_lock_is_released(store: TokenStore, second: TokenStore, timeout: float) -> None:
+    outcome: list[bool] = []
+
+    def wait() -> None:
+        with second.lock(KEY, timeout=timeout, lease=LEASE) as held:
+            outcome.append(held)
+
+    with one_try(store):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        waiter.join(MOMENT)
+        assert waiter.is_alive()
+    waiter.join(PATIENCE)
+    assert outcome == [True]
+
+
+def test_an_exception_in_the_body_comes_out_and_releases_the_lock(store: TokenStore, second: TokenStore) -> None:
+    with pytest.raises(ZeroDivisionError), one_try(store):
+        raise ZeroDivisionError
+    with one_try(second) as held:
+        assert held is True
+        with pytest.raises(ZeroDivisionError), one_try(store):
+            raise ZeroDivisionError
+
+
+def test_loading_saving_and_deleting_work_under_the_lock(store: TokenStore, second: TokenStore) -> None:
+    token = token_named("under-lock")
+    with one_try(store):
+        assert store.load(KEY) is None
+        store.save(KEY, token)
+        assert store.load(KEY) == second.load(KEY) == token
+    assert store.load(KEY) == token
+    with one_try(store):
+        second.delete(KEY)
+        assert store.load(KEY) is None
+
+
+# --- entries that the store did not write
+
+
+@pytest.fixture
+def damage(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[bytes], None]:
+    """Put raw content in the place of the entry, past the store."""
+
+    def write(content: bytes) -> None:
+        if request.node.callspec.params["view"] == "file":
+            (tmp_path / "cache" / f"{KEY}.json").write_bytes(content)
+        else:
+            with redis.Redis.from_url(request.getfixturevalue("valkey_server").url) as client:
+                client.set(f"kis_retry:{{{KEY}}}:token", content)
+
+    return write
+
+
+def good() -> dict[str, Any]:
+    expires_at = token_named("good").expires_at.isoformat()
+    return {"version": 1, "key": KEY, "access_token": "eyJ0eXAi.good.c2ln", "expires_at": expires_at}
+
+
+def but(**changes: object) -> bytes:
+    return json.dumps({**good(), **changes}).encode()
+
+
+def without(name: str) -> bytes:
+    return json.dumps({field: value for field, value in good().items() if field != name}).encode()
+
+
+class Bomb:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+DAMAGES: dict[str, bytes] = {
+    "a pickle": pickle.dumps(Bomb()),
+    "empty": b"",
+    "zeroes": bytes(len(but())),  # what a crash leaves of a file that was being written
+    "not text": b"\xff\xfe\x80",
+    "not JSON": b"<html>502 Bad Gateway</html>",
+    "cut short": but().rpartition(b",")[0],
+    "null": b"null",
+    "a list": b"[" + but() + b"]",
+    "nested deeply": b"[" * 15_000,
+    "oversized": but(padding="x" * 16 * 1024),
+    "of another version": but(version=2),
+    "of another key": but(key=OTHER_KEY),
+    "without a token": without("access_token"),
+    "token empty": but(access_token=""),
+    "token a number": but(access_token=5),
+    "token with a line break": but(access_token="abc\r\nx-evil: 1"),
+    "token not ASCII": but(access_token="토큰"),
+    "without an expiry": without("expires_at"),
+    "expiry naive": but(expires_at="2030-11-24T09:00:00"),
+    "expiry as only some Pythons read it": but(expires_at="2030-11-24T00:00:00Z"),
+    "expiry out of this world": but(expires_at="9999-12-31T23:59:59-12:00"),
+}
+
+damaged = pytest.mark.parametrize("view", ["file", "redis", "redis client that decodes"], indirect=True)
+
+
+@damaged
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_entry_is_a_miss_and_the_next_save_heals_it(
+    store: TokenStore, second: TokenStore, damage: Callable[[bytes], None], name: str
+) -> None:
+    store.save(KEY, token_named("before"))
+    damage(DAMAGES[name])
+    assert store.load(KEY) is None
+    assert second.load(KEY) is None
+    token = token_named("healed")
+    store.save(KEY, token)
+    assert second.load(KEY) == token
+    damage(DAMAGES[name])
+    store.delete(KEY)
+    assert store.load(KEY) is None
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.binary(max_size=400), st.sampled_from(sorted(good())), VALUES, st.integers(0, 8 * len(but()) - 1))
+def test_no_entry_is_ever_an_exception(garbage: bytes, field: str, value: object, bit: int) -> None:
+    flipped = bytearray(but())
+    flipped[bit // 8] ^= 1 << bit % 8
+    store = MemoryTokenStore()
+    for data in (garbage, but(**{field: value}), bytes(flipped)):
+        store.write(KEY, "token", data, None)
+        assert store.load(KEY) is None or isinstance(store.load(KEY), AccessToken)

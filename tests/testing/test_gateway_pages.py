@@ -2,114 +2,67 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
+from gateway_caller import Caller
 from kis_retry.testing import KisGateway
-from kis_retry.testing.wire import Request, WireResponse
 
 BALANCE = "/uapi/domestic-stock/v1/trading/inquire-balance"
+NAMES = {
+    "100": ("ctx_area_fk100", "ctx_area_nk100"),
+    "200": ("ctx_area_fk200", "ctx_area_nk200"),
+    "FK100": ("fk100", "nk100"),
+    "FK200": ("fk200", "nk200"),
+    "KEYB": ("keyb",),
+    "CTS": ("cts",),
+    "none": (),
+}
 
 
-class Reader:
-    """Somebody who turns pages, as the official samples do."""
-
-    def __init__(self, **listing: Any) -> None:
-        self.gateway = KisGateway()
-        self.gateway.list_pages(BALANCE, **listing)
-        self.token = self.gateway.issue_elsewhere()["access_token"]
-        self.size = listing.get("cursor", "100")
-
-    def page(self, after: dict[str, Any] | None = None, tr_cont: str | None = None) -> tuple[dict[str, Any], str]:
-        """The body, and the response header `tr_cont`."""
-        cursors = {f"ctx_area_{part}{self.size}": "" for part in ("fk", "nk")}
-        cursors = {name.upper(): (after or cursors)[name] for name in cursors}
-        headers = {"authorization": f"Bearer {self.token}"}
-        if tr_cont is None:
-            tr_cont = "N" if after else ""
-        response = self.gateway.receive(Request("GET", BALANCE, cursors, {**headers, "tr_cont": tr_cont}))
-        assert isinstance(response, WireResponse)
-        assert response.status == 200
-        return json.loads(response.body), response.headers["tr_cont"]
+def page(caller: Caller, query: dict[str, str], tr_cont: str = "", **rest: Any) -> tuple[dict[str, Any], str]:
+    """The body, and the response header `tr_cont`."""
+    answer = caller.get(BALANCE, params=query, headers={"tr_cont": tr_cont, **rest})
+    assert answer.status_code == 200
+    return answer.json(), answer.headers["tr_cont"]
 
 
-@pytest.mark.parametrize("cursor", ["100", "200"])
-def test_each_row_comes_once_and_in_order(cursor: str) -> None:
-    reader = Reader(pages=4, rows=3, cursor=cursor)
-    rows, marks = [], []
-    body, mark = reader.page()
-    while True:
-        rows += [row["row"] for row in body["output1"]]
-        marks.append(mark)
-        assert len(body[f"ctx_area_nk{cursor}"]) == int(cursor)
-        if mark not in {"F", "M"}:
-            break
-        body, mark = reader.page(body)
-    assert rows == [str(number) for number in range(1, 13)]
-    assert marks == ["F", "M", "M", "D"]
+def cursor_of(body: dict[str, Any]) -> dict[str, str]:
+    return {name.upper(): value for names in NAMES.values() for name, value in body.items() if name in names}
 
 
-@pytest.mark.parametrize("last", ["D", "E", ""])
-def test_a_single_page_says_that_it_is_the_last(last: str) -> None:
-    body, mark = Reader(pages=1, rows=0, last=last, output="output").page()
-    assert (body["rt_cd"], body["output"], mark) == ("0", [], last)
-    assert body["ctx_area_nk100"].strip() == ""
+def walk(caller: Caller) -> list[tuple[dict[str, Any], str]]:
+    """Every page, as the official samples turn them."""
+    pages = [page(caller, {})]
+    while pages[-1][1] in {"F", "M"} and len(pages) < 20:
+        pages.append(page(caller, cursor_of(pages[-1][0]), "N"))
+    return pages
 
 
-@pytest.mark.parametrize("tr_cont", ["", " ", "F", "M", "Y", "n"])
-def test_without_the_request_header_it_is_the_first_page_again(tr_cont: str) -> None:
-    reader = Reader(pages=3, rows=2)
-    first, _ = reader.page()
-    assert reader.page(first, tr_cont) == reader.page()
+@pytest.mark.parametrize("cursor", NAMES)
+def test_each_row_comes_once_and_in_order(caller: Caller, cursor: Any) -> None:
+    caller.gateway.list_pages(BALANCE, pages=4, rows=3, cursor=cursor)
+    for _ in range(2):  # whoever begins again begins with the first
+        pages = walk(caller)
+        rows = [row["row"] for body, _ in pages for row in body["output1"]]
+        assert rows == [str(number) for number in range(1, 13)]
+        assert [mark for _, mark in pages] == ["F", "M", "M", "D"]
+        assert all(set(body) - {"rt_cd", "msg_cd", "msg1", "output1"} == set(NAMES[cursor]) for body, _ in pages)
 
 
-def test_a_cursor_may_be_sent_back_without_its_blanks() -> None:
-    reader = Reader(pages=2, rows=2)
-    first, _ = reader.page()
-    stripped = {name: value.strip() for name, value in first.items() if name.startswith("ctx")}
-    assert reader.page(stripped) == reader.page(first)
+@pytest.mark.parametrize("cursor", ["100", "200", "FK100"])
+def test_a_cursor_is_filled_with_blanks_and_may_come_back_without(caller: Caller, cursor: Any) -> None:
+    caller.gateway.list_pages(BALANCE, pages=2, rows=2, cursor=cursor)
+    first, _ = page(caller, {})
+    sent = cursor_of(first)
+    assert {len(value) for value in sent.values()} == {int(cursor[-3:])}
+    assert page(caller, {name: value.strip() for name, value in sent.items()}, "N") == page(caller, sent, "N")
 
 
-def test_a_cursor_that_was_never_handed_out_finds_nothing() -> None:
-    reader = Reader(pages=2, rows=2)
-    numbers = ("9", "0", "02", "0000002", "9" * 5000, "", "x", "²", "٢")
-    for cursor in ("nonsense", "", "xPAGE2", *(f"PAGE{number}" for number in numbers)):
-        body, mark = reader.page({"ctx_area_fk100": "LIST", "ctx_area_nk100": cursor})
-        assert (body["rt_cd"], mark) == ("7", "")
-
-
-def test_a_repeated_cursor_is_a_loop() -> None:
-    reader = Reader(pages=3, rows=2, repeat_from=2)
-    first, _ = reader.page()
-    second, mark = reader.page(first)
-    again, mark_again = reader.page(second)
-    assert second != first
-    assert (again, mark_again) == (second, mark)
-    assert mark == "M"
-    last = {**second, "ctx_area_nk100": "PAGE3"}
-    assert reader.page(last) == reader.page(reader.page(last)[0]), "those after it are loops of their own"
-    assert reader.page(last)[1] == "M"
-
-
-def test_a_first_page_may_be_a_loop_already() -> None:
-    reader = Reader(pages=3, rows=1, repeat_from=1)
-    first = reader.page()
-    assert first[1] == "F"
-    assert reader.page(first[0]) == first
-
-
-@pytest.mark.parametrize(("pages", "last"), [(300, "PAGE300"), (999_999, "PAGE999999")])
-def test_the_last_of_many_pages_is_the_last(pages: int, last: str) -> None:
-    body, mark = Reader(pages=pages, rows=1).page({"ctx_area_fk100": "LIST", "ctx_area_nk100": last})
-    assert (body["output1"], mark) == ([{"row": str(pages), "pdno": f"{pages:06}"}], "D")
-    assert body["ctx_area_nk100"] == " " * 100
-
-
-def test_a_page_is_the_rows_the_cursors_and_the_words_of_kis() -> None:
-    body, mark = Reader(pages=2, rows=2).page()
-    assert (body, mark) == (
+def test_a_page_is_the_rows_the_cursors_and_the_words_of_kis(caller: Caller) -> None:
+    caller.gateway.list_pages(BALANCE, pages=2, rows=2)
+    assert page(caller, {}) == (
         {
             "rt_cd": "0",
             "msg_cd": "MCA00000",
@@ -122,21 +75,69 @@ def test_a_page_is_the_rows_the_cursors_and_the_words_of_kis() -> None:
     )
 
 
-def test_there_are_three_pages_of_ten_rows_where_nothing_else_is_said() -> None:
-    reader = Reader()
-    answers = [reader.page()]
-    while answers[-1][1] != "D":
-        answers.append(reader.page(answers[-1][0]))
-    assert [len(body["output1"]) for body, _ in answers] == [10, 10, 10]
+@pytest.mark.parametrize("last", ["D", "E", ""])
+def test_a_single_page_says_that_it_is_the_last(caller: Caller, last: Any) -> None:
+    caller.gateway.list_pages(BALANCE, pages=1, rows=0, last=last, output="output")
+    body, mark = page(caller, {})
+    assert (body["rt_cd"], body["output"], mark) == ("0", [], last)
+    assert body["ctx_area_nk100"].strip() == ""
 
 
-def test_pages_meet_the_faults_of_any_call() -> None:
-    reader = Reader(pages=2, rows=2)
-    reader.gateway.expire()
-    headers = {"authorization": f"Bearer {reader.token}"}
-    response = reader.gateway.receive(Request("GET", BALANCE, {}, headers))
-    assert isinstance(response, WireResponse)
-    assert json.loads(response.body)["msg_cd"] == "EGW00123"
+@pytest.mark.parametrize("tr_cont", ["", "F", "M", "n"])
+def test_without_the_request_header_it_is_the_first_page_again(caller: Caller, tr_cont: str) -> None:
+    caller.gateway.list_pages(BALANCE, pages=3, rows=2)
+    first, _ = page(caller, {})
+    assert page(caller, cursor_of(first), tr_cont) == page(caller, {})
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "", "xPAGE2", "PAGE0", "PAGE02", "PAGE3", "PAGE" + "9" * 5000, "PAGE٢"])
+def test_a_cursor_that_was_never_handed_out_finds_nothing(caller: Caller, cursor: str) -> None:
+    caller.gateway.list_pages(BALANCE, pages=2, rows=2)
+    body, mark = page(caller, {"CTX_AREA_FK100": "LIST", "CTX_AREA_NK100": cursor}, "N")
+    assert (body["rt_cd"], mark) == ("7", "")
+
+
+@pytest.mark.parametrize("cursor", ["100", "KEYB", "none"])
+def test_a_repeated_cursor_is_a_loop(caller: Caller, cursor: Any) -> None:
+    caller.gateway.list_pages(BALANCE, pages=3, rows=2, repeat_from=2, cursor=cursor)
+    pages = walk(caller)
+    assert len(pages) == 20
+    assert pages[0] != pages[1]
+    assert all(each == pages[1] for each in pages[1:])
+    assert pages[1][1] == "M"
+
+
+def test_without_a_cursor_each_query_and_app_key_turns_its_own_pages(caller: Caller) -> None:
+    caller.gateway.list_pages(BALANCE, pages=3, rows=1, cursor="none")
+    caller.gateway.accept("second", "secret")
+    status, issued = caller.ask_token(appkey="second", appsecret="secret")
+    assert status == 200
+    second = {"appkey": "second", "authorization": f"Bearer {issued['access_token']}"}
+    caller.gateway.issue_elsewhere()
+
+    def row(query: dict[str, str], tr_cont: str = "N", **headers: str) -> str:
+        body, _ = page(caller, query, tr_cont, **headers)
+        return str(body["output1"][0]["row"]) if body["rt_cd"] == "0" else "none"
+
+    one, other = {"CANO": "1"}, {"CANO": "2"}
+    assert [row(one, ""), row(other, ""), row(one, "", **second)] == ["1", "1", "1"]
+    assert [row(one), row(other), row(one, **second)] == ["2", "2", "2"]
+    caller.gateway.expire()
+    caller.gateway.issue_elsewhere()
+    assert [row(one), row(one)] == ["3", "none"], "another token goes on where the first was, and there is no fourth"
+
+
+def test_pages_meet_the_faults_of_any_call(caller: Caller) -> None:
+    caller.gateway.list_pages(BALANCE, pages=3, rows=1, cursor="none")
+    page(caller, {})
+    caller.gateway.refuse_calls("EGW00201", 1)
+    assert caller.get(BALANCE, params={}, headers={"tr_cont": "N"}).json()["msg_cd"] == "EGW00201"
+    assert page(caller, {}, "N")[0]["output1"][0]["row"] == "2", "a page that was refused was not given"
+
+
+def test_there_are_three_pages_of_ten_rows_where_nothing_else_is_said(caller: Caller) -> None:
+    caller.gateway.list_pages(BALANCE.lstrip("/"))
+    assert [len(body["output1"]) for body, _ in walk(caller)] == [10, 10, 10]
 
 
 @pytest.mark.parametrize(
@@ -153,12 +154,4 @@ def test_pages_meet_the_faults_of_any_call() -> None:
 )
 def test_an_unusable_listing_is_named(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=f"{named} is not usable: it takes"):
-        Reader(**arguments)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [{"pages": 1}, {"pages": 999_999}, {"rows": 0}, {"pages": 2, "repeat_from": 1}, {"pages": 2, "repeat_from": 2}],
-)
-def test_a_listing_at_the_edge_is_usable(arguments: dict[str, Any]) -> None:
-    Reader(**arguments)
+        KisGateway().list_pages(BALANCE, **arguments)

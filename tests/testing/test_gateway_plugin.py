@@ -1,44 +1,96 @@
-"""What `kis_retry.testing` offers to pytest, and what it costs a run that does not use it."""
+"""What `kis_retry.testing` offers to pytest: the fixtures, what they keep from KIS, and stand-in credentials."""
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import os
 import runpy
+import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import aiohttp
+import httpx
 import pytest
+import requests
+from freezegun import freeze_time
 
 import kis_retry.testing
-from kis_retry import KisClient, TokenManager
+from gateway_caller import ORDER, PRICE
+from kis_retry import ConfigurationError, Credentials, KisClient, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
 from kis_retry.testing.plugin import kis_gateway, kis_gateway_env  # noqa: F401  # fixtures, installed or not
 
 pytest_plugins = ["pytester"]
 
+REAL, PAPER = "https://openapi.koreainvestment.com:9443", "https://openapivts.koreainvestment.com:29443"
+
+# A user's module in the README's own style: all is made when it is imported.
+BATCH = """\
+import requests
+from kis_retry import TokenManager, refresh_on_expired_token
+
+tokens = TokenManager.from_env()
+session = requests.Session()
+PATH = "/uapi/domestic-stock/v1/quotations/inquire-price"
+
+@refresh_on_expired_token(tokens=tokens)
+def price(symbol):
+    url, headers = tokens.credentials.base_url + PATH, tokens.headers("FHKST01010100")
+    return session.get(url, params={"FID_INPUT_ISCD": symbol}, headers=headers, timeout=10).json()
+
+def prices():
+    return [price(f"{number:06d}")["rt_cd"] for number in range(10)]
+"""
+TWO_TESTS = """
+def check(gateway):
+    gateway.expire_at(5)
+    assert prices() == ["0"] * 10
+    counts = gateway.counts
+    assert (counts.calls, counts.refused, counts.tokens_issued) == (11, 1, 2)
+
+def test_one(kis_gateway_env):
+    check(kis_gateway_env)
+
+def test_two(kis_gateway_env):
+    check(kis_gateway_env)
+"""
+
 
 @pytest.fixture
-def alone(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Runs of pytest that load this plug-in and none that happens to be installed beside it."""
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Pytester:
+    """Somebody's project, run by a pytest of its own that loads this plug-in and none that is installed beside it."""
+    monkeypatch.chdir(pytester.path)
+    for name in [name for name in os.environ if name.startswith("KIS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p kis_retry.testing.plugin -p no:cacheprovider")
+    pytester.makepyfile(batch=BATCH)
+    pytester.makeini("[pytest]\npythonpath = .\nkis_retry_credentials = stand-in\n")
     return pytester
 
 
-def test_the_fixture_is_a_running_gateway(kis_gateway: KisGateway) -> None:  # noqa: F811  # the fixture above
-    assert isinstance(kis_gateway, KisGateway)
-    assert kis_gateway.url.startswith("http://127.0.0.1:")
-    assert not kis_gateway.wait(0)
-    assert set(kis_gateway.counts.values()) == {0}
+def passed(project: pytest.Pytester, tests: int) -> None:
+    project.runpytest_subprocess().assert_outcomes(passed=tests)
 
 
-def test_from_env_finds_the_gateway(
+# -- the fixtures
+
+
+def test_the_fixture_is_a_running_gateway_that_from_env_finds(
     kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
     kis_gateway: KisGateway,  # noqa: F811  # as above
     tmp_path: Path,
 ) -> None:
     assert kis_gateway_env is kis_gateway
+    assert kis_gateway.url.startswith("http://127.0.0.1:")
+    assert set(kis_gateway.counts.values()) == {0}
     assert os.environ["KIS_ACCOUNT_NO"] == kis_gateway.credentials.account == "12345678-01"
     kis_gateway.expire_at(2)
     with KisClient.from_env() as client:
@@ -46,30 +98,6 @@ def test_from_env_finds_the_gateway(
     assert (kis_gateway.counts.answered, kis_gateway.counts.tokens_issued) == (3, 2)
     assert TokenManager.from_env().authorization == f"Bearer {kis_gateway.current_token}", "one memory for all"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_after_the_test_the_environment_is_as_it_was(alone: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KIS_APP_KEY", "KIS_APP_SECRET", "KIS_BASE_URL", "KIS_ACCOUNT_NO"):
-        monkeypatch.setenv(name, f"the user's {name}")
-    alone.makepyfile(
-        """
-        import os
-
-        seen = []
-
-        def test_one(kis_gateway_env):
-            seen.append(os.environ["KIS_APP_KEY"])
-            assert os.environ["KIS_APP_KEY"] == kis_gateway_env.credentials.app_key
-
-        def test_two(kis_gateway_env):
-            assert os.environ["KIS_APP_KEY"] not in seen
-
-        def test_three():
-            assert os.environ["KIS_APP_KEY"] == "the user's KIS_APP_KEY"
-            assert "KIS_TOKEN_STORE" not in os.environ
-        """
-    )
-    alone.runpytest().assert_outcomes(passed=3)
 
 
 def test_a_key_in_an_env_file_does_not_reach_the_gateway(
@@ -82,37 +110,248 @@ def test_a_key_in_an_env_file_does_not_reach_the_gateway(
     assert TokenManager.from_env().token().value == kis_gateway_env.current_token
 
 
-def test_the_fixture_gives_each_test_a_gateway_and_closes_it(alone: pytest.Pytester) -> None:
-    alone.makepyfile(
+def test_each_test_has_a_gateway_of_its_own_and_the_environment_is_left_as_it_was(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KIS_APP_KEY", "KIS_APP_SECRET", "KIS_BASE_URL"):
+        monkeypatch.setenv(name, f"the user's {name}")
+    project.makeini("[pytest]\n")
+    project.makepyfile(
         """
+        import os
+
         seen = []
 
-        def test_one(kis_gateway):
-            seen.append(kis_gateway)
+        def test_one(kis_gateway_env):
+            seen.append(kis_gateway_env)
+            assert os.environ["KIS_APP_KEY"] == kis_gateway_env.credentials.app_key
 
-        def test_two(kis_gateway):
-            assert kis_gateway is not seen[0]
+        def test_two(kis_gateway_env):
+            assert kis_gateway_env is not seen[0]
+            assert os.environ["KIS_APP_KEY"] != seen[0].credentials.app_key
             assert seen[0].wait(0)
-            assert not kis_gateway.wait(0)
+            assert not kis_gateway_env.wait(0)
+
+        def test_three():
+            assert os.environ["KIS_APP_KEY"] == "the user's KIS_APP_KEY"
+            assert "KIS_TOKEN_STORE" not in os.environ
         """
     )
-    alone.runpytest().assert_outcomes(passed=2)
+    passed(project, 3)
 
 
-def test_the_fixture_says_what_it_is(alone: pytest.Pytester) -> None:
-    result = alone.runpytest("--fixtures")
-    result.stdout.fnmatch_lines(["kis_gateway*", "*A KIS to test a batch with*"])
+def test_the_clock_may_be_frozen(kis_gateway_env: KisGateway) -> None:  # noqa: F811  # the fixture above
+    with freeze_time("2026-11-24 00:00:00") as frozen, KisClient.from_env() as client:
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+        frozen.move_to("2026-11-25 00:00:01")
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+        assert kis_gateway_env.arrivals == [1_795_478_400.0, 1_795_564_801.0]
+    assert (kis_gateway_env.counts.tokens_issued, kis_gateway_env.counts.refused) == (2, 0)
 
 
-def test_other_plugins_have_no_say_in_these_runs(alone: pytest.Pytester) -> None:
-    assert "plugins:" not in alone.runpytest().stdout.str()
+# -- what is meant for KIS's hosts
+
+
+def by_requests(url: str, headers: dict[str, str]) -> Any:
+    with requests.Session() as session:
+        return [session.get(url, headers=headers, timeout=10) for _ in range(2)][-1].json()
+
+
+def by_urllib(url: str, headers: dict[str, str]) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        return httpx.Response(200, content=answer.read()).json()
+
+
+def by_httpx(url: str, headers: dict[str, str]) -> Any:
+    answer = httpx.get(url, headers=headers)
+    assert str(answer.url) == url
+    return answer.json()
+
+
+def by_async_httpx(url: str, headers: dict[str, str]) -> Any:
+    async def get() -> Any:
+        async with httpx.AsyncClient() as client:
+            return (await client.get(url, headers=headers)).json()
+
+    return asyncio.run(get())
+
+
+def by_aiohttp(url: str, headers: dict[str, str]) -> Any:
+    async def get() -> Any:
+        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+            assert str(answer.url) == url
+            return await answer.json()
+
+    return asyncio.run(get())
+
+
+@pytest.mark.parametrize("send", [by_requests, by_urllib, by_httpx, by_async_httpx, by_aiohttp])
+@pytest.mark.parametrize("url", [REAL, PAPER])
+def test_whatever_library_sends_it_goes_to_the_gateway(
+    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
+    send: Callable[[str, dict[str, str]], Any],
+    url: str,
+) -> None:
+    tokens = TokenManager(Credentials("a-real-key", "a-real-secret", base_url=url), store=MemoryTokenStore())
+    answer = send(f"{url}{PRICE}?FID_INPUT_ISCD=005930", tokens.headers("FHKST01010100"))
+    assert answer["output"]["stck_shrn_iscd"] == "005930"
+    assert kis_gateway_env.counts.tokens_issued == 1
+    other = PAPER if url == REAL else REAL
+    refused = requests.get(other + PRICE, headers=tokens.headers("FHKST01010100"), timeout=10)
+    assert refused.json()["msg_cd"] == "EGW00121", "the two hosts stay two"
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+def test_no_proxy_sees_it(
+    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    headers = {"authorization": f"Bearer {kis_gateway_env.issue_elsewhere()['access_token']}"}
+    for send in (by_requests, by_urllib, by_aiohttp):
+        assert send(REAL + PRICE, headers)["rt_cd"] == "0"
+    with pytest.raises(ConfigurationError, match="behind no proxy"):
+        by_httpx(REAL + PRICE, headers)
+
+
+def test_a_connection_that_was_made_before_is_left(
+    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
+    listen: Callable[[Callable[[socket.socket], object]], str],
+) -> None:
+    def read(connection: socket.socket) -> None:
+        heard.append(connection.recv(65536))
+
+    heard: list[bytes] = []
+    host, _, port = listen(read).partition(":")
+    connection = http.client.HTTPSConnection("openapi.koreainvestment.com", 9443, timeout=10)
+    connection.sock = socket.create_connection((host, int(port)))
+    connection.request("GET", "/uapi/else")
+    assert connection.getresponse().status == 500
+    connection.close()
+    assert kis_gateway_env.counts.calls == 1
+    assert heard in ([], [b""])
+
+
+@pytest.mark.usefixtures("kis_gateway_env")
+@pytest.mark.parametrize("host", ["ops.koreainvestment.com", b"openapi.koreainvestment.com"])
+def test_what_looks_up_a_host_of_kis_by_itself_gets_an_error_that_says_so(host: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"koreainvestment\.com cannot be reached while a test has a gateway"):
+        socket.getaddrinfo(host, 21000)
+    assert socket.getaddrinfo("127.0.0.1", 80)
+
+
+def test_a_wrong_key_for_the_gateway_itself_stays_wrong(
+    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
+) -> None:
+    body = {"grant_type": "client_credentials", "appkey": "wrong", "appsecret": "wrong"}
+    assert requests.post(f"{kis_gateway_env.url}/oauth2/tokenP", json=body, timeout=10).status_code == 403
+    for secret, status in (("right", 200), ("wrong", 403)):
+        answer = requests.post(f"{REAL}/oauth2/tokenP", json={**body, "appsecret": secret}, timeout=10)
+        assert answer.status_code == status, "the first secret that a key came with is its own"
+
+
+# -- what was made before the test
+
+
+def test_module_level_tokens_work_where_nothing_is_set(project: pytest.Pytester) -> None:
+    project.makepyfile(f"from batch import prices\n{TWO_TESTS}")
+    passed(project, 2)
+
+
+def test_module_level_tokens_work_where_a_key_is_set_outside(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
+    monkeypatch.setenv("KIS_APP_SECRET", "a-real-secret")
+    project.makeini("[pytest]\npythonpath = .\n")
+    project.makepyfile(
+        f"from batch import prices, tokens\nassert 'koreainv' in tokens.credentials.base_url\n{TWO_TESTS}"
+    )
+    passed(project, 2)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()], "no token of a gateway is left"
+
+
+def test_a_module_that_a_test_imports_works_in_the_next_one_too(project: pytest.Pytester) -> None:
+    project.makepyfile("def prices():\n    import batch\n    return batch.prices()\n" + TWO_TESTS)
+    passed(project, 2)
+
+
+def test_an_order_is_a_new_one_in_each_test(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        f"""
+        import pytest, requests
+        from kis_retry import KisClient
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, number):
+            kis_gateway_env.drop(times=1, reached=True)
+            with KisClient.from_env() as client, pytest.raises(requests.ConnectionError):
+                client.post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
+            assert len(kis_gateway_env.orders) == 1
+        """
+    )
+    passed(project, 2)
+
+
+def test_with_stand_in_credentials_no_test_reaches_kis(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import os, pytest, requests
+        from kis_retry import Credentials, ConfigurationError
+
+        MADE_EARLY = Credentials.from_env()
+        URL = "https://openapi.koreainvestment.com:9443/uapi/x"
+
+        def test_alone():
+            with pytest.raises(ConfigurationError, match="have it take the fixture kis_gateway_env"):
+                requests.get(URL, timeout=10)
+
+        def test_with_a_gateway(kis_gateway_env):
+            assert requests.get(URL, timeout=10).json()["msg_cd"] == "EGW00122"
+            assert os.environ["KIS_APP_KEY"] != MADE_EARLY.app_key
+
+        def test_after_it():
+            assert (os.environ["KIS_APP_KEY"], os.environ["KIS_TOKEN_STORE"]) == (MADE_EARLY.app_key, "memory")
+            test_alone()
+        """
+    )
+    passed(project, 3)
+
+
+def test_stand_in_credentials_take_the_place_of_real_ones(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
+    monkeypatch.setenv("KIS_BASE_URL", "http://127.0.0.1:9")
+    project.makeconftest("import os\nassert 'real' not in os.environ['KIS_APP_KEY']")
+    project.makepyfile(f"from batch import prices\n{TWO_TESTS}")
+    passed(project, 2)
+
+
+def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]\nkis_retry_credentials = real\n")
+    result = project.runpytest_subprocess()
+    assert result.ret != 0
+    assert "kis_retry_credentials = 'real' is not usable: it takes \"stand-in\"" in str(result.stderr) + str(
+        result.stdout
+    )
+
+
+# -- what the plug-in is
+
+
+def test_the_fixtures_say_what_they_are(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess("--fixtures")
+    result.stdout.fnmatch_lines(["kis_gateway*", "*Run a KIS to test a batch with*", "kis_gateway_env*"])
+    assert "plugins:" not in result.stdout.str(), "no other plugin has a say in these runs"
 
 
 def test_the_plugin_loads_no_gateway_before_one_is_asked_for() -> None:
     script = """
 import sys
 import kis_retry.testing.plugin
-print(sorted(name for name in sys.modules if name.startswith("kis_retry.testing.") or name == "responses"))
+print(sorted(name for name in sys.modules if name.startswith("kis_retry.testing.") or name in ("responses", "wrapt")))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "['kis_retry.testing.plugin']"
@@ -125,7 +364,6 @@ def test_without_pytest_the_plugin_names_the_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_package_offers_two_names_and_says_so() -> None:
-    assert {"KisGateway", "TokenStoreCompliance"} <= set(dir(kis_retry.testing))
-    assert kis_retry.testing.TokenStoreCompliance.__name__ == "TokenStoreCompliance"
+    assert {"KisGateway", "ReceivedRequest"} <= set(dir(kis_retry.testing))
     with pytest.raises(AttributeError, match="no attribute 'Gateway'"):
         kis_retry.testing.Gateway  # noqa: B018  # the mistake under test

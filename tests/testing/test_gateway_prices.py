@@ -2,209 +2,154 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from kis_retry.testing.listings import ETF_PRICE, PRODUCT_TYPES, Catalogue
+from gateway_caller import DETAIL, INFO, OFFERS, PRICE, STOCK, Caller
 
-DOMESTIC = "/uapi/domestic-stock/v1/quotations/inquire-price"
-OVERSEAS = "/uapi/overseas-price/v1/quotations/price"
+EXCHANGES = ("NYS", "NAS", "AMS", "BAY", "BAQ", "BAA", "HKS", "TSE", "SHS", "SZS", "HSX", "HNX")
+ETF_PRICE = "FHPST02400000"
 
 
-def domestic(symbol: str) -> dict[str, str]:
-    output: dict[str, str] = Catalogue().answer(DOMESTIC, {"FID_INPUT_ISCD": symbol})["output"]
+def domestic(caller: Caller, symbol: str, tr_id: str = "FHKST01010100", path: str = PRICE) -> dict[str, str]:
+    answer = caller.get(path, params={"FID_INPUT_ISCD": symbol}, headers={"tr_id": tr_id}).json()
+    assert answer["rt_cd"] == "0"
+    output: dict[str, str] = answer["output"]
     return output
 
 
-def test_a_domestic_price_is_plausible_and_tells_symbols_apart() -> None:
-    prices = {symbol: int(domestic(symbol)["stck_prpr"]) for symbol in map("{:06}".format, range(500))}
-    assert all(10_000 <= price < 100_000 and price % 10 == 0 for price in prices.values())
-    assert len(set(prices.values())) > 450
-    assert prices == {symbol: int(domestic(symbol)["stck_prpr"]) for symbol in prices}
+def overseas(caller: Caller, symbol: str, exchange: str) -> dict[str, str]:
+    output: dict[str, str] = caller.ask(DETAIL, AUTH="", EXCD=exchange, SYMB=symbol)["output"]
+    return output
 
 
-def test_the_days_range_holds_the_price() -> None:
-    quote = {name: int(value) for name, value in domestic("005930").items() if name.startswith(("stck_", "acml"))}
-    assert quote["stck_lwpr"] < quote["stck_oprc"] < quote["stck_prpr"] < quote["stck_hgpr"]
-    assert quote["acml_vol"] == 7 * quote["stck_prpr"]
-    assert quote["acml_tr_pbmn"] == quote["acml_vol"] * quote["stck_prpr"], "turnover is volume times price"
+def homes(caller: Caller, symbol: str) -> list[str]:
+    return [exchange for exchange in EXCHANGES if overseas(caller, symbol, exchange)["rsym"]]
 
 
-def test_the_tr_id_of_etfs_asks_for_another_price_of_domestic_symbols_alone() -> None:
-    query = {"EXCD": "NAS", "SYMB": "AAPL"}
-    assert Catalogue().answer(OVERSEAS, query, ETF_PRICE) == Catalogue().answer(OVERSEAS, query)
-    etf = Catalogue()
-    etf.list_etf("069500")
-    assert "nav" in etf.answer(DOMESTIC, {"FID_INPUT_ISCD": "069500"}, ETF_PRICE)["output"]
+def test_a_domestic_price_is_plausible_and_the_same_every_day(caller: Caller) -> None:
+    quote = domestic(caller, "005930")
+    assert quote == domestic(caller, "005930")
+    assert quote["stck_shrn_iscd"] == "005930"
+    assert (quote["stck_prpr"], domestic(caller, "000660")["stck_prpr"]) == ("40160", "68740")
+    numbers = {name: int(value) for name, value in quote.items() if name.startswith(("stck_", "acml"))}
+    assert numbers["stck_lwpr"] < numbers["stck_oprc"] < numbers["stck_prpr"] < numbers["stck_hgpr"]
+    assert numbers["acml_tr_pbmn"] == numbers["acml_vol"] * numbers["stck_prpr"], "turnover is volume times price"
 
 
-def test_an_overseas_price_is_a_hundredth_of_that_scale() -> None:
-    output = Catalogue().answer(OVERSEAS, {"EXCD": "NAS", "SYMB": "AAPL"})["output"]
-    assert 10 <= float(output["last"]) < 100
-    assert output["last"] == output["base"]
+def test_the_transactions_for_a_stock_and_for_an_etf_are_told_apart(caller: Caller) -> None:
+    as_etf, as_stock = domestic(caller, "069500", ETF_PRICE), domestic(caller, "069500")
+    assert (as_etf["stck_prpr"], as_etf["nav"]) == ("79110", "79110.00")
+    assert "nav" not in as_stock
+    assert as_stock["rprs_mrkt_kor_name"]
+    assert domestic(caller, "005930", ETF_PRICE)["stck_prpr"] == "0", "it knows no stock"
+    assert domestic(caller, "069500", path="/uapi/etfetn/v1/quotations/inquire-price")["nav"] != "0.00"
+    caller.gateway.list_etf("005930")
+    assert domestic(caller, "005930", ETF_PRICE)["nav"] != "0.00"
 
 
-def test_a_quote_is_the_same_every_day() -> None:
-    assert domestic("005930") == {
-        "stck_shrn_iscd": "005930",
-        "stck_prpr": "40160",
-        "prdy_vrss": "100",
-        "prdy_vrss_sign": "2",
-        "prdy_ctrt": "0.50",
-        "acml_vol": "281120",
-        "acml_tr_pbmn": "11289779200",
-        "stck_oprc": "40060",
-        "stck_hgpr": "40360",
-        "stck_lwpr": "39960",
-        "stck_sdpr": "40060",
-        "rprs_mrkt_kor_name": "KOSPI200",
-    }
-    assert (domestic("000660")["stck_prpr"], domestic("069500")["stck_prpr"]) == ("68740", "79110")
+def test_parameter_names_may_be_in_lower_case(caller: Caller) -> None:
+    assert caller.ask(PRICE, fid_input_iscd="005930")["output"]["stck_shrn_iscd"] == "005930"
 
 
-def test_the_quote_of_an_etf_has_its_net_asset_value() -> None:
-    output = Catalogue().answer(DOMESTIC, {"FID_INPUT_ISCD": "069500"}, ETF_PRICE)["output"]
-    assert (output["stck_prpr"], output["nav"], output["etf_rprs_bstp_kor_isnm"]) == ("79110", "79110.00", "KOSPI200")
-    assert (output["stck_hgpr"], output["stck_lwpr"]) == ("79310", "78910")
-
-
-def test_what_is_no_etf_has_no_price_below_nothing_as_one() -> None:
-    output = Catalogue().answer(DOMESTIC, {"FID_INPUT_ISCD": "005930"}, ETF_PRICE)["output"]
-    names = ("stck_prpr", "stck_oprc", "stck_lwpr", "stck_sdpr", "acml_vol", "acml_tr_pbmn", "nav")
-    assert [output[name] for name in names] == ["0", "0", "0", "0", "0", "0", "0.00"]
+@pytest.mark.parametrize(
+    ("symbol", "found"),
+    [
+        ("AAPL", ["NAS"]),
+        ("KO", ["NYS"]),
+        ("SPY", ["AMS"]),
+        ("U00001", ["NYS", "HKS", "TSE", "SHS", "HSX"]),
+        ("NONE1", []),
+        ("", []),
+    ],
+)
+def test_an_overseas_price_is_found_where_the_symbol_is_listed(caller: Caller, symbol: str, found: list[str]) -> None:
+    assert homes(caller, symbol) == found
 
 
 @pytest.mark.parametrize(
     ("exchange", "symbol", "currency", "price"),
-    [
-        ("NAS", "AAPL", "USD", "58.1200"),
-        ("NYS", "KO", "USD", "97.0400"),
-        ("HKS", "00700", "HKD", "98.6400"),
-        ("TSE", "7203", "JPY", "38.3100"),
-        ("SHS", "600519", "CNY", "83.0900"),
-        ("HSX", "VNM", "VND", "73.2600"),
-    ],
+    [("NAS", "AAPL", "USD", "58.1200"), ("HKS", "00700", "HKD", "98.6400"), ("TSE", "7203", "JPY", "38.3100")],
 )
 def test_an_overseas_quote_is_in_the_currency_of_its_exchange(
-    exchange: str, symbol: str, currency: str, price: str
+    caller: Caller, exchange: str, symbol: str, currency: str, price: str
 ) -> None:
-    assert Catalogue().answer(OVERSEAS, {"EXCD": exchange, "SYMB": symbol})["output"] == {
-        "rsym": f"D{exchange}{symbol}",
-        "base": price,
-        "last": price,
-        "pvol": "1000000",
-        "curr": currency,
-        "perx": "20.00",
-        "pbrx": "3.00",
-        "epsx": "5.00",
-        "bpsx": "30.00",
-    }
+    quote = overseas(caller, symbol, exchange)
+    assert (quote["rsym"], quote["curr"], quote["last"]) == (f"D{exchange}{symbol}", currency, price)
+    assert set(overseas(caller, "NONE", exchange).values()) == {""}, "where it is not listed, every field is empty"
 
 
-def test_where_a_symbol_is_not_listed_every_field_of_its_quote_is_empty() -> None:
-    there = Catalogue().answer(OVERSEAS, {"EXCD": "NAS", "SYMB": "AAPL"})["output"]
-    elsewhere = Catalogue().answer(OVERSEAS, {"EXCD": "NYS", "SYMB": "AAPL"})["output"]
-    assert elsewhere == dict.fromkeys(there, "")
-
-
-OFFERS = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
-INFO = "/uapi/domestic-stock/v1/quotations/search-info"
-STOCK = "/uapi/domestic-stock/v1/quotations/search-stock-info"
-
-
-@pytest.mark.parametrize("path", [OFFERS, INFO, STOCK, OVERSEAS, "/uapi/else", "/uapi/a", "/uapi/z"])
-def test_the_tr_id_of_etfs_means_nothing_to_another_path(path: str) -> None:
-    query = {
-        "FID_INPUT_ISCD": "069500",
-        "PDNO": "005930",
-        "PRDT_TYPE_CD": "300",
-        "F_DT": "20261124",
-        "T_DT": "20261224",
-    }
-    assert Catalogue().answer(path, query, ETF_PRICE) == Catalogue().answer(path, query)
-
-
-@pytest.mark.parametrize("tr_id", ["", "FHKST01010100", "FHPST02400001", "ZZZ"])
-def test_another_tr_id_asks_for_the_price_of_a_stock(tr_id: str) -> None:
-    assert "nav" not in Catalogue().answer(DOMESTIC, {"FID_INPUT_ISCD": "069500"}, tr_id)["output"]
-
-
-def test_a_request_need_not_be_made_of_the_same_objects() -> None:
-    """As strings that come off a wire are not."""
-    path, tr_id, product_type, place = (text.encode().decode() for text in (DOMESTIC, ETF_PRICE, "300", "NAS"))
-    query = {"FID_INPUT_ISCD": "069500", "PDNO": "005930", "PRDT_TYPE_CD": product_type}
-    assert "nav" in Catalogue().answer(path, query, tr_id)["output"]
-    assert Catalogue().answer(STOCK, query)["rt_cd"] == "0"
-    assert Catalogue().answer(INFO, query)["rt_cd"] == "0"
-    assert Catalogue().answer(OVERSEAS, {"EXCD": place, "SYMB": "AAPL"})["output"]["rsym"] == "DNASAAPL"
+def test_list_symbol_moves_a_symbol(caller: Caller) -> None:
+    for exchange in ("AMS", "HNX"):
+        caller.gateway.list_symbol("U00001", exchange)
+        assert homes(caller, "U00001") == [exchange]
+    assert caller.ask(INFO, PDNO="U00001", PRDT_TYPE_CD="507")["rt_cd"] == "0"
+    with pytest.raises(ValueError, match="exchange='NASDAQ' is not usable"):
+        caller.gateway.list_symbol("U00001", "NASDAQ")
 
 
 @pytest.mark.parametrize(
-    ("symbol", "kind", "class_name", "group"),
-    [("005930", "101310", "주권", "ST"), ("069500", "101340", "ETF", "EF")],
+    ("symbol", "product_type", "class_name"),
+    [
+        ("005930", "300", "주권"),
+        ("069500", "300", "ETF"),
+        ("AAPL", "512", "주권"),
+        ("KO", "513", "주권"),
+        ("SPY", "529", "주권"),
+        ("U00001", "513", "주권"),
+        ("7203", "515", "주권"),
+        ("00700", "501", "주권"),
+        ("600519", "551", "주권"),
+        ("VNM", "508", "주권"),
+        ("AAPL", "513", None),
+        ("AAPL", "300", None),
+        ("U00001", "512", None),
+        ("005930", "301", None),
+        ("NONE1", "300", None),
+    ],
 )
-def test_what_a_domestic_symbol_is_stands_in_both_services(symbol: str, kind: str, class_name: str, group: str) -> None:
-    query = {"PDNO": symbol, "PRDT_TYPE_CD": "300"}
-    assert Catalogue().answer(INFO, query)["output"] == {
-        "pdno": symbol,
-        "prdt_type_cd": "300",
-        "prdt_name": f"종목 {symbol}",
-        "shtn_pdno": symbol,
-        "prdt_clsf_cd": kind,
-        "prdt_clsf_name": class_name,
+def test_search_info_knows_the_product_type(
+    caller: Caller, symbol: str, product_type: str, class_name: str | None
+) -> None:
+    body = caller.ask(INFO, PDNO=symbol, PRDT_TYPE_CD=product_type)
+    if class_name is None:
+        assert body == {"rt_cd": "7", "msg_cd": "KIOK0560", "msg1": "조회할 자료가 없습니다"}
+    else:
+        assert (body["rt_cd"], body["output"]["pdno"], body["output"]["prdt_clsf_name"]) == ("0", symbol, class_name)
+    assert caller.gateway.counts.answered == 1
+
+
+def test_list_etf_makes_an_etf(caller: Caller) -> None:
+    assert caller.ask(STOCK, PDNO="005930", PRDT_TYPE_CD="300")["output"]["scty_grp_id_cd"] == "ST"
+    caller.gateway.list_etf("005930")
+    assert caller.ask(INFO, PDNO="005930", PRDT_TYPE_CD="300")["output"]["prdt_clsf_name"] == "ETF"
+    assert caller.ask(STOCK, PDNO="005930", PRDT_TYPE_CD="300")["output"]["scty_grp_id_cd"] == "EF"
+
+
+@pytest.mark.parametrize(
+    ("query", "rt_cd"),
+    [
+        ({"PDNO": "005930", "PRDT_TYPE_CD": "300"}, "0"),
+        ({"PDNO": "005930", "PRDT_TYPE_CD": "512"}, "7"),
+        ({"PDNO": "005930"}, "7"),
+        ({"PDNO": "NONE", "PRDT_TYPE_CD": "300"}, "7"),
+    ],
+)
+def test_search_stock_info_is_for_domestic_stock(caller: Caller, query: dict[str, str], rt_cd: str) -> None:
+    body = caller.ask(STOCK, **query)
+    assert body["rt_cd"] == rt_cd
+    assert body.get("output", {}).get("pdno") == ("005930" if rt_cd == "0" else None)
+
+
+@pytest.mark.parametrize(("symbol", "found"), [("123456", "123456"), ("", "999999")])
+def test_a_public_offer_has_the_dates_that_were_asked_for(caller: Caller, symbol: str, found: str) -> None:
+    body = caller.ask(OFFERS, SHT_CD=symbol, CTS="", F_DT="20261124", T_DT="20261231")
+    (offer,) = body["output1"]
+    told: dict[str, Any] = {name: offer[name] for name in ("sht_cd", "record_date", "subscr_dt", "list_dt")}
+    assert told == {
+        "sht_cd": found,
+        "record_date": "20261124",
+        "subscr_dt": "2026.11.24~2026.12.31",
+        "list_dt": "2026.12.31",
     }
-    assert Catalogue().answer(STOCK, query)["output"] == {
-        "pdno": symbol,
-        "prdt_type_cd": "300",
-        "mket_id_cd": "STK",
-        "scty_grp_id_cd": group,
-        "prdt_name": f"종목 {symbol}",
-        "lstg_stqt": "1000000",
-        "papr": "100",
-    }
-
-
-@pytest.mark.parametrize("product_type", ["", "299", "301", "512", None])
-@pytest.mark.parametrize("path", [INFO, STOCK])
-def test_a_domestic_symbol_has_one_product_type(path: str, product_type: str | None) -> None:
-    query = {"PDNO": "005930"} if product_type is None else {"PDNO": "005930", "PRDT_TYPE_CD": product_type}
-    body = Catalogue().answer(path, query)
-    assert body == {"rt_cd": "7", "msg_cd": "KIOK0560", "msg1": "조회할 자료가 없습니다"}
-
-
-def test_a_public_offer_has_the_dates_that_were_asked_for() -> None:
-    body = Catalogue().answer(OFFERS, {"SHT_CD": "123456", "F_DT": "20261124", "T_DT": "20261231"})
-    assert body == {
-        "rt_cd": "0",
-        "msg_cd": "MCA00000",
-        "msg1": "정상처리 되었습니다.",
-        "output1": [
-            {
-                "record_date": "20261124",
-                "sht_cd": "123456",
-                "isin_name": "공모 종목",
-                "fix_subscr_pri": "10000",
-                "face_value": "500",
-                "subscr_dt": "2026.11.24~2026.12.31",
-                "pay_dt": "2026.12.31",
-                "refund_dt": "2026.12.31",
-                "list_dt": "2026.12.31",
-                "lead_mgr": "한국투자증권",
-            }
-        ],
-    }
-
-
-@pytest.mark.parametrize("home", sorted(PRODUCT_TYPES))
-def test_a_symbol_that_was_listed_somewhere_is_listed_nowhere_else(home: str) -> None:
-    catalogue = Catalogue()
-    catalogue.list_symbol("NONE1", home)
-    queries = {place: {"EXCD": place, "SYMB": "NONE1"} for place in PRODUCT_TYPES}
-    found = [place for place, query in queries.items() if catalogue.answer(OVERSEAS, query)["output"]["rsym"]]
-    assert found == [home]
-
-
-def test_any_other_symbol_is_listed_at_the_first_exchange_of_each_country() -> None:
-    for symbol, places in {"U1": ["KRX", "NYS", "HKS", "TSE", "SHS", "HSX"], "NONE": [], "NONE1": [], "": []}.items():
-        queries = {place: {"EXCD": place, "SYMB": symbol} for place in PRODUCT_TYPES}
-        found = [place for place, query in queries.items() if Catalogue().answer(OVERSEAS, query)["output"]["rsym"]]
-        assert found == places

@@ -1,0 +1,395 @@
+"""
+Judge what an answer of KIS, or an error, says about calling again: the one table of codes, and the predicates.
+
+Nothing here has a clock, does I/O, logs or raises, whatever comes in. The table is KIS's error table where that has the
+code, and what was observed where it has not; where the code does not say, the message does. The HTTP status decides
+nothing that KIS has spoken about: refusals come as 500 and as 200 (observed).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from inspect import iscoroutinefunction
+from typing import Any
+
+from .failures import failure_of
+
+__all__ = [
+    "CODES",
+    "EXPIRED_CODES",
+    "LIMIT_CODE",
+    "ONCE_A_MINUTE",
+    "UNCERTAIN_CODES",
+    "Meaning",
+    "Verdict",
+    "code_of",
+    "is_rate_limited_response",
+    "is_token_expired_error",
+    "is_token_expired_response",
+    "is_transient_error",
+    "is_transient_response",
+    "judge",
+    "judge_answer",
+    "judge_error",
+]
+
+
+class Meaning(Enum):
+    """
+    What an answer or an error says about sending the same request again.
+
+    GOOD: success, "no such data", or nothing that speaks of a failure. EXPIRED: the token is dead, a new one helps.
+    LIMITED: refused by the gateway before it acted, so that an order may be sent again too. TRANSIENT: passes by
+    itself; a read may be repeated, an order may not. NEVER_LEFT: nothing was sent. UNCERTAIN: the request may have been
+    acted upon ("check your last order"). FINAL: sending it again does not help.
+    """
+
+    GOOD = "good"
+    EXPIRED = "expired"
+    LIMITED = "limited"
+    TRANSIENT = "transient"
+    NEVER_LEFT = "never_left"
+    UNCERTAIN = "uncertain"
+    FINAL = "final"
+
+
+CODES: dict[str, Meaning] = {
+    "EGW00121": Meaning.EXPIRED,  # 유효하지 않은 token 입니다.
+    "EGW00122": Meaning.EXPIRED,  # token을 찾을 수 없습니다.
+    "EGW00123": Meaning.EXPIRED,  # 기간이 만료된 token 입니다.
+    "EGW00201": Meaning.LIMITED,  # 초당 거래건수를 초과하였습니다.
+    "EGW00215": Meaning.TRANSIENT,  # 원장에서 허용 가능한 초당 거래건수를 초과하였습니다.
+    "EGW00316": Meaning.TRANSIENT,  # 재 조회 수행 부탁드립니다
+    "EGW00001": Meaning.TRANSIENT,
+    "EGW00002": Meaning.TRANSIENT,
+    "EGW00202": Meaning.TRANSIENT,
+    "EGW00203": Meaning.TRANSIENT,
+    "EGW00300": Meaning.TRANSIENT,
+    "OPSQ0003": Meaning.TRANSIENT,
+    "OPSQ0010": Meaning.TRANSIENT,
+    "OPSQ0011": Meaning.TRANSIENT,
+    "OPSQ1002": Meaning.TRANSIENT,  # SESSION FULL
+    "EGW00301": Meaning.UNCERTAIN,  # 연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.
+    "EGW00302": Meaning.UNCERTAIN,  # 거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.
+    "EGW00103": Meaning.FINAL,  # 유효하지 않은 AppKey입니다.
+    "EGW00105": Meaning.FINAL,  # 유효하지 않은 AppSecret입니다.
+    "EGW00120": Meaning.FINAL,  # 기간이 만료된 code 입니다.
+    "EGW00124": Meaning.FINAL,  # 유효하지 않은 session_key 입니다.
+    "EGW00125": Meaning.FINAL,  # session_key를 찾을 수 없습니다.
+    "EGW00126": Meaning.FINAL,  # 기간이 만료된 session_key 입니다.
+    "EGW00133": Meaning.FINAL,  # 접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회); of the token endpoint alone
+    "EGW00206": Meaning.FINAL,  # API 사용 권한이 없습니다.
+    "EGW00207": Meaning.FINAL,  # IP 주소가 없거나 유효하지 않습니다.
+    "EGW00303": Meaning.FINAL,  # 허용되지 않은 IP 입니다.
+    "EGW02004": Meaning.FINAL,  # 실전투자 TR 이 아닙니다.
+    "EGW02006": Meaning.FINAL,  # 모의투자 TR 이 아닙니다.
+}
+"""A code that is not here is a verdict like any other: final, unless its message says otherwise."""
+
+EXPIRED_CODES = tuple(code for code, meaning in CODES.items() if meaning is Meaning.EXPIRED)
+UNCERTAIN_CODES = tuple(code for code, meaning in CODES.items() if meaning is Meaning.UNCERTAIN)
+
+LIMIT_CODE = "EGW00201"
+"""Too many calls a second, said by the gateway before the call reaches the trading system."""
+
+ONCE_A_MINUTE = "EGW00133"
+"""The token endpoint issues one token a minute for an app key (observed since 2023-10-27)."""
+
+_RATE_CODES = (LIMIT_CODE, "EGW00215")
+_PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
+_VERDICT = ("rt_cd", "msg_cd", "msg1", "error_code", "error_description")  # the latter two of the token endpoint
+_TOKEN = re.compile("token|토큰")
+_DEAD = re.compile("만료|유효하지않|찾을수없")
+_SPACE = re.compile(r"\s+")
+_CODE = re.compile(r"[A-Za-z0-9]{1,16}")
+_ENDLESS = re.compile(r"\s*(text/event-stream|application/(x-ndjson|json-seq))", re.IGNORECASE)
+_FAILURES = {"never_left": Meaning.NEVER_LEFT, "unanswered": Meaning.TRANSIENT, None: Meaning.FINAL}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    How an answer or an error was judged.
+
+    Attributes:
+        meaning: what follows for a repeat.
+        code: KIS's code (`msg_cd`, of the token endpoint `error_code`), if it is fit for an event.
+        error: the type name of the exception, if it was one.
+        unanswered: nothing was heard from KIS itself: a failure of the network (`NEVER_LEFT` included), a status or
+            a page without KIS's words, or a body that has not been read.
+        rate_limited: there were too many calls in this second, by the gateway's count or by the ledger's.
+    """
+
+    meaning: Meaning
+    code: str | None = None
+    error: str | None = None
+    unanswered: bool = False
+    rate_limited: bool = False
+
+
+def judge_answer(
+    status: int | None, body: bytes | Mapping[str, Any] | None, codes: Collection[str] = EXPIRED_CODES
+) -> Verdict:
+    """
+    Judge an HTTP answer. Never raises.
+
+    Args:
+        status: the HTTP status, if there is one.
+        body: the bytes of the body or its JSON object; None for a body that has not been read. HTTP 500 without its
+            body is no failure yet, since KIS itself answers with that status.
+        codes: the codes that count as an expired token (`RetryPolicy.expired_codes`).
+    """
+    try:
+        answer = body if isinstance(body, Mapping) else _json_object(body)
+        if answer is not None and any(_text(answer.get(name)) for name in _VERDICT):
+            return _judge_words(answer, codes)
+    except Exception:  # a hostile mapping: what cannot be read says nothing
+        return Verdict(Meaning.GOOD, unanswered=True)
+    status = status if isinstance(status, int) else None
+    is_read = isinstance(body, (bytes, Mapping))
+    if _is_not_of_kis(status) or (status == 500 and is_read):
+        return Verdict(Meaning.TRANSIENT, unanswered=True)
+    if is_read and status is not None and status >= 400:
+        return Verdict(Meaning.FINAL, unanswered=True)
+    return Verdict(Meaning.GOOD, unanswered=answer is None)
+
+
+def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
+    """
+    Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises.
+
+    Args:
+        error: the exception, of any library. A group of them passes where each in it does; anything else is final.
+        codes: as in `judge_answer`.
+    """
+    name = type(error).__name__
+    try:
+        if not isinstance(error, Exception):  # Ctrl-C, a cancelled task: no failure that passes
+            return Verdict(Meaning.FINAL, error=name, unanswered=True)
+        carried = judge(_response_of(error), codes) if _response_of(error) is not None else None
+        if carried is not None and carried.meaning is not Meaning.GOOD:
+            return replace(carried, error=name)
+        return Verdict(_meaning_of_error(error), error=name, unanswered=carried is None or carried.unanswered)
+    except Exception:  # a property that raises
+        return Verdict(Meaning.FINAL, error=name, unanswered=True)
+
+
+def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
+    """
+    Judge whatever a function gave back. Never raises.
+
+    Args:
+        value: a mapping, a `requests.Response`, `httpx.Response` or `aiohttp.ClientResponse` (once its body has been
+            read), or anything else with a `.json()`, a `.status_code` or a `.status`. Everything else is good.
+        codes: as in `judge_answer`.
+    """
+    status = None
+    try:
+        kept = getattr(value, "verdict", None)
+        if isinstance(kept, Verdict):  # judged already
+            return kept
+        status = _status_of(value)
+        if isinstance(value, Mapping) or status is not None or _has_json(value):
+            return judge_answer(status, _body_of(value), codes)
+        return Verdict(Meaning.GOOD)
+    except Exception as error:  # the body cannot be had: it broke off, or it has not been read
+        if judge_error(error).meaning in _PASSING:
+            return Verdict(Meaning.TRANSIENT, unanswered=True)
+        return judge_answer(status, None)
+
+
+def code_of(value: object) -> str | None:
+    """Return KIS's code of an answer, for an event; None where there is none that fits. Never raises."""
+    return judge(value).code
+
+
+def is_token_expired_response(value: object, codes: Collection[str] = EXPIRED_CODES) -> bool:
+    """
+    Say whether KIS refused this call because its access token is expired, unknown or missing.
+
+    The predicate for `tenacity.retry_if_result`; useful by itself wherever an answer of KIS is looked at. Never raises.
+
+    Recognised: `msg_cd` EGW00123 (기간이 만료된 token 입니다.), EGW00121 (유효하지 않은 token 입니다.) and EGW00122
+    (token을 찾을 수 없습니다.); without a code of the table the same messages and looser ones ("token이
+    만료되었습니다"), whatever their case and white space. Not recognised: `rt_cd` "0", EGW00120 (code), EGW00124 to
+    EGW00126 (session_key), and every other failure (KIS error table; the messages were observed).
+
+    Args:
+        value: a mapping, a `requests.Response`, `httpx.Response` or `aiohttp.ClientResponse` (once its body has been
+            read), or anything else with a `.json()`.
+        codes: the `msg_cd` values that count; the decorator passes `RetryPolicy.expired_codes`.
+    """
+    return judge(value, codes).meaning is Meaning.EXPIRED
+
+
+def is_token_expired_error(exc: object, codes: Collection[str] = EXPIRED_CODES) -> bool:
+    """
+    Say the same of an exception that carries an answer as `.response`. Never raises.
+
+    For code that calls `raise_for_status()` before `.json()`: `requests.HTTPError` and `httpx.HTTPStatusError` keep
+    the body, `aiohttp.ClientResponseError` does not (inside a decorated function its answer is seen all the same).
+
+    Args:
+        exc: the exception.
+        codes: as in `is_token_expired_response`.
+    """
+    return judge_error(exc, codes).meaning is Meaning.EXPIRED
+
+
+def is_rate_limited_response(value: object) -> bool:
+    """
+    Say whether KIS refused this call because there were too many in this second. Never raises.
+
+    Recognised: EGW00201 (초당 거래건수를 초과하였습니다.), EGW00215 (원장에서 허용 가능한 초당 거래건수를 …, the
+    ledger's own limit), and without a code their messages. KIS refuses calls within the limit too (observed), so a
+    batch at any pace meets these.
+
+    Args:
+        value: as in `is_token_expired_response`.
+    """
+    return judge(value).rate_limited
+
+
+def is_transient_response(value: object) -> bool:
+    """
+    Say whether this answer is a failure that passes by itself, so that a read may simply be sent again. Never raises.
+
+    Recognised: every rate limit (`is_rate_limited_response`), EGW00316 (재 조회 수행 부탁드립니다), errors inside the
+    gateway (EGW00001, EGW00002, EGW00202, EGW00203, EGW00300), the busy answers OPSQ1002 (SESSION FULL), OPSQ0003,
+    OPSQ0010 and OPSQ0011, and HTTP 429 or 5xx without KIS's verdict. Not recognised: EGW00301 and EGW00302 ("check
+    your last order"), anything else with a verdict, and HTTP 500 with a body that has not been read, since KIS itself
+    answers with that status. It says nothing about orders, which may be sent again after EGW00201 alone.
+
+    Args:
+        value: as in `is_token_expired_response`.
+    """
+    return judge(value).meaning in _PASSING
+
+
+def is_transient_error(exc: object) -> bool:
+    """
+    Say whether this exception is a failure that passes by itself: nobody answered, or the answer says so. Never raises.
+
+    Recognised, without importing any of them: dropped and refused connections, time-outs and DNS failures of
+    `requests`, `httpx`, `aiohttp`, `urllib3` and the standard library; an exception whose `.response` is a transient
+    answer; one that keeps nothing of its answer but a status (`aiohttp`, `urllib.error`) of 429 or 5xx, 500 excepted,
+    since KIS's verdict may have come with that; an exception group of nothing else. Not recognised: a TLS certificate
+    error, an invalid URL, and every other exception, one that was made `from` a transient failure included.
+
+    Args:
+        exc: the exception.
+    """
+    return judge_error(exc).meaning in _PASSING
+
+
+def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
+    """Judge an answer in which KIS has spoken."""
+    rt_cd = _text(answer.get("rt_cd"))
+    code = (_text(answer.get("msg_cd")) or _text(answer.get("error_code"))).upper()
+    shown = code if _CODE.fullmatch(code) else None
+    if rt_cd == "0":
+        return Verdict(Meaning.GOOD, shown)
+    if code in codes:
+        return Verdict(Meaning.EXPIRED, shown)
+    if code in CODES:  # it has a meaning of its own, so the message is not asked, however it sounds
+        meaning = CODES[code] if CODES[code] is not Meaning.EXPIRED else Meaning.FINAL
+        return Verdict(meaning, shown, rate_limited=code in _RATE_CODES)
+    text = _folded(answer.get("msg1") or answer.get("error_description"))
+    if _TOKEN.search(text) and _DEAD.search(text):
+        return Verdict(Meaning.EXPIRED, shown)
+    if "초과" in text.partition("초당거래건수")[2]:  # the gateway's or the ledger's, so an order is not sent again
+        return Verdict(Meaning.TRANSIENT, shown, rate_limited=True)
+    if "재조회수행" in text or "sessionfull" in text:
+        return Verdict(Meaning.TRANSIENT, shown)
+    return Verdict(Meaning.GOOD if rt_cd == "7" else Meaning.FINAL, shown)
+
+
+def _meaning_of_error(error: Exception) -> Meaning:
+    if type(error).__name__ == "ExceptionGroup":
+        meanings = {judge_error(part).meaning for part in getattr(error, "exceptions", ())}
+        if meanings and meanings <= _PASSING:
+            return meanings.pop() if len(meanings) == 1 else Meaning.TRANSIENT
+        return Meaning.FINAL
+    if _is_not_of_kis(_status_of(error)):
+        return Meaning.TRANSIENT
+    return _FAILURES[failure_of(error)]
+
+
+def _response_of(error: Exception) -> object:
+    try:
+        return getattr(error, "response", None)
+    except Exception:  # a property that raises; the type of the exception may still say enough
+        return None
+
+
+def _is_not_of_kis(status: int | None) -> bool:
+    """Say whether KIS itself does not answer with this status, so that nothing in the body needs to be known."""
+    return status is not None and (status == 429 or 500 < status <= 599)
+
+
+def _status_of(value: object) -> int | None:
+    """Return the HTTP status of a response or an error: `status_code` as requests has it, or `status` as aiohttp."""
+    for name in ("status_code", "status"):
+        status = getattr(value, name, None)
+        if isinstance(status, int) and not isinstance(status, bool):
+            return status
+    return None
+
+
+def _has_json(value: object) -> bool:
+    return callable(getattr(value, "json", None)) and not isinstance(value, type)
+
+
+def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
+    """Return the JSON object of a value, b"" for any other document, None if the body has not been read."""
+    if isinstance(value, Mapping):
+        return value
+    if not _has_json(value) or _is_endless(value):
+        return None
+    if iscoroutinefunction(value.json):
+        body = getattr(value, "_body", None)  # aiohttp keeps it there once it has been read, and has no other way in
+        return body if isinstance(body, bytes) else None
+    try:
+        answer = value.json()
+    except (ValueError, RecursionError):  # a proxy's page, or half an object
+        return b""
+    if hasattr(answer, "__await__"):
+        close = getattr(answer, "close", None)  # an unawaited coroutine would warn
+        if callable(close):
+            close()
+        return None
+    return answer if isinstance(answer, Mapping) else b""
+
+
+def _is_endless(response: Any) -> bool:
+    headers = getattr(response, "headers", None)
+    kind = headers.get("content-type") if isinstance(headers, Mapping) else None
+    return isinstance(kind, str) and _ENDLESS.match(kind) is not None
+
+
+def _json_object(body: object) -> Mapping[str, Any] | None:
+    if not isinstance(body, bytes):
+        return None
+    try:
+        answer = json.loads(body.decode(json.detect_encoding(body), "replace"))
+    except (ValueError, RecursionError):  # as above
+        return None
+    return answer if isinstance(answer, Mapping) else None
+
+
+def _text(value: object) -> str:
+    """Return `rt_cd` or `msg_cd` as text, whether KIS's or a library's number; anything else is no verdict."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return ""
+    return str(value).strip()
+
+
+def _folded(message: object) -> str:
+    if not isinstance(message, str):
+        return ""
+    return _SPACE.sub("", unicodedata.normalize("NFKC", message)).casefold()

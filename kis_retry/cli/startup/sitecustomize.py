@@ -1,0 +1,101 @@
+"""
+What `kis-retry run` puts before a program: `kis_retry.install()`, once the program has a library that sends requests.
+
+Python imports a module of this name at its start, in every process that finds it on `PYTHONPATH`. It imports nothing
+before the program does: gevent may patch the standard library first, and a process that sends nothing pays nothing.
+Any Python 3 can read it, also one that has not this package installed.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False  # as typing's, without its import
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+LIBRARIES = {"requests", "httpx", "httpx2", "aiohttp", "urllib.request"}
+
+
+class _Watch:
+    """
+    A finder that leaves finding to the others, and watches the loading of the libraries and of this package.
+
+    They import one another, and `install()` imports some: it is called when none of them is half loaded.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = not LIBRARIES.isdisjoint(sys.modules)
+        self._loading: "list[str]" = []
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
+        if name not in LIBRARIES and name.partition(".")[0] != "kis_retry":
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self)
+        return spec
+
+    def load(self, module: "ModuleType", loader: "Any") -> None:
+        self._loading.append(module.__name__)
+        try:
+            loader.exec_module(module)
+            self.wanted = self.wanted or module.__name__ in LIBRARIES
+        finally:
+            self._loading.remove(module.__name__)
+            self.install_if_wanted()
+
+    def install_if_wanted(self) -> None:
+        if self.wanted and not self._loading and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            _install()
+
+
+class _Loader:
+    """The loader of one module, watched; in all else it is that loader, which the module has afterwards."""
+
+    def __init__(self, loader: "Any", watch: _Watch) -> None:
+        self._loader = loader
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> "Any":
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: "Any") -> None:
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._watch.load(module, self._loader)
+
+
+def _install() -> None:
+    try:
+        import kis_retry
+
+        kis_retry.install()
+    except Exception as error:  # whatever it is, the program goes on
+        missing = isinstance(error, ImportError) and error.name == "kis_retry"
+        reason = "it has no kis_retry installed" if missing else f"install() failed ({type(error).__name__})"
+        if sys.stderr is not None:
+            sys.stderr.write(f"kis-retry: {sys.executable} runs unprotected: {reason}\n")
+
+
+def _import_the_next() -> None:
+    """Import the `sitecustomize` that this one hides; Python reports its errors, as without this one."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    index = next(index for index, entry in enumerate(sys.path) if os.path.abspath(entry) == folder)
+    entry, this = sys.path.pop(index), sys.modules.pop(__name__)
+    try:
+        import sitecustomize  # noqa: F401
+    except ImportError as error:
+        if error.name != __name__:
+            raise
+    finally:
+        sys.modules.setdefault(__name__, this)
+        sys.path.insert(index, entry)
+
+
+if __name__ == "sitecustomize":
+    sys.meta_path.insert(0, _Watch())  # type: ignore[arg-type]  # its parts of the protocol are those that count
+    sys.meta_path[0].install_if_wanted()  # type: ignore[union-attr]
+    _import_the_next()

@@ -1,0 +1,1 @@
+"""One pace for everybody with an app key."""

@@ -1,0 +1,238 @@
+"""`RateLimiter`: one pace for everybody with an app key."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from ..clock import Monotonic
+from ..credentials import Credentials
+from ..errors import ConfigurationError
+from ..forking import after_fork
+from ..settings import Environment
+from ..stores.base import documents_of, key_of
+from ..stores.from_env import store_from_env
+from .queue import SlotQueue
+from .stores import pace_of
+from .waiting import Reservation, Ticket
+
+if TYPE_CHECKING:
+    from ..stores.base import TokenStore
+
+__all__ = ["PAPER_RATE", "RATE_TAKES", "REAL_RATE", "RateLimiter", "checked_rate", "is_limiter", "parse_rate"]
+
+REAL_RATE, PAPER_RATE = 18.0, 1.0
+"""Calls a second for an app key (KIS's notice of 2026-04-20)."""
+
+RATE_TAKES = "a number of calls a second from 0.1 to 1,000, or 0 for no pace"
+
+
+class RateLimiter:
+    """
+    One pace for everybody with that app key: threads, tasks, processes and machines.
+
+    Calls leave evenly spaced, so that no second holds more of them than KIS takes, in the order in which they came. The
+    pace is shared where the token is: a folder shares it among the processes of one machine, Redis among machines.
+    Where the store fails, the machine's file store takes its place, and each process paces itself where that fails too
+    (one warning `store_unavailable`). A process that is set to less slows nobody else.
+
+    If KIS refuses most calls, and fewer at a pace just under what gets through, that is the pace until more gets
+    through (`rate_lowered`, `rate_raised`). Refusals at random, which KIS has within its limit, do not slow it down.
+    While nothing gets through, a few calls a second try whether KIS is back.
+
+    Safe to share between threads and event loops, to use after `os.fork`, and to pickle to spawned workers.
+
+    Args:
+        credentials: whose calls; one app key of one host has one pace.
+        rate: calls a second, 0.1 to 1,000, or 0 for no pace; without one, what `KIS_RATE_LIMIT` sets, else 18, or 1 on
+            paper.
+        store: where the pace is shared; without one, what `KIS_TOKEN_STORE` names.
+
+    Raises:
+        ConfigurationError: `rate` cannot be used.
+        TypeError: `credentials` is something else.
+    """
+
+    def __init__(self, credentials: Credentials, *, rate: float | None = None, store: TokenStore | None = None) -> None:
+        if not isinstance(credentials, Credentials):
+            raise TypeError(
+                f"RateLimiter takes Credentials, not {type(credentials).__name__}; the pace is given by name: "
+                "RateLimiter(Credentials.from_env(), rate=18)"
+            )
+        self.credentials = credentials
+        self._given_rate = self._rate = None if rate is None else checked_rate(rate)
+        self._given_store = store
+        self._found: SlotQueue | None = None
+
+    @classmethod
+    def from_env(cls, prefix: str = "KIS_") -> RateLimiter:
+        """
+        Make a limiter for the environment's credentials, `KIS_RATE_LIMIT` and store.
+
+        Args:
+            prefix: what the names of credentials and rate begin with, for a second pair of keys.
+
+        Raises:
+            ConfigurationError: a variable is missing or cannot be used; the message names it.
+        """
+        credentials = Credentials.from_env(prefix)
+        limiter = cls(credentials, rate=_rate_from_env(credentials, prefix))
+        limiter._queue()  # checks the store
+        return limiter
+
+    @property
+    def rate(self) -> float:
+        """Calls a second that are in force: less than was set while KIS lets less through; 0 where there is no pace."""
+        queue = self._queue()
+        return queue.line.in_force if queue else 0.0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing gets through to KIS, as far as this process knows."""
+        queue = self._queue()
+        return queue.line.away if queue else False
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """
+        Wait for a slot: one request may leave now.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Returns:
+            False where there was no slot in time; none is used up then.
+        """
+        reservation = self._reserve(timeout=timeout)
+        try:
+            reservation.future.result()
+        except BaseException:  # Ctrl-C, or what a signal handler raised
+            reservation.cancel()
+            raise
+        return reservation.granted
+
+    async def acquire_async(self, timeout: float | None = None) -> bool:
+        """Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread."""
+        import asyncio  # by now it is loaded: a loop runs
+
+        reservation = self._reserve(timeout=timeout)
+        try:
+            await asyncio.wrap_future(reservation.future)
+        except BaseException:  # cancelled
+            reservation.cancel()
+            raise
+        return reservation.granted
+
+    def reserve(self, *, order: bool = False, ticket: Ticket | None = None) -> Reservation:
+        """
+        Begin to wait for a slot; the reservation's `future` is done when the request may leave.
+
+        Args:
+            order: whether it goes before reads.
+            ticket: that of the same request's first reservation, which keeps its place for ten seconds.
+        """
+        return self._reserve(order=order, ticket=ticket)
+
+    def report(self, reservation: Reservation, outcome: str) -> None:
+        """
+        Tell what became of a request that had a slot. Never waits, never raises.
+
+        Args:
+            reservation: the request's.
+            outcome: "answered"; "limited" with EGW00201; "failed" where nobody answered, a 5xx without a verdict too.
+        """
+        if self._found is not None:
+            self._found.report(reservation, outcome)
+
+    def _reserve(
+        self, *, order: bool = False, ticket: Ticket | None = None, timeout: float | None = None
+    ) -> Reservation:
+        queue = self._queue()
+        if queue is not None:
+            return queue.reserve(order=order, ticket=ticket, timeout=float("inf") if timeout is None else timeout)
+        reservation = Reservation(ticket or Ticket(), arrived=Monotonic.now())
+        reservation.end(granted=True)
+        return reservation
+
+    def _queue(self) -> SlotQueue | None:
+        """Return what paces this process; None where there is no pace."""
+        if self._rate is None:
+            self._rate = _rate_from_env(self.credentials)
+        if self._found is None and self._rate:
+            store = store_from_env() if self._given_store is None else self._given_store
+            self._found = _shared_queue(store, self.credentials, self._rate)
+        return self._found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"credentials": self.credentials, "rate": self._given_rate, "store": self._given_store}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # made anew
+
+    def __repr__(self) -> str:
+        rate = f"{self._found.line.in_force:g} calls a second" if self._found else "not used yet"
+        return f"RateLimiter({self.credentials!r}, {rate})"
+
+
+def is_limiter(value: object) -> TypeGuard[RateLimiter]:
+    """Return whether `value` paces requests."""
+    return isinstance(value, RateLimiter)
+
+
+def checked_rate(rate: object) -> float:
+    """
+    Return a rate as a caller gave it.
+
+    Raises:
+        ConfigurationError: it is no number, or out of range.
+    """
+    try:
+        return _in_range(rate)
+    except ValueError:
+        raise ConfigurationError(f"rate={rate!r} is not usable: it takes {RATE_TAKES}") from None
+
+
+def parse_rate(text: str) -> float:
+    """Return a variable's text as a rate; `ValueError` where it is none."""
+    if "_" in text:  # Python reads "1_0" as ten; a person who typed it meant something else
+        raise ValueError(text)
+    return _in_range(float(text))
+
+
+def _in_range(rate: object) -> float:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (rate == 0 or 0.1 <= rate <= 1_000):
+        raise ValueError(rate)
+    return float(rate)
+
+
+def _rate_from_env(credentials: Credentials, prefix: str = "KIS_") -> float:
+    found = Environment().read(parse_rate, RATE_TAKES, f"{prefix}RATE_LIMIT")
+    return (PAPER_RATE if credentials.paper else REAL_RATE) if found is None else found
+
+
+_finding = threading.Lock()  # guards _queues
+_queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictionary()
+
+
+def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> SlotQueue:
+    """Return the one queue of this process for that store, key and rate, however many limiters are made."""
+    key, published = key_of(credentials), PAPER_RATE if credentials.paper else REAL_RATE
+    documents: Any = documents_of(store)
+    place = getattr(documents, "folder", None) or getattr(documents, "url", None) or weakref.ref(documents or store)
+    with _finding:
+        try:
+            queue = _queues.get((place, key, rate))
+        except TypeError:  # a store that cannot be a key
+            return SlotQueue(pace_of(store, key), rate, published)
+        if queue is None:
+            queue = _queues[place, key, rate] = SlotQueue(pace_of(store, key), rate, published)
+        return queue
+
+
+def _begin_anew(_: object) -> None:
+    global _finding
+    _finding = threading.Lock()
+
+
+after_fork(sys.modules[__name__], _begin_anew)

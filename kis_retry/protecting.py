@@ -1,0 +1,319 @@
+"""
+Protect what others wrote: `protect` a class, an object or a module in place, `install` for the whole process.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from .decorators import decorated, is_decoratable, rules_of
+from .pace.limiter import RATE_TAKES, RateLimiter, checked_rate, parse_rate
+from .policy import RetryPolicy
+from .settings import Environment
+from .stores.from_env import store_from_env
+from .tokens.source import LiveSource, TokenSource, as_source, is_source
+from .wire import watch
+from .wire.account import credentials_of
+from .wire.protection import Protection, Rules, protect_process
+from .wire.request import ApiRequest
+
+__all__ = ["install", "protect", "uninstall", "unprotect"]
+
+T = TypeVar("T")
+
+_KEPT = "__kis_retry_kept__"  # what stood in a class or a module before, by name
+_ORIGINAL = "__kis_retry_original__"  # the function behind one that stands in its place
+_OBJECT = "__kis_retry_object__"  # what is known of a protected object, in the class that stands in its class's place
+_ABSENT: Any = object()
+_SHOWN = 8  # names in a message
+
+
+def protect(
+    target: T,
+    *,
+    tokens: TokenSource | None = None,
+    policy: RetryPolicy | None = None,
+    bind: Callable[..., object] | None = None,
+    limiter: RateLimiter | None = None,
+    methods: str | Iterable[str] | None = None,
+    watch_transport: bool = True,
+) -> T:
+    """
+    Put both decorators on the methods of someone else's class, object or module, in place.
+
+    For the library you already have. Doing it twice is doing it once, with the later arguments in force; `unprotect`
+    leaves the target as it was. A protected object pickles and copies as itself: a copy is protected and acts for
+    itself.
+
+    Args:
+        target: a class (all its objects, present and future), an object (it alone) or a module.
+        tokens: as for the decorator; it may be left out, since the requests carry their account.
+        policy: as for the decorator.
+        bind: as for the decorator.
+        limiter: a `RateLimiter` whose slots the requests of these methods wait for; without it, none.
+        methods: a pattern (`*`, `?`, `[…]`), or names and patterns; by default every public method that can be
+            repeated. What sends nothing to KIS is not affected. A method that is named here, and whose requests nobody
+            sees, is itself called again; by default none is.
+        watch_transport: as for the decorator.
+
+    Returns:
+        The target.
+
+    Raises:
+        ValueError: nothing in the target matches; the message says what was looked for.
+        TypeError: a method named outright cannot be protected, or the target cannot be changed.
+    """
+    shared = {
+        "tokens": tokens,
+        "policy": policy,
+        "bind": bind,
+        "watch_transport": watch_transport,
+        "calls_again": methods is not None,
+    }
+    refreshing = rules_of(refreshes=True, **shared)
+    repeating = rules_of(repeats=True, limiter=limiter, **{**shared, "tokens": None, "bind": None})
+
+    def both(function: Any) -> Any:
+        return decorated(decorated(function, refreshing(function)), repeating(function))
+
+    ours = {name: _around(member, both) for name, member in _matching(target, methods).items()}
+    if isinstance(target, (type, types.ModuleType)):
+        _replace(target, ours)
+        return target
+    held = {name: member for name, member in ours.items() if name in getattr(target, "__dict__", {})}
+    if ours.keys() - held.keys():
+        arguments = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter, "methods": methods}
+        arguments["watch_transport"] = watch_transport
+        _with_class(target, {name: member for name, member in ours.items() if name not in held}, arguments)
+    if held:
+        _replace(target, held)
+    return target
+
+
+def unprotect(target: T) -> T:
+    """
+    Undo `protect`; a target that is not protected is left alone.
+
+    Returns:
+        The target.
+    """
+    own = vars(type(target)).get(_OBJECT)
+    if own is not None:
+        object.__setattr__(target, "__class__", own.original)
+    kept = getattr(target, "__dict__", {}).get(_KEPT)
+    if kept is None:
+        return target
+    for name, (before, ours) in kept.items():
+        if vars(target).get(name) is not ours:
+            continue  # somebody replaced it since: that is theirs
+        if before is _ABSENT:
+            delattr(target, name)
+        else:
+            setattr(target, name, before)
+    delattr(target, _KEPT)
+    return target
+
+
+def install(
+    *,
+    tokens: TokenSource | Iterable[TokenSource] | None = None,
+    policy: RetryPolicy | None = None,
+    rate: float | None = None,
+) -> None:
+    """
+    Protect and pace every request to KIS of this process, whatever makes it, on every thread.
+
+    Both rules count for each request, as if each were made in a function with both decorators. A second call puts the
+    later arguments in force; `uninstall` ends it.
+
+    Args:
+        tokens: a `TokenSource` or several, for accounts that are not to be learned from their requests.
+        policy: bounds; without one, `RetryPolicy.from_env()`.
+        rate: calls a second for each app key, 0.1 to 1,000, or 0 for no pace; without one, what `KIS_RATE_LIMIT` sets,
+            else 18, on paper 1.
+
+    Raises:
+        ConfigurationError: a variable or an argument cannot be used; the message names it.
+        TypeError: an argument is of a wrong kind; the message names it.
+    """
+    given = _sources(tokens)
+    if policy is not None and not isinstance(policy, RetryPolicy):
+        raise TypeError(f"policy= takes a RetryPolicy, not {type(policy).__name__}")
+    bounds = policy or RetryPolicy.from_env()
+    if not bounds.enabled:
+        return
+    rules = Rules(
+        refreshes=True, repeats=True, sources=given, policy=policy, limiter_of=_Limiters(rate), calls_again=False
+    )
+    protect_process(Protection(rules, bounds))
+    watch()
+
+
+def uninstall() -> None:
+    """End what `install` began; requests that are under way end as they began."""
+    protect_process(None)
+
+
+class _Limiters:
+    """The pace of each account of a process."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = None if rate is None else checked_rate(rate)
+        self._made: dict[tuple[str, str | None], RateLimiter] = {}
+        Environment().read(parse_rate, RATE_TAKES, "KIS_RATE_LIMIT")  # a bad value is told now
+
+    def __call__(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
+        """Return the pace of a request's account; None where nobody can tell whose it is."""
+        account = request.base_url, request.app_key
+        if account not in self._made:
+            credentials = credentials_of(request, source)
+            if credentials is None:
+                return None
+            made = RateLimiter(credentials, rate=self._rate, store=getattr(source, "store", None) or store_from_env())
+            self._made.setdefault(account, made)  # atomic: of threads that come here together all take one
+        return self._made[account]
+
+
+def _sources(tokens: Any) -> tuple[LiveSource, ...]:
+    several = (tokens,) if tokens is None or is_source(tokens) or isinstance(tokens, type) else tokens
+    try:
+        given = [each for each in several if each is not None]
+    except TypeError:
+        given = [tokens]
+    for each in given:
+        if isinstance(each, type) or not is_source(each):
+            raise TypeError(f"tokens= takes a TokenSource or several, not {type(each).__name__}")
+    return tuple(as_source(each) for each in given)
+
+
+def _around(member: Any, both: Callable[[Any], Any]) -> Any:
+    """Return a member with both decorators on its function, as the kind of member that it is."""
+    if isinstance(member, (staticmethod, classmethod)):
+        return type(member)(_once(member.__func__, both))
+    if isinstance(member, types.MethodType):
+        return types.MethodType(_once(member.__func__, both), member.__self__)
+    return _once(member, both)
+
+
+def _once(function: Any, both: Callable[[Any], Any]) -> Any:
+    """Decorate the function itself where `protect` has decorated it before: the later arguments are in force."""
+    original = getattr(function, _ORIGINAL, function)
+    ours = both(original)
+    setattr(ours, _ORIGINAL, original)
+    return ours
+
+
+def _replace(target: Any, members: dict[str, Any]) -> None:
+    kept: dict[str, tuple[Any, Any]] = dict(vars(target).get(_KEPT, {}))
+    for name, ours in members.items():
+        before = kept[name][0] if name in kept else vars(target).get(name, _ABSENT)
+        try:
+            setattr(target, name, ours)
+        except (AttributeError, TypeError) as error:
+            raise TypeError(f"{_name_of(target)} does not let its methods be replaced: {error}") from None
+        kept[name] = before, vars(target)[name]
+    setattr(target, _KEPT, kept)
+
+
+def _with_class(target: Any, members: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Give one object a class of its own, which differs in its methods alone."""
+    before = vars(type(target)).get(_OBJECT) or _OfObject(type(target), {}, ())
+    own = _OfObject(before.original, {**before.members, **members}, (*before.calls, arguments))
+    space = {
+        **own.members,
+        "__slots__": (),
+        "__module__": own.original.__module__,
+        "__qualname__": own.original.__qualname__,
+        "__doc__": own.original.__doc__,
+        "__reduce_ex__": _reduced,
+        _OBJECT: own,
+    }
+    try:
+        object.__setattr__(target, "__class__", type(own.original.__name__, (own.original,), space))
+    except TypeError:
+        raise TypeError(f"a {own.original.__name__} does not let its methods be replaced: protect its class") from None
+
+
+@dataclass(frozen=True)
+class _OfObject:
+    """What stands in the place of an object's class: its own one, the methods, and the calls of `protect`."""
+
+    original: type
+    members: dict[str, Any]
+    calls: tuple[dict[str, Any], ...]
+
+
+class _Calls(tuple[dict[str, Any], ...]):
+    """The calls of `protect`, which the copies of an object share."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: Any) -> _Calls:
+        return self
+
+
+def _reduced(target: Any, protocol: Any) -> tuple[Any, ...]:
+    """Pickle or copy an object as its own class does, and have the copy protected again."""
+    own, ours = getattr(target, _OBJECT), type(target)
+    make, args, *state = own.original.__reduce_ex__(target, protocol)
+    args = tuple(own.original if each is ours else each for each in args)
+    return _remade, (_Calls(own.calls), own.original if make is ours else make, args), *state
+
+
+def _remade(calls: _Calls, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    target = make(*args)
+    for arguments in calls:
+        protect(target, **arguments)
+    return target
+
+
+def _matching(target: Any, methods: str | Iterable[str] | None) -> dict[str, Any]:
+    """Return the members to decorate, by name, as they stand (unbound, with their staticmethod or classmethod)."""
+    members = {name: inspect.getattr_static(target, name, None) for name in dir(target)}
+    if methods is None:
+        return {name: member for name, member in members.items() if _is_public(name) and _can_be_repeated(member)}
+    found: dict[str, Any] = {}
+    for pattern in [methods] if isinstance(methods, str) else list(methods):
+        if pattern in members:
+            if not _can_be_repeated(members[pattern]):
+                raise TypeError(f"{pattern} of {_name_of(target)} cannot be protected: it is no method to be repeated")
+            found[pattern] = members[pattern]
+            continue
+        matching = {
+            name: member
+            for name, member in members.items()
+            if fnmatchcase(name, pattern) and not name.startswith("__") and _can_be_repeated(member)
+        }
+        if not matching:
+            raise ValueError(
+                f"nothing in {_name_of(target)} matches methods={pattern!r}; it has {_methods_of(members)}"
+            )
+        found.update(matching)
+    return found
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_")
+
+
+def _can_be_repeated(member: Any) -> bool:
+    """Say whether a member is a function that is called, and no generator, class, property or `partialmethod`."""
+    bound = isinstance(member, (staticmethod, classmethod, types.MethodType))
+    function = member.__func__ if bound else member
+    return inspect.isroutine(function) and not inspect.isbuiltin(function) and is_decoratable(function)
+
+
+def _methods_of(members: dict[str, Any]) -> str:
+    """Return what somebody may have meant, in a line."""
+    names = [name for name, member in members.items() if _is_public(name) and _can_be_repeated(member)]
+    shown = ", ".join(names[:_SHOWN]) or "no methods of its own"
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _name_of(target: Any) -> str:
+    return getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or f"a {type(target).__name__}"

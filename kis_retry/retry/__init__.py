@@ -1,1 +1,0 @@
-"""Making a call again: the decorators, and what they are made of."""

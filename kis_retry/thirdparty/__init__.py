@@ -1,1 +1,0 @@
-"""Protecting what others wrote."""

@@ -1,0 +1,143 @@
+"""
+Where `aiohttp` sends: `ClientSession._request`.
+
+`raise_for_status` is taken aside and runs once, on the final answer. The library's own token request passes: what KIS
+answers to it is taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.helpers import TimerNoop
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from ..engine import run_async
+from .exchange import Exchange
+from .library import LibraryCall, Sent
+from .protection import chain
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
+from .token_endpoint import adopt, note_revoked, source_of_token_request
+
+__all__ = ["request"]
+
+_UNDER_WAY: ContextVar[bool] = ContextVar("kis_retry_aiohttp", default=False)
+
+
+async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `ClientSession._request`, for `wrapt`."""
+    protections = () if _UNDER_WAY.get() else chain()
+    if not protections:
+        return await wrapped(*args, **kwargs)
+    method, url, *rest = args if len(args) > 1 else (*args, kwargs.get("str_or_url", ""))
+    call = _Call(wrapped, session, method, url, {k: v for k, v in kwargs.items() if k not in ("method", "str_or_url")})
+    seen = read_request(method, call.address(), call.headers(), call.body())
+    if seen is None or rest:
+        return await wrapped(*args, **kwargs)
+    if isinstance(seen, TokenRequest):
+        source = source_of_token_request(seen, protections, call.new_session)
+        return await call.about_token(seen, source)
+    sent = await run_async(Exchange(seen, protections, call).flow(), lambda: call.send(seen))
+    return await call.raised_for_status(sent.response) if sent.error is None else sent.end()
+
+
+class _Call(LibraryCall):
+    """One request of a session."""
+
+    lost = aiohttp.ServerDisconnectedError
+
+    def __init__(
+        self, wrapped: Callable[..., Any], session: Any, method: str, url: Any, options: dict[str, Any]
+    ) -> None:
+        self._wrapped = wrapped
+        self._session = session
+        self._method = method
+        self._url = url
+        self._options = options
+
+    def address(self) -> str:
+        """Return the whole address, with the session's base URL and the parameters."""
+        build = getattr(self._session, "_build_url", None)
+        url, params = str(build(self._url) if build is not None else self._url), self._options.get("params")
+        return f"{url}{'&' if '?' in url else '?'}{params}" if params else url
+
+    def headers(self) -> CIMultiDict[Any]:
+        """Return the session's headers and those of this request."""
+        merged = CIMultiDict(self._session.headers)
+        merged.update(self._options.get("headers") or {})
+        return merged
+
+    def body(self) -> Any:
+        """Return the body as it can be sent again, or `UNREPEATABLE`."""
+        said, data = self._options.get("json"), self._options.get("data")
+        if said is not None:
+            return json.dumps(said, default=str)
+        return data if data is None or isinstance(data, (str, bytes)) else UNREPEATABLE
+
+    async def about_token(self, seen: TokenRequest, source: Any) -> Any:
+        """Let a token request pass, and take over what KIS answers."""
+        response = await self._wrapped(self._method, self._url, **self._options)
+        if source is not None and response.status == 200:  # noqa: PLR2004  # as KIS answers
+            if seen.revokes:
+                note_revoked(seen, source)
+            else:
+                adopt(source, await _read(response))
+        return response
+
+    async def send(self, seen: ApiRequest) -> Sent:
+        """Send it once, and judge what comes of it."""
+        headers = CIMultiDict(self._options.get("headers") or {})
+        seen.put_token(headers)
+        options = {**self._options, "raise_for_status": False, "headers": headers}
+        under_way = _UNDER_WAY.set(True)
+        try:
+            response = await self._wrapped(self._method, self._url, **options)
+            body = await _read(response) if is_short_text(response.headers) else None
+        except Exception as error:
+            return self.failed(error)
+        finally:
+            _UNDER_WAY.reset(under_way)
+        return self.judged(response, response.status, body, redirected=bool(response.history))
+
+    async def raised_for_status(self, response: Any) -> Any:
+        """Give the caller the final answer, through its own `raise_for_status`."""
+        asked = self._options.get("raise_for_status")
+        if asked is None:
+            asked = self._session.raise_for_status
+        if callable(asked):
+            await asked(response)
+        elif asked:
+            response.raise_for_status()
+        return response
+
+    def answer(self, status: int, body: bytes) -> Sent:
+        """Return an answer of KIS's that is made here."""
+        url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
+        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
+        info = aiohttp.RequestInfo(url, self._method, headers, url)
+        given: dict[str, Any] = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
+        given |= {"request_info": info, "session": self._session, "stream_writer": SimpleNamespace(output_size=0)}
+        response = aiohttp.ClientResponse(self._method, url, **given)
+        response.status, response.reason = status, ""
+        response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
+        return self.judged(response, status, body, redirected=False)
+
+
+async def _read(response: Any) -> bytes:
+    """Read an answer, and put its body back for whoever reads it as a stream."""
+    body: bytes = await response.read()
+    if body:
+        loop = asyncio.get_running_loop()
+        # Of no connection: the one that it came over may carry the next request by now.
+        again = aiohttp.StreamReader(BaseProtocol(loop), limit=len(body), loop=loop)
+        again.feed_data(body)
+        again.feed_eof()
+        response.content = again
+    return body

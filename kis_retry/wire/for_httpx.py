@@ -1,0 +1,162 @@
+"""
+Where `httpx` and its successor `httpx2` send: `_send_single_request`, after redirects and `auth`.
+
+What stands in for the network in tests, and what an APM agent watches, lies below it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from ..engine import run, run_async
+from ..signals import is_from_signal_handler
+from .exchange import Exchange
+from .library import LibraryCall, Sent
+from .protection import Protection, chain
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
+from .token_endpoint import Said, answered, note_revoked, source_of_token_request
+
+__all__ = ["send", "send_async"]
+
+_UNDER_WAY: ContextVar[bool] = ContextVar("kis_retry_httpx", default=False)
+_REDIRECTED = "kis_retry.redirected"  # in the extensions of a request, which its redirect shares
+
+
+def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `Client._send_single_request`, for `wrapt`."""
+    call, request, protections = _seen(wrapped, args, kwargs)
+    if call is None:
+        return wrapped(*args, **kwargs)
+    if isinstance(request, TokenRequest):
+        source = source_of_token_request(request, protections, call.new_session)
+        if source is None or request.revokes:
+            return call.end_of_revocation(request, source, wrapped(*args, **kwargs))
+        return call.token_answer(run(answered(source), lambda: None))
+    return run(Exchange(request, protections, call).flow(), lambda: call.send(request)).end()
+
+
+async def send_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `AsyncClient._send_single_request`, for `wrapt`."""
+    call, request, protections = _seen(wrapped, args, kwargs)
+    if call is None or not _is_asyncio():
+        return await wrapped(*args, **kwargs)
+    if isinstance(request, TokenRequest):
+        source = source_of_token_request(request, protections, call.new_session)
+        if source is None or request.revokes:
+            return call.end_of_revocation(request, source, await wrapped(*args, **kwargs))
+        return call.token_answer(await run_async(answered(source), _nothing))
+    sent = await run_async(Exchange(request, protections, call).flow(), lambda: call.send_async(request))
+    return sent.end()
+
+
+class _Call(LibraryCall):
+    """One request of a client."""
+
+    def __init__(self, wrapped: Callable[..., Any], prepared: Any) -> None:
+        self._wrapped = wrapped
+        self._prepared = prepared
+        self._httpx = sys.modules[type(prepared).__module__.partition(".")[0]]
+        self.lost = self._httpx.ReadError
+
+    def answer(self, status: int, body: bytes) -> Sent:
+        """Return an answer of KIS's that is made here."""
+        headers = {"content-type": "application/json"}
+        response = self._httpx.Response(status, headers=headers, content=body, request=self._prepared)
+        return self.judged(response, status, body, redirected=False)
+
+    def token_answer(self, said: Said) -> Any:
+        """Return what KIS would have said to the library's own token request."""
+        if said.status is None:
+            raise self._httpx.ConnectError(said.body.decode(), request=self._prepared)
+        return self.answer(said.status, said.body).response
+
+    def end_of_revocation(self, request: TokenRequest, source: Any, response: Any) -> Any:
+        """Take note of a token that KIS revoked."""
+        if request.revokes and response.is_success:
+            note_revoked(request, source)
+        return response
+
+    def send(self, request: ApiRequest) -> Sent:
+        """Send a copy once, and judge what comes of it."""
+        under_way = _UNDER_WAY.set(True)
+        try:
+            response = self._wrapped(self._copy(request))
+            came = b"".join(response.iter_raw()) if self._is_to_be_read(response) else None
+        except Exception as error:
+            if is_from_signal_handler(error):
+                raise
+            return self.failed(error)
+        finally:
+            _UNDER_WAY.reset(under_way)
+        return self._read(response, came)
+
+    async def send_async(self, request: ApiRequest) -> Sent:
+        """Send a copy once, as `send` does."""
+        under_way = _UNDER_WAY.set(True)
+        try:
+            response = await self._wrapped(self._copy(request))
+            came = b"".join([part async for part in response.aiter_raw()]) if self._is_to_be_read(response) else None
+        except Exception as error:
+            return self.failed(error)
+        finally:
+            _UNDER_WAY.reset(under_way)
+        return self._read(response, came)
+
+    def _copy(self, request: ApiRequest) -> Any:
+        ours = self._prepared
+        copy = self._httpx.Request(
+            ours.method, ours.url, headers=ours.headers, stream=ours.stream, extensions=ours.extensions
+        )
+        request.put_token(copy.headers)
+        return copy
+
+    def _is_to_be_read(self, response: Any) -> bool:
+        """Say whether the body is KIS's, and has not been read by whatever stands in for the network."""
+        return is_short_text(response.headers) and not response.is_stream_consumed and not _is_read(response)
+
+    def _read(self, response: Any, came: bytes | None) -> Sent:
+        """Judge an answer, its body put back as it came, to be read again."""
+        if response.has_redirect_location:
+            self._prepared.extensions[_REDIRECTED] = True
+        if came is not None:
+            response.stream = self._httpx.ByteStream(came)
+            response.is_closed = response.is_stream_consumed = False
+            body = self._httpx.Response(response.status_code, headers=response.headers, content=came).content
+        else:
+            body = response.content if _is_read(response) else None
+        redirected = _REDIRECTED in self._prepared.extensions
+        return self.judged(response, response.status_code, body, redirected=redirected)
+
+
+def _seen(
+    wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[_Call | None, Any, tuple[Protection, ...]]:
+    """Return one call of a client, what its request is, and what protects it; no call where nothing does."""
+    protections = () if _UNDER_WAY.get() else chain()
+    prepared = args[0] if args else kwargs.get("request")
+    if not protections or prepared is None:
+        return None, None, ()
+    content = vars(prepared).get("_content", UNREPEATABLE)  # a body that is no stream
+    request = read_request(prepared.method, prepared.url, prepared.headers, content)
+    return (_Call(wrapped, prepared) if request is not None else None), request, protections
+
+
+def _is_read(response: Any) -> bool:
+    return "_content" in vars(response)
+
+
+def _is_asyncio() -> bool:
+    import asyncio  # as in the engine
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio: what waits here waits on asyncio's loop
+        return False
+    return True
+
+
+async def _nothing() -> None:
+    """Send nothing: a token request is answered here."""

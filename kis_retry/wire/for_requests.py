@@ -1,0 +1,157 @@
+"""
+Where `requests` sends: `Session.send`.
+
+A copy of the caller's request leaves, its hooks aside; they run once, on the final answer. Nothing underneath repeats:
+while a protected request is under way, `urllib3` is given other retries.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from requests.hooks import dispatch_hook
+
+from ..engine import run
+from ..signals import is_from_signal_handler
+from .exchange import Exchange
+from .library import LibraryCall, Sent
+from .protection import Protection, chain
+from .request import ApiRequest, TokenRequest, is_short_text, read_request
+from .token_endpoint import answered, note_revoked, source_of_token_request
+
+__all__ = ["open_urllib3", "send"]
+
+_UNDER_WAY: ContextVar[_Call | None] = ContextVar("kis_retry_requests", default=None)
+_NO_RETRIES = urllib3.Retry(0, read=False)  # as `requests` has it by default
+_RETRIES = 4  # the place of `retries` among the arguments of `urlopen`
+
+
+def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `Session.send`, for `wrapt`."""
+    protections = chain() if _UNDER_WAY.get() is None else ()
+    prepared = args[0] if args else kwargs.get("request")
+    if not protections or not isinstance(prepared, requests.PreparedRequest):
+        return wrapped(*args, **kwargs)
+    request = read_request(prepared.method, prepared.url, prepared.headers, prepared.body)
+    if request is None:
+        return wrapped(*args, **kwargs)
+    options = {name: value for name, value in kwargs.items() if name != "request"}
+    call = _Call(wrapped, session, prepared, options)
+    if isinstance(request, TokenRequest):
+        return call.about_token(request, protections)
+    sent = run(Exchange(request, protections, call).flow(), lambda: call.send(request))
+    return call.hooked(sent.response) if sent.error is None else sent.end()
+
+
+def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `HTTPConnectionPool.urlopen`, for `wrapt`."""
+    call = _UNDER_WAY.get()
+    if call is not None and len(args) > _RETRIES:
+        args = (*args[:_RETRIES], call.retries(args[_RETRIES]), *args[_RETRIES + 1 :])
+    elif call is not None:
+        kwargs = {**kwargs, "retries": call.retries(kwargs.get("retries"))}
+    return wrapped(*args, **kwargs)
+
+
+class _Call(LibraryCall):
+    """One call of `Session.send`."""
+
+    lost = requests.ConnectionError
+
+    def __init__(self, wrapped: Callable[..., Any], session: Any, prepared: Any, options: dict[str, Any]) -> None:
+        self._wrapped = wrapped
+        self._session = session
+        self._prepared = prepared
+        self._options = options
+
+    def about_token(self, request: TokenRequest, protections: tuple[Protection, ...]) -> Any:
+        """Answer a library's own token request; a revocation goes to KIS."""
+        source = source_of_token_request(request, protections, self.new_session)
+        if source is None or request.revokes:
+            response = self._wrapped(self._prepared, **self._options)
+            if request.revokes and response.ok:
+                note_revoked(request, source)
+            return response
+        said = run(answered(source), lambda: None)
+        if said.status is None:
+            raise requests.ConnectionError(said.body.decode(), request=self._prepared)
+        return self.hooked(self.answer(said.status, said.body).response)
+
+    def new_session(self) -> requests.Session:
+        """Return a session with the proxies and the TLS settings of this request."""
+        session = requests.Session()
+        session.trust_env = self._session.trust_env
+        session.proxies = dict(self._options.get("proxies") or self._session.proxies)
+        session.verify = self._options.get("verify", self._session.verify)
+        session.cert = self._options.get("cert", self._session.cert)
+        return session
+
+    def answer(self, status: int, body: bytes) -> Sent:
+        """Return an answer of KIS's that is made here."""
+        response = HTTPAdapter().build_response(
+            self._prepared, _raw(body, {"Content-Type": "application/json"}, status)
+        )
+        return self.judged(response, status, response.content, redirected=False)
+
+    def retries(self, found: Any) -> Any:
+        """Return what `urllib3` may repeat by itself: nothing, or all that the caller asked for but HTTP 500."""
+        if self.alone:
+            return _NO_RETRIES
+        statuses = getattr(found, "status_forcelist", None)
+        return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
+
+    def send(self, request: ApiRequest) -> Sent:
+        """Send a copy once, and judge what comes of it."""
+        under_way = _UNDER_WAY.set(self)
+        try:
+            response = self._wrapped(self._copy(request), **self._options)
+            body = self._read(response)
+        except Exception as error:
+            if is_from_signal_handler(error):
+                raise
+            return self.failed(error)
+        finally:
+            _UNDER_WAY.reset(under_way)
+        redirected = any(each.is_redirect for each in response.history)
+        return self.judged(response, response.status_code, body, redirected=redirected)
+
+    def _copy(self, request: ApiRequest) -> Any:
+        """Return what leaves: the hooks of an `auth` are a part of sending, all others the caller's."""
+        copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
+        vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
+        copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
+        request.put_token(copy.headers)
+        return copy
+
+    def _read(self, response: Any) -> bytes | None:
+        """Return the body of an answer; a streamed one is put back as it came, to be read again."""
+        if not self._options.get("stream", self._session.stream):
+            body: bytes = response.content
+            return body
+        if not is_short_text(response.headers) or not isinstance(response.raw, urllib3.BaseHTTPResponse):
+            return None
+        came, headers = response.raw.read(decode_content=False), response.raw.headers
+        response.raw.release_conn()
+        response.raw = _raw(came, headers, response.status_code)
+        return _raw(came, headers, response.status_code).read(decode_content=True)
+
+    def hooked(self, response: Any) -> Any:
+        """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
+        session, options = self._session, dict(self._options)
+        options.pop("allow_redirects", None)
+        for name in ("stream", "verify", "cert", "proxies"):
+            options.setdefault(name, getattr(session, name))
+        hooks = self._prepared.hooks.get("response", [])
+        others = [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), AuthBase)]
+        return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
+
+
+def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
+    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False)

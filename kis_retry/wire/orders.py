@@ -1,0 +1,105 @@
+"""
+Orders whose answer was lost: the same one is held back, until somebody has looked what became of it.
+
+Only digests are kept, and the words in which the first one ended: nothing of the call itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from typing import NamedTuple
+
+from ..answers import Meaning, Verdict
+from ..clock import Monotonic
+from ..forking import after_fork
+from .request import ApiRequest
+
+__all__ = ["LOST", "Ending", "LostOrders", "is_lost", "rebuilt"]
+
+_AFTER_ANSWER = ("ContentDecodingError", "DecodingError", "TooManyRedirects")  # raised where something was answered
+_REMEMBERED = 4096  # orders; a program that loses more of them in a minute has other troubles
+
+
+class Ending(NamedTuple):
+    """
+    How an order ended: an answer without KIS's word, or an error.
+
+    Attributes:
+        status, body: of the answer.
+        error: the type of the error; None where there was an answer.
+        text: its words.
+        verdict: how it was judged.
+    """
+
+    verdict: Verdict
+    status: int = 0
+    body: bytes = b""
+    error: type[Exception] | None = None
+    text: str = ""
+
+
+def is_lost(ending: Ending) -> bool:
+    """Say whether nobody knows what became of an order that ended like this: there was no verdict of KIS, or no clear one."""
+    verdict = ending.verdict
+    if verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN):
+        return True
+    if verdict.error is not None:
+        return verdict.error in _AFTER_ANSWER
+    return verdict.unanswered and not 300 <= ending.status < 400
+
+
+def rebuilt(ending: Ending, otherwise: type[Exception]) -> Exception:
+    """Return the error of an ending again: its type and its words."""
+    try:
+        return (ending.error or otherwise)(ending.text)
+    except Exception:  # its class takes other arguments
+        return otherwise(ending.text)
+
+
+class LostOrders:
+    """What this process knows of them. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lost: dict[bytes, tuple[float, tuple[str, str | None], Ending]] = {}
+        self._remake_lock()
+
+    def note(self, request: ApiRequest, ending: Ending) -> None:
+        """Remember how an order ended whose answer was lost."""
+        with self._lock:
+            self._lost[_digest(request)] = Monotonic.now(), _account(request), ending
+            while len(self._lost) > _REMEMBERED:
+                self._lost.pop(next(iter(self._lost)))
+
+    def looked(self, request: ApiRequest, sent_at: float) -> None:
+        """Forget what was lost before `sent_at`: since then the program has seen its orders, and may order again."""
+        with self._lock:
+            for key, (lost_at, account, _) in list(self._lost.items()):
+                if account == _account(request) and lost_at < sent_at:
+                    del self._lost[key]
+
+    def ending_of(self, request: ApiRequest, seconds: float) -> Ending | None:
+        """Return how the same order ended, if that was lost less than `seconds` ago."""
+        if not self._lost:
+            return None
+        with self._lock:
+            lost_at, _, ending = self._lost.get(_digest(request), (0.0, None, None))
+        return ending if ending is not None and Monotonic.now() - lost_at < seconds else None
+
+    def _remake_lock(self) -> None:
+        self._lock = threading.Lock()  # guards _lost
+
+
+LOST = LostOrders()
+after_fork(sys.modules[__name__], lambda _: LOST._remake_lock())
+
+
+def _account(request: ApiRequest) -> tuple[str, str | None]:
+    return request.base_url, request.app_key
+
+
+def _digest(request: ApiRequest) -> bytes:
+    body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+    parts = (request.app_key or "").encode(), request.method.encode(), request.url.encode(), body
+    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).digest()

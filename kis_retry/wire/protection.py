@@ -1,0 +1,205 @@
+"""
+What protects the requests that leave now: of a decorated call, or of the whole process.
+
+The innermost is kept in a context variable, so threads and tasks have their own, and each knows the one around it.
+Threads that a decorated function starts carry its protection, and so do the tasks that it hands to a pool; a pool's
+worker carries nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..binding import Binding
+from ..bypass import ACTIVE, is_unprotected
+from ..pace.limiter import RateLimiter, is_limiter
+from ..policy import RetryPolicy
+from ..token import AccessToken
+from ..tokens.broker import broker_source, is_broker
+from ..tokens.source import LiveSource, as_source, is_source
+from .request import ApiRequest, same_host
+
+__all__ = ["ACTIVE", "Protection", "Rules", "chain", "protect_process", "run_thread", "start_thread", "submit"]
+
+_CARRIED = "_kis_retry_protection"  # in a thread that is to be started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """
+    The arguments of a decorator, a protected method or `install`, checked.
+
+    Attributes:
+        name: the decorated function, as events show it; None for the process.
+        refreshes: a request refused for its token leaves once more.
+        repeats: one that was turned away for a moment leaves again.
+        calls_again: a function whose requests nobody sees is itself called again.
+        sources: `tokens=`.
+        policy, limiter, idempotent: as the decorators take them.
+        watches: requests are protected; else they are only noticed.
+        binding: where the function keeps its token.
+        limiter_of: makes the pace of an account, where all accounts are paced.
+    """
+
+    name: str | None = None
+    refreshes: bool = False
+    repeats: bool = False
+    calls_again: bool = True
+    sources: tuple[LiveSource, ...] = ()
+    policy: RetryPolicy | None = None
+    limiter: RateLimiter | None = None
+    idempotent: bool | None = None
+    watches: bool = True
+    binding: Binding | None = None
+    limiter_of: Callable[[ApiRequest, LiveSource | None], RateLimiter | None] | None = None
+
+
+class Protection:
+    """
+    The rules for one call of a decorated function, and what was noticed in it.
+
+    Attributes:
+        outer: the protection around this one.
+        policy: the bounds in force.
+        seen: one of its requests has been dealt with on the wire, by whatever protection.
+        orders_left: how many requests left it that may have been acted upon.
+        settled: the rules by which a call inside it could not be helped: nobody tries again around that one.
+        handed: the source that the function asked for its token, and the bare token that it got.
+    """
+
+    __slots__ = ("args", "first", "handed", "kwargs", "orders_left", "outer", "policy", "rules", "seen", "settled")
+
+    def __init__(
+        self,
+        rules: Rules,
+        policy: RetryPolicy,
+        first: Any = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        outer: Protection | None = None,
+    ) -> None:
+        self.rules = rules
+        self.policy = policy
+        self.first = first
+        self.args = args
+        self.kwargs = kwargs if kwargs is not None else {}
+        self.outer = outer
+        self.seen = False
+        self.orders_left = 0
+        self.settled: frozenset[str] = frozenset()
+        self.handed: tuple[LiveSource, str] | None = None
+
+    def note_handed(self, source: Any, value: str) -> None:
+        """Take note that the function asked `source` for its token."""
+        self.handed = source, value
+        if self.outer is not None:
+            self.outer.note_handed(source, value)
+
+    def sources(self) -> tuple[LiveSource, ...]:
+        """Return the sources that were given: `tokens=`, else the first argument's attribute `tokens`."""
+        if self.rules.sources:
+            return self.rules.sources
+        found = getattr(self.first, "tokens", None)
+        return (as_source(found),) if is_source(found) else ()
+
+    def broker(self) -> LiveSource | None:
+        """Return the first argument as a source, if it issues tokens by itself."""
+        return broker_source(self.first, self.policy) if is_broker(self.first) else None
+
+    def limiter(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
+        """Return the pace of a request's account, if this protection has it."""
+        if self.rules.limiter_of is not None:
+            return self.rules.limiter_of(request, source)
+        limiter = self.rules.limiter or self.any_limiter()
+        return limiter if limiter is not None and _paces(limiter, request) else None
+
+    def any_limiter(self) -> RateLimiter | None:
+        """Return the limiter that was given, else the first argument's attribute `limiter`."""
+        if self.rules.limiter is not None:
+            return self.rules.limiter
+        found = getattr(self.first, "limiter", None) if self.rules.repeats else None
+        return found if is_limiter(found) else None
+
+    def keeps(self, token: str) -> bool:
+        """Say whether the function keeps `token` for its requests."""
+        binding = self.rules.binding
+        return binding is not None and binding.kept(self.args, self.kwargs) == token
+
+    def rebind(self, dead: str | None, token: AccessToken, *, own: bool) -> None:
+        """Put `token` wherever the function keeps `dead`; `own`: it is of the account of this protection."""
+        binding = self.rules.binding
+        if binding is None:
+            return
+        if own:
+            binding.call_back(self.args, token)
+        self.args, self.kwargs = binding.rebind(self.args, self.kwargs, dead, token)
+
+
+_of_process: Protection | None = None
+
+
+def protect_process(protection: Protection | None) -> None:
+    """Have `protection` count for every request of this process; None: none."""
+    global _of_process
+    _of_process = protection
+
+
+def chain() -> tuple[Protection, ...]:
+    """Return the protections of a request that leaves now, the innermost first."""
+    active: Protection | None = ACTIVE.get()  # type: ignore[assignment]  # no other activity is ever set
+    if (active is None and _of_process is None) or is_unprotected():
+        return ()
+    return tuple(_chain(active))
+
+
+def _chain(protection: Protection | None) -> Iterator[Protection]:
+    while protection is not None:
+        yield protection
+        protection = protection.outer
+    if _of_process is not None:
+        yield _of_process
+
+
+def _paces(limiter: RateLimiter, request: ApiRequest) -> bool:
+    whose = limiter.credentials
+    return request.app_key in (None, whose.app_key) and same_host(whose.base_url, request.base_url)
+
+
+def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `Thread.start`, for `wrapt`."""
+    protection = ACTIVE.get()
+    if protection is not None:
+        setattr(thread, _CARRIED, protection)
+    return wrapped(*args, **kwargs)
+
+
+def run_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `Thread.run` and `Timer.run`, for `wrapt`."""
+    protection = vars(thread).pop(_CARRIED, None)
+    return _under(protection, wrapped, args, kwargs) if protection is not None else wrapped(*args, **kwargs)
+
+
+def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stand in the place of `ThreadPoolExecutor.submit`, for `wrapt`."""
+    protection = ACTIVE.get()
+    if protection is None or not args:
+        return wrapped(*args, **kwargs)
+
+    def task(*given: Any, **named: Any) -> Any:
+        return _under(protection, args[0], given, named)
+
+    before = ACTIVE.set(None)  # of the worker that this may start
+    try:
+        return wrapped(task, *args[1:], **kwargs)
+    finally:
+        ACTIVE.reset(before)
+
+
+def _under(protection: Protection, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    before = ACTIVE.set(protection)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        ACTIVE.reset(before)

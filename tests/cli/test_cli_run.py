@@ -1,0 +1,399 @@
+"""`kis-retry run`: programs that know nothing of this package are protected, and are in all else as without it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kis_retry.cli import main
+from kis_retry.testing import KisGateway
+
+pytestmark = [
+    pytest.mark.one_python,
+    pytest.mark.skipif(os.name == "nt", reason="what a process becomes is POSIX's"),
+]
+
+Outcome = subprocess.CompletedProcess[str]
+Runner = Callable[..., Outcome]
+
+ASK = """
+import os
+
+URL = os.environ["URL"] + "/uapi/domestic-stock/v1/quotations/inquire-price"
+QUERY = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": "005930"}
+HEADERS = {
+    "authorization": "Bearer dead",
+    "appkey": os.environ["KEY"],
+    "appsecret": os.environ["SECRET"],
+    "tr_id": "FHKST01010100",
+}
+
+def ask(_=None):
+    import requests
+
+    return requests.get(URL, params=QUERY, headers=HEADERS, timeout=10).json()["rt_cd"]
+"""
+"""A library that keeps a dead token: "0" is a good answer, and "1" a refusal."""
+
+USES = {
+    "requests": "from ask import *; print(ask())",
+    "httpx": "from ask import *; import httpx; print(httpx.get(URL, params=QUERY, headers=HEADERS).json()['rt_cd'])",
+    "urllib": """
+from ask import *
+import json, urllib.error, urllib.parse, urllib.request
+
+request = urllib.request.Request(URL + "?" + urllib.parse.urlencode(QUERY), headers=HEADERS)
+try:
+    print(json.load(urllib.request.urlopen(request, timeout=10))["rt_cd"])
+except urllib.error.HTTPError:
+    print("1")
+""",
+    "aiohttp": """
+from ask import *
+import aiohttp, asyncio
+
+async def main():
+    async with aiohttp.ClientSession() as session, session.get(URL, params=QUERY, headers=HEADERS) as answer:
+        print((await answer.json(content_type=None))["rt_cd"])
+
+asyncio.run(main())
+""",
+    "an import inside a function": "def main():\n    from ask import ask\n    print(ask())\n\nmain()",
+    "kis_retry imported before": "import kis_retry; kis_retry.TokenManager; from ask import ask; print(ask())",
+    "a thread": """
+import threading
+from ask import ask
+
+thread = threading.Thread(target=lambda: print(ask()))
+thread.start()
+thread.join()
+""",
+    "a thread pool": """
+from concurrent.futures import ThreadPoolExecutor
+from ask import ask
+
+with ThreadPoolExecutor(1) as pool:
+    print(*pool.map(ask, [1]))
+""",
+    "a Python that it starts": """
+import subprocess, sys
+
+subprocess.run([sys.executable, "-c", "from ask import ask; print(ask())"], check=True)
+""",
+    "gevent, which patches first": """
+import sys, warnings
+
+warnings.simplefilter("error")
+assert not {"requests", "kis_retry", "ssl", "threading"} & set(sys.modules)
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from ask import ask
+
+print(gevent.spawn(ask).get())
+""",
+    **{
+        f"a process that it {method}s": f"""
+import multiprocessing
+from ask import ask
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("{method}").Pool(1) as pool:
+        print(*pool.map(ask, [1]))
+"""
+        for method in ("spawn", "fork", "forkserver")
+    },
+    "a process pool": """
+from concurrent.futures import ProcessPoolExecutor
+from ask import ask
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1) as pool:
+        print(*pool.map(ask, [1]))
+""",
+    "a fork": """
+import os
+from ask import ask
+
+pid = os.fork()
+if pid == 0:
+    print(ask(), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+""",
+}
+
+
+@pytest.fixture
+def kis(gateway: KisGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KisGateway:
+    """A gateway, and a folder with the library `ask` for it that every Python finds."""
+    gateway.expire()
+    (tmp_path / "ask.py").write_text(ASK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("KIS_TOKEN_STORE", str(tmp_path / "tokens"))
+    for name, value in {
+        "URL": gateway.url,
+        "KEY": gateway.credentials.app_key,
+        "SECRET": gateway.credentials.app_secret,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return gateway
+
+
+def run(*words: str, **options: Any) -> Outcome:
+    command = [sys.executable, "-m", "kis_retry", "run", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def run_python(*words: str, **options: Any) -> Outcome:
+    return run(sys.executable, *words, **options)
+
+
+def script(text: str, name: str = "program.py") -> str:
+    Path(name).write_text(text)
+    return name
+
+
+# -- what is protected
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.usefixtures("kis")
+def test_a_request_of_a_program_is_protected(use: str) -> None:
+    done = run_python(script(USES[use]))
+    assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 0)
+
+
+@pytest.mark.usefixtures("kis")
+def test_the_same_programs_are_refused_without() -> None:
+    for use in ("requests", "httpx", "urllib", "aiohttp"):
+        plain = subprocess.run([sys.executable, script(USES[use])], capture_output=True, text=True, check=True)
+        assert plain.stdout == "1\n", use
+
+
+def test_all_processes_share_one_token(kis: KisGateway) -> None:
+    text = USES["a process that it spawns"].replace("Pool(1)", "Pool(3)").replace("[1]", "range(12)")
+    done = run_python(script(text))
+    assert done.stdout.split() == ["0"] * 12
+    assert kis.counts.tokens_issued == 1
+
+
+@pytest.mark.usefixtures("kis")
+@pytest.mark.parametrize(
+    "words",
+    [["-c", USES["requests"]], ["-m", "program"], ["-u", "-X", "dev", "-W", "ignore", "program.py"], ["-"]],
+    ids=lambda words: words[0],
+)
+def test_however_python_is_told_what_to_run(words: list[str]) -> None:
+    script(USES["requests"])
+    done = run_python(*words, input=USES["requests"])
+    assert (done.stdout, done.returncode) == ("0\n", 0)
+
+
+@pytest.mark.usefixtures("kis")
+def test_a_test_run_is_protected() -> None:
+    script("from ask import ask\n\ndef test_it():\n    assert ask() == '0'\n", "test_it.py")
+    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.usefixtures("kis")
+def test_a_script_with_a_shebang_is_protected() -> None:
+    path = Path(script(f"#!{sys.executable}\n{USES['requests']}\n", "console-script"))
+    path.chmod(0o755)
+    assert run("./console-script").stdout == "0\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="gunicorn is not installed")
+@pytest.mark.usefixtures("kis")
+def test_the_workers_of_gunicorn_are_protected() -> None:
+    script(
+        "import os, signal\nfrom ask import ask\n\n"
+        "def app(environ, start):\n    start('200 OK', [])\n    return [ask().encode()]\n\n"
+        "def post_worker_init(worker):\n    print(ask(), flush=True)\n    os.kill(os.getppid(), signal.SIGTERM)\n",
+        "app.py",
+    )
+    script("from app import post_worker_init\n", "gunicorn.conf.py")
+    done = run_python("-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "1", "app:app")
+    assert done.stdout == "0\n"
+
+
+# -- what is as without
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 255])
+def test_the_exit_status_is_the_programs(status: int) -> None:
+    assert run_python("-c", f"raise SystemExit({status})").returncode == status
+
+
+def test_arguments_and_streams_are_the_programs() -> None:
+    code = "import sys; print(sys.argv[1:]); print(sys.stdin.read(), file=sys.stderr)"
+    done = run_python("-c", code, "--json", "-h", "--", "한 글", input="hello")
+    assert (done.stdout, done.stderr) == ("['--json', '-h', '--', '한 글']\n", "hello\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_is_for_the_program_itself(number: signal.Signals) -> None:
+    code = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); print(os.getpid(), flush=True); input()"
+    command = [sys.executable, "-m", "kis_retry", "run", sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) == process.pid, "it is in the place of kis-retry"
+        process.send_signal(number)
+    assert process.returncode == -number
+
+
+def test_a_program_that_is_no_python_has_the_signals_of_a_shell() -> None:
+    assert run("sh", "-c", "kill -PIPE $$; echo survived").returncode == -signal.SIGPIPE
+
+
+def test_nothing_is_imported_before_the_program_imports_it() -> None:
+    code = "import sys; print(sorted(sys.modules))"
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    more = set(run_python("-c", code).stdout.split(", ")) - set(plain.split(", "))
+    assert {name.strip("[]'\n") for name in more} <= {"sitecustomize"}
+
+
+def test_a_library_is_in_all_else_as_without() -> None:
+    code = (
+        "import importlib.util\n"
+        "print(type(importlib.util.find_spec('requests').loader.get_source('requests')))\n"
+        "import requests\n"
+        "print(type(requests.__loader__), requests.__spec__.loader is requests.__loader__)\n"
+    )
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run_python("-c", code).stdout == plain.stdout
+
+
+def test_a_library_that_is_not_there_is_not_there() -> None:
+    done = run_python("-c", "import sys; sys.modules['httpx2'] = None; import httpx2")
+    assert "ModuleNotFoundError" in done.stderr
+    assert "kis-retry" not in done.stderr
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_sitecustomize_that_was_there_still_runs(there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    if there:
+        (before / "sitecustomize.py").write_text("import sys\nsys.path.append('/added')\nfrom requests import get\n")
+    monkeypatch.setenv("PYTHONPATH", str(before))
+    code = "import sys, sitecustomize; print(sitecustomize.__file__, '/added' in sys.path, sys.path.count('" + str(before) + "'))"
+    done = run_python("-c", code)
+    file, added, count = done.stdout.split()
+    assert Path(file).parent.name == ("before" if there else "startup")
+    assert (added, count, done.stderr) == (str(there), "1", "")
+
+
+def test_a_sitecustomize_that_fails_is_told_as_python_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("raise ValueError('mine')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    plain = subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, text=True, check=True)
+    done = run_python("-c", "print(1)")
+    assert "ValueError: mine" in plain.stderr
+    assert (done.stdout, done.stderr.splitlines()[:2]) == ("1\n", plain.stderr.splitlines())
+
+
+def test_the_users_pythonpath_comes_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/one", "/two"]))
+    code = "import os; print(os.environ['PYTHONPATH'])"
+    first, *others = run_python("-c", code).stdout.strip().split(os.pathsep)
+    assert Path(first).name == "startup"
+    assert others == ["/one", "/two"]
+    twice = run(sys.executable, "-m", "kis_retry", "run", sys.executable, "-c", code).stdout.strip()
+    assert twice.split(os.pathsep) == [first, *others]
+
+
+@pytest.mark.usefixtures("kis")
+def test_switched_off_it_runs_the_program_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_RETRY_ENABLED", "false")
+    done = run_python("-c", USES["requests"] + "; print('startup' in os.environ['PYTHONPATH'])")
+    assert (done.stdout, done.stderr) == ("1\nFalse\n", "")
+
+
+# -- what cannot be run
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        ([], 2, "the command to run is missing"),
+        (["--"], 2, "the command to run is missing"),
+        (["no-such-command"], 127, "no-such-command: not found"),
+        (["./missing/program"], 127, "./missing/program: not found"),
+        (["./data"], 126, "./data: Permission denied"),
+        (["."], 126, ".: Permission denied"),
+        (["./no-program"], 126, "./no-program: Exec format error"),
+        (["python", "-I", "batch.py"], 2, "python -I does not look on PYTHONPATH"),
+        (["python3.11", "-uE", "batch.py"], 2, "python3.11 -uE does not look"),
+        (["/usr/bin/python3", "-W", "ignore", "-S", "-m", "x"], 2, "/usr/bin/python3 -S does not look"),
+        (["./isolated", "-x"], 2, "/usr/bin/python3 -I does not look"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_run_is_one_line_and_the_status_of_a_shell(
+    words: list[str], status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("", "data")
+    Path(script("#!/usr/bin/env -S /usr/bin/python3 -I\n", "isolated")).chmod(0o755)
+    Path(script("\0", "no-program")).chmod(0o755)
+    assert main(["run", *words]) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    (told,) = said.err.splitlines()
+    assert told.startswith(f"kis-retry: {line}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-c", "pass", "-I"],
+        ["-m", "this", "-E"],
+        ["-cpass", "-S"],
+        ["program.py", "-I"],
+        ["-", "-I"],
+        ["-Xdev", "-WError::EncodingWarning", "-c", "pass"],
+        ["-X", "importtime=I", "-c", "pass"],
+        ["-s", "-P", "-B", "-c", "pass"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_of_the_program_is_not_pythons(words: list[str]) -> None:
+    script("", "program.py")
+    if sys.version_info < (3, 11):
+        words = [word for word in words if word != "-P"]
+    assert run_python(*words, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_setting_that_cannot_be_used_is_status_2_and_nothing_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIS_RATE_LIMIT", "fast")
+    monkeypatch.setenv("KIS_RETRY_WAIT", "soon")
+    assert main(["run", "touch", "it-ran"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "KIS_RATE_LIMIT='fast' is not usable" in line
+    assert "KIS_RETRY_WAIT='soon' is not usable" in line
+    assert not Path("it-ran").exists()
+
+
+@pytest.mark.usefixtures("kis")
+def test_a_python_without_this_package_gets_one_line_and_goes_on() -> None:
+    hidden = "import sys; sys.modules['kis_retry'] = None\n"
+    done = run_python("-c", f"{hidden}import urllib.request\n{USES['requests']}")
+    assert done.stdout == "1\n"
+    assert done.stderr == f"kis-retry: {sys.executable} runs unprotected: it has no kis_retry installed\n"
+
+
+def test_a_process_that_sends_nothing_hears_nothing_of_it() -> None:
+    done = run_python("-c", "import sys; sys.modules['kis_retry'] = None; import json, asyncio")
+    assert (done.stderr, done.returncode) == ("", 0)

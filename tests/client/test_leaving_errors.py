@@ -1,0 +1,261 @@
+"""What leaves a client when something goes wrong: the same exception, and nothing secret in it or in its frames."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import pickle
+import signal
+import socket
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+import requests
+from rich.console import Console
+from rich.traceback import Traceback
+
+from clients import Asking
+from kis_retry import (
+    AccessToken,
+    AsyncKisClient,
+    Credentials,
+    KisClient,
+    MemoryTokenStore,
+    RateLimiter,
+    ResponseError,
+    RetryPolicy,
+    TokenIssueError,
+    TokenManager,
+    is_transient_error,
+)
+from kis_retry.testing import KisGateway
+from loopback import TOKEN, Loopback, Reply
+
+KEY, SECRET, ACCOUNT = "PSappkey0123", "c2VjcmV0c2VjcmV0", "87654321"
+BALANCE = "/uapi/domestic-stock/v1/trading/inquire-balance"
+
+
+@pytest.fixture
+def client(at_host: Callable[..., Asking]) -> Asking:
+    """A client that has its token, waits for nothing and repeats nothing."""
+    made = at_host(timeout=(1, 0.2), transient_deadline=0, order_deadline=0)
+    made.fetch_domestic_price("005930")
+    return made
+
+
+def failing(listen: Any, host: Loopback, client: Asking, how: str) -> None:
+    """Let the next request of the client fail."""
+    if how == "no JSON":
+        host.replies = [Reply([])]
+        return
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    address = {
+        "refused": lambda: f"http://127.0.0.1:{port}",
+        "dropped": lambda: f"http://{listen(lambda connection: connection.recv(65_536))}",
+        "silent": lambda: f"http://{listen(lambda connection: connection.recv(65_536) and connection.recv(1))}",
+        "no TLS": lambda: f"https://{listen(lambda connection: connection.recv(65_536))}",
+    }[how]()
+    keys = client.client.credentials
+    client.client.credentials = Credentials(keys.app_key, keys.app_secret, base_url=address)
+
+
+FAILURES = ["refused", "dropped", "silent", "no TLS", "no JSON"]
+
+
+def all_that_shows(error: BaseException) -> str:
+    """What a log, an error collector or a person would see of it: texts, attributes, a pickle, and locals of frames."""
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    shown = ["".join(told.format()), repr(vars(error)), repr(error.args), repr(pickle.dumps(error))]
+    console = Console(file=io.StringIO(), width=500)
+    console.print(
+        Traceback.from_exception(
+            type(error), error, error.__traceback__, show_locals=True, extra_lines=0, locals_max_string=None
+        )
+    )
+    shown.append(console.file.getvalue())  # type: ignore[attr-defined]  # the file above
+    request = getattr(error, "request", None)
+    if request is not None:
+        body = getattr(request, "body", b"") or getattr(request, "content", b"")
+        shown += [repr(dict(request.headers)), str(request.url), repr(body)]
+    return "\n".join(shown)
+
+
+@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("sending", ["get", "post"])
+def test_nothing_secret_leaves_with_an_error(
+    sending: str, how: str, client: Asking, host: Loopback, listen: Any
+) -> None:
+    failing(listen, host, client, how)
+    try:
+        getattr(client, sending)(BALANCE, "TTTC8434R", {"CANO": ACCOUNT})
+    except Exception as error:
+        found = all_that_shows(error)
+        frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    for secret in (KEY, SECRET, TOKEN):
+        assert secret not in found
+    assert not [name for name in frames if name in ("request", "send", "urlopen", "handle_async_request")]
+
+
+@pytest.mark.parametrize("how", [how for how in FAILURES if how != "no JSON"])
+def test_it_stays_what_it_was(how: str, client: Asking, host: Loopback, listen: Any) -> None:
+    failing(listen, host, client, how)
+    with pytest.raises(Exception) as caught:  # of requests or httpx
+        client.get(BALANCE, "TTTC8434R", {"CANO": ACCOUNT})
+    error = caught.value
+    assert type(error).__module__.partition(".")[0] in ("requests", "httpx")
+    assert is_transient_error(error)
+    assert ACCOUNT not in f"{error} {error.request.url}"  # type: ignore[attr-defined]  # both have one
+    assert error.request.method == "GET"  # type: ignore[attr-defined]  # as above
+    assert str(error.request.url).endswith(BALANCE)  # type: ignore[attr-defined]  # as above
+    assert type(pickle.loads(pickle.dumps(error))) is type(error)
+
+
+def test_what_was_asked_is_still_to_be_seen_without_its_query(client: Asking, host: Loopback, listen: Any) -> None:
+    failing(listen, host, client, "refused")
+    with pytest.raises(Exception) as caught:  # as above
+        client.get(BALANCE, "TTTC8434R", {"CANO": ACCOUNT})
+    if isinstance(caught.value, requests.RequestException):  # httpx tells no address
+        assert "inquire-balance?***" in str(caught.value)
+
+
+def test_a_response_that_an_error_carries_tells_of_no_request(gateway: KisGateway) -> None:
+    def refuse(response: requests.Response, **_: object) -> None:
+        response.raise_for_status()
+
+    with requests.Session() as session:
+        session.hooks["response"].append(refuse)
+        client = KisClient(gateway.credentials, session=session)
+        client.access_token  # noqa: B018  # the first token
+        gateway.fail(404, 1)
+        with pytest.raises(requests.HTTPError) as caught:
+            client.get(BALANCE, "TTTC8434R", {"CANO": ACCOUNT})
+    response = caught.value.response
+    assert response.status_code == 404
+    assert dict(response.request.headers) == {}
+    assert ACCOUNT not in f"{response.url} {caught.value}"
+
+
+def test_the_error_of_a_first_token_has_no_frames_of_its_request(make: Callable[..., Asking]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    client = make(Credentials(KEY, SECRET, base_url=f"http://127.0.0.1:{port}"), issue_wait=0)
+    with pytest.raises(TokenIssueError) as caught:
+        client.fetch_domestic_price("005930")
+    assert SECRET not in all_that_shows(caught.value)
+
+
+def test_a_certificate_that_is_not_trusted_is_told_with_what_to_set() -> None:
+    class Untrusting(requests.Session):
+        def request(self, *_: Any, **__: Any) -> Any:
+            raise requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+
+    class Known:
+        credentials = Credentials(KEY, SECRET, base_url="https://127.0.0.1:1")
+
+        def token(self) -> Any:
+            return AccessToken(TOKEN, datetime(2040, 1, 1, tzinfo=timezone.utc))
+
+        def refresh(self, rejected: Any) -> Any:
+            return rejected
+
+    client = KisClient(tokens=Known(), session=Untrusting())
+    with pytest.raises(requests.exceptions.SSLError, match=r"REQUESTS_CA_BUNDLE and session="):
+        client.fetch_domestic_price("005930")
+
+
+class UserLimitError(Exception):
+    """Of a signal handler of the user's."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="it takes a timer that interrupts")
+@pytest.mark.parametrize("kind", ["sync"])
+def test_an_exception_of_a_signal_handler_passes_as_it_is_and_shows_nothing(
+    client: Asking, host: Loopback, listen: Any
+) -> None:
+    failing(listen, host, client, "silent")
+
+    def interrupt(*_: object) -> None:
+        raise UserLimitError("reached, with ?a=b")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(UserLimitError, match=r"^reached, with \?a=b$") as caught:
+            client.get(BALANCE, "TTTC8434R")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    found = all_that_shows(caught.value)
+    for secret in (KEY, SECRET, TOKEN):
+        assert secret not in found
+
+
+async def test_a_task_that_is_cancelled_ends_as_cancelled(gateway: KisGateway) -> None:
+    async with AsyncKisClient(gateway.credentials) as client:
+        await client.fetch_domestic_price("005930")
+        gateway.hang("calls", seconds=30)
+        task = asyncio.create_task(client.post("/uapi/domestic-stock/v1/trading/order-cash", "TTTC0012U", {}))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.fetch_domestic_price("005930"), 0.1)
+
+
+def test_what_the_caller_was_handling_stays_in_the_story(client: Asking, host: Loopback, listen: Any) -> None:
+    failing(listen, host, client, "refused")
+    mine = KeyError("mine")
+    try:
+        raise mine
+    except KeyError:
+        with pytest.raises(Exception) as caught:  # of requests or httpx
+            client.get(BALANCE, "TTTC8434R")
+    assert caught.value.__context__ is mine
+    assert mine.__traceback__ is not None
+
+
+class Params(dict[str, str]):
+    """Parameters to which a weak reference can be held."""
+
+
+@pytest.fixture
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+@pytest.mark.usefixtures("_no_collection")
+def test_a_failed_call_is_not_kept(client: Asking, host: Loopback, listen: Any) -> None:
+    failing(listen, host, client, "refused")
+    params = Params(CANO=ACCOUNT)
+    kept = weakref.ref(params)
+    with suppress(requests.ConnectionError):
+        client.get(BALANCE, "TTTC8434R", params)
+    del params
+    assert kept() is None
+
+
+@pytest.mark.usefixtures("_no_collection")
+async def test_a_failed_coroutine_is_not_kept(host: Loopback) -> None:
+    credentials = Credentials(KEY, SECRET, base_url=host.url)
+    tokens = TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy(transient_deadline=0))
+    async with AsyncKisClient(tokens=tokens, limiter=RateLimiter(credentials, rate=0)) as client:
+        await client.fetch_domestic_price("005930")
+        host.replies = [Reply([])]
+        params = Params(CANO=ACCOUNT)
+        kept = weakref.ref(params)
+        with suppress(ResponseError):
+            await client.get(BALANCE, "TTTC8434R", params)
+        del params
+        assert kept() is None

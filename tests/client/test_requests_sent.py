@@ -1,0 +1,190 @@
+"""What leaves a client: headers, queries and bodies, the names on paper, and one warning for the wrong environment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+
+from clients import Asking
+from loopback import TOKEN, Loopback, Reply, Sent
+
+PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
+
+
+def test_a_request_has_what_kis_wants(at_host: Callable[..., Asking], host: Loopback) -> None:
+    at_host().fetch_domestic_price(" 005930 ")
+    (sent,) = host.sent
+    assert (sent.method, sent.path) == ("GET", PRICE)
+    assert sent.query == {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": "005930"}
+    wanted = {
+        "content-type": "application/json",
+        "authorization": f"Bearer {TOKEN}",
+        "appkey": "PSappkey0123",
+        "appsecret": "c2VjcmV0c2VjcmV0",
+        "tr_id": "FHKST01010100",
+    }
+    assert {name: sent.headers.get(name) for name in wanted} == wanted
+    assert "custtype" not in sent.headers
+
+
+def test_further_headers_and_odd_parameters_are_sent_along(at_host: Callable[..., Asking], host: Loopback) -> None:
+    client = at_host()
+    client.get("uapi/x", "FHKST01010600", {"A": 1, "B": None, "C": "a b+ㄱ"}, headers={"CustType": "P"})
+    client.post(ORDER, "TTTC0012U", {"PRDT_NAME": "삼성전자"}, headers={"hashkey": "h1"})
+    read, order = host.sent
+    assert (read.path, read.query, read.headers["custtype"]) == ("/uapi/x", {"A": "1", "C": "a b+ㄱ"}, "P")
+    assert (order.body, order.headers["hashkey"]) == ('{"PRDT_NAME": "삼성전자"}'.encode(), "h1")
+    assert order.headers["tr_id"] == "TTTC0012U"
+
+
+@pytest.mark.parametrize(
+    ("given", "on_paper"),
+    [
+        ("TTTC0012U", "VTTC0012U"),
+        ("JTTT1002U", "VTTT1002U"),
+        ("CTCA0903R", "VTCA0903R"),
+        ("FHKST01010100", "FHKST01010100"),
+        ("HHDFS76200200", "HHDFS76200200"),
+        ("VTTC0012U", "VTTC0012U"),
+    ],
+)
+def test_on_paper_a_transaction_of_trading_has_another_name(
+    given: str, on_paper: str, at_host: Callable[..., Asking], host: Loopback
+) -> None:
+    for paper in (False, True):
+        client = at_host(paper=paper)
+        client.get("/uapi/x", given)
+        client.post("/uapi/x", given)
+    assert [sent.headers["tr_id"] for sent in host.sent] == [given, given, on_paper, on_paper]
+
+
+@pytest.mark.parametrize(
+    ("paper", "code", "told"), [(False, "EGW02004", "real"), (True, "EGW02006", "paper"), (True, "EGW02004", "paper")]
+)
+def test_the_wrong_environment_is_told_once_and_answered_all_the_same(
+    paper: bool, code: str, told: str, at_host: Callable[..., Asking], host: Loopback, caplog: Any
+) -> None:
+    answer = {"rt_cd": "1", "msg_cd": code, "msg1": "TR 이 아닙니다"}
+    host.replies = [Reply(answer, status=500)]
+    client = at_host(paper=paper)
+    with caplog.at_level(logging.WARNING, "kis_retry"):
+        assert [client.get("/uapi/x", "FHKST01010600") for _ in range(2)] == [answer, answer]
+        assert client.get("/uapi/x", "FHKST01010700") == answer
+    lines = [record.getMessage() for record in caplog.records if "wrong_environment" in record.getMessage()]
+    assert len(lines) == 2
+    assert f"msg_cd={code} tr_id=FHKST01010600 sent_as={told}" in lines[0]
+    assert "paper trading" in lines[0]
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, 7])
+def test_an_odd_code_in_an_answer_is_nobodys_business(odd: Any, at_host: Callable[..., Asking], host: Loopback) -> None:
+    host.replies = [Reply({"rt_cd": "0", "msg_cd": odd})]
+    assert at_host().get("/uapi/x", "FHKST01010600") == {"rt_cd": "0", "msg_cd": odd}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ((None, None), ("20261123", "20261223")),
+        (("", ""), ("20261123", "20261223")),
+        (("20261120", None), ("20261120", "20261223")),
+        (("20261201", None), ("20261201", "20261231")),
+        ((None, "20261123"), ("20261123", "20261123")),
+        (("20270101", "20270101"), ("20270101", "20270101")),
+    ],
+)
+def test_a_schedule_is_from_today_in_seoul_to_30_days_on(
+    given: tuple[Any, Any], asked: tuple[str, str], at_host: Callable[..., Asking], host: Loopback
+) -> None:
+    client = at_host()
+    client.fetch_domestic_price("005930")  # a token, before the clock stands still
+    with freeze_time("2026-11-22 16:30:00", ignore=["asyncio"]):  # in UTC: in Seoul it is the next day already
+        client.fetch_ipo_schedule(*given)
+    sent = host.sent[-1]
+    assert sent.query == {"SHT_CD": "", "CTS": "", "F_DT": asked[0], "T_DT": asked[1]}
+    assert sent.headers["custtype"] == "P"
+
+
+def test_the_schedule_of_yesterday_is_refused(at_host: Callable[..., Asking], host: Loopback) -> None:
+    with (
+        freeze_time("2026-11-22 16:30:00", ignore=["asyncio"]),
+        pytest.raises(ValueError, match="from_date 20261123 is after to_date 20261122"),
+    ):
+        at_host().fetch_ipo_schedule(None, "20261122")
+    assert host.sent == []
+
+
+# -- where a symbol is looked for
+
+US = ["NYS", "NAS", "AMS", "BAY", "BAQ", "BAA"]
+
+
+def known_at(**exchanges: str) -> Callable[[Sent], Reply]:
+    """A KIS that knows symbols at an exchange each, or as a product type each."""
+
+    def answer(sent: Sent) -> Reply:
+        if "EXCD" in sent.query:  # of prices
+            found = exchanges.get(sent.query["SYMB"]) == sent.query["EXCD"]
+            return Reply({"rt_cd": "0", "output": {"rsym": "D" if found else ""}})
+        return Reply({"rt_cd": "0" if exchanges.get(sent.query["PDNO"]) == sent.query["PRDT_TYPE_CD"] else "7"})
+
+    return answer
+
+
+def asked(host: Loopback, ask: Callable[[], object]) -> list[str]:
+    """Where KIS was asked for a symbol."""
+    host.sent.clear()
+    ask()
+    return [sent.query.get("EXCD") or sent.query["PRDT_TYPE_CD"] for sent in host.sent]
+
+
+def test_exchanges_are_asked_in_order_and_the_last_find_first(at_host: Callable[..., Asking], host: Loopback) -> None:
+    host.answer = known_at(AAPL="NAS", MSFT="NAS", SPY="AMS")
+    client = at_host()
+    ask = client.fetch_price_detail_oversea
+    assert asked(host, lambda: ask("AAPL")) == ["NYS", "NAS"]
+    assert asked(host, lambda: ask("MSFT")) == ["NAS"]
+    assert asked(host, lambda: ask("SPY")) == ["NAS", "NYS", "AMS"]
+    with pytest.raises(ValueError, match="NONE"):
+        ask("NONE")
+    assert [sent.query["EXCD"] for sent in host.sent[-6:]] == ["AMS", "NYS", "NAS", "BAY", "BAQ", "BAA"]
+    assert asked(host, lambda: at_host().fetch_price("SPY", "US")) == ["NYS", "NAS", "AMS"]
+
+
+@pytest.mark.parametrize(("country", "place", "order"), [("US", "BAQ", US[:5]), ("CN", "SZS", ["SHS", "SZS"])])
+def test_an_exchange_that_shares_codes_with_an_earlier_one_is_never_asked_before_it(
+    country: str, place: str, order: list[str], at_host: Callable[..., Asking], host: Loopback
+) -> None:
+    host.answer = known_at(X=place)
+    client = at_host()
+    for _ in range(2):
+        assert asked(host, lambda: client.fetch_price_detail_oversea("X", country)) == order
+
+
+def test_product_types_are_asked_in_order_and_the_last_find_first(
+    at_host: Callable[..., Asking], host: Loopback
+) -> None:
+    host.answer = known_at(SPY="529", QQQ="529", KO="513")
+    client = at_host()
+    assert asked(host, lambda: client.fetch_stock_info("SPY", "US")) == ["512", "513", "529"]
+    assert asked(host, lambda: client.fetch_stock_info("QQQ", "US")) == ["529"]
+    assert asked(host, lambda: client.fetch_stock_info("KO", "US")) == ["529", "512", "513"]
+    assert asked(host, lambda: client.fetch_stock_info("005930")) == ["300"]
+
+
+@pytest.mark.parametrize("rt_cd", ["1", "8", "", None])
+def test_a_failure_of_another_kind_ends_the_search_and_is_no_find(
+    rt_cd: Any, at_host: Callable[..., Asking], host: Loopback
+) -> None:
+    client = at_host()
+    for ask in (client.fetch_stock_info, client.fetch_price_detail_oversea):
+        for _ in range(2):
+            host.sent.clear()
+            host.replies = [Reply({"rt_cd": "7"}), Reply({"rt_cd": rt_cd})]
+            assert ask("KO", "US") == {"rt_cd": rt_cd}
+            assert len(host.sent) == 2

@@ -1,0 +1,211 @@
+"""The pace that fits, simulated: 15 minutes of 32 callers beside limits and refusals at random."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+
+import pytest
+
+from kis_retry.pace.adaptation import Adaptation
+from kis_retry.pace.state import Ask, PaceState
+from pacing import Kis, Simulation
+
+QUARTER = 15 * 60.0
+
+
+class Batch:
+    """So many callers that every slot is used, for some time; an answer takes 50 ms and a jitter of 10 ms."""
+
+    def __init__(self, kis: Kis, seconds: float = QUARTER, *, adapting: bool = True, seed: int = 3) -> None:
+        self.outcomes: list[tuple[float, str]] = []
+        self.paces: list[tuple[float, float]] = [(0.0, 18.0)]  # from when on, and which
+        jitter, state, now = random.Random(seed), PaceState(), 0.0
+        told: deque[tuple[float, str, int]] = deque()
+        while now < seconds:
+            passed = refused = 0
+            while told and told[0][0] <= now:
+                _, outcome, generation = told.popleft()
+                if adapting and generation == state.adaptation.generation:
+                    passed, refused = passed + (outcome == "answered"), refused + (outcome == "limited")
+            generation = state.adaptation.generation
+            block = state.reserve(Ask(18, 18, generation=generation, passed=passed, refused=refused), now)
+            now = block.at
+            arrives = now + jitter.random() * 0.01
+            self.outcomes.append((arrives, kis.call(arrives)))
+            told.append((arrives + 0.05, self.outcomes[-1][1], block.generation))
+            if self.paces[-1][1] != (block.fit or 18):
+                self.paces.append((now, block.fit or 18))
+
+    def count(self, outcome: str, since: float = 0, until: float = QUARTER) -> int:
+        return sum(found == outcome for now, found in self.outcomes if since <= now < until)
+
+    def refused(self, since: float, until: float) -> float:
+        limited = self.count("limited", since, until)
+        return limited / (limited + self.count("answered", since, until))
+
+
+@pytest.mark.parametrize("share", [0, 0.22, 0.45, 0.6])
+@pytest.mark.parametrize("limit", [3, 10, 15, 18, math.inf])
+def test_adapting_costs_at_most_a_tenth_of_what_gets_through(limit: float, share: float) -> None:
+    adapting = Batch(Kis(limit, share))
+    assert adapting.count("answered") >= 0.9 * Batch(Kis(limit, share), adapting=False).count("answered")
+
+
+@pytest.mark.parametrize("kind", ["admitted", "fixed"])
+@pytest.mark.parametrize(("limit", "share"), [(3, 0.22), (3, 0.6), (10, 0.22), (10, 0.45)])
+def test_it_costs_as_little_however_kis_counts(kind: str, limit: float, share: float) -> None:
+    adapting = Batch(Kis(limit, share, kind=kind), 600)
+    never = Batch(Kis(limit, share, kind=kind), 600, adapting=False)
+    assert adapting.count("answered") >= 0.9 * never.count("answered")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_limit_of_3_is_kept_to(seed: int) -> None:
+    batch = Batch(Kis(3, seed=seed), 300, seed=seed)
+    assert batch.refused(0, 300) <= 0.15
+    assert batch.count("answered") >= 2.7 * 300
+    assert batch.paces[-1][1] == pytest.approx(2.85)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_limit_that_begins_and_ends_is_followed(seed: int) -> None:
+    batch = Batch(Kis(lambda now: 3 if 100 <= now < 400 else 18, seed=seed), 600, seed=seed)
+    assert min(pace for now, pace in batch.paces if now < 110) < 5
+    assert batch.refused(130, 400) <= 0.15
+    assert batch.paces[-1] == (pytest.approx(436, abs=36), 18), "all of it is in force again within 72 seconds"
+    assert batch.count("answered", 480, 600) >= 0.95 * 17.5 * 120
+
+
+class SharedKis(Kis):
+    """Another program sends ten calls a second with the same key."""
+
+    def call(self, now: float) -> str:
+        while self.other <= now:
+            other, self.other = self.other, self.other + 0.1
+            super().call(other)
+        return super().call(now)
+
+    other = 0.0
+
+
+def test_another_program_leaves_the_rest() -> None:
+    adapting, never = (Batch(SharedKis(18, kind="admitted"), 300, adapting=adapting) for adapting in (True, False))
+    assert adapting.count("answered") >= 0.9 * never.count("answered")
+
+
+def refused(simulation: Simulation, seconds: float) -> float:
+    limited = simulation.rate("limited", 0, seconds)
+    return limited / (limited + simulation.rate("answered", 0, seconds))
+
+
+@pytest.mark.parametrize(("processes", "most"), [(4, 0.15), (12, 0.2)])
+def test_processes_that_share_a_pace_adapt_together(processes: int, most: float) -> None:
+    simulation = Simulation(Kis(3))
+    found = [simulation.process(18, 32 // processes) for _ in range(processes)]
+    simulation.run(300)
+    assert refused(simulation, 300) <= most
+    assert simulation.rate("answered", 0, 300) >= 2.7
+    assert {process.line.fit for process in found} == {0.95 * 3}
+
+
+@pytest.mark.parametrize("rtt", [0.1, 0.3])
+def test_it_adapts_by_a_distant_store_too(rtt: float) -> None:
+    simulation = Simulation(Kis(3))
+    for _ in range(2):
+        simulation.process(18, 16, rtt=rtt)
+    simulation.run(300)
+    assert refused(simulation, 300) <= 0.25
+    assert simulation.rate("answered", 0, 300) >= 2.7
+
+
+def test_on_paper_refusals_at_random_never_slow_down() -> None:
+    simulation = Simulation(Kis(1, 0.22), published=1)
+    process = simulation.process(1, 4)
+    simulation.run(600)
+    assert process.line.fit == 0
+    assert simulation.rate("answered", 0, 600) + simulation.rate("limited", 0, 600) >= 0.97 / 1.024
+
+
+# -- the rule, one window at a time
+
+
+def window(found: Adaptation, passed: int, refused: int, *, now: float, seconds: float = 4.0) -> float:
+    """Count a window that begins at `now` and judge it; return the time after it."""
+    found.count(0, 1, now)
+    for _ in range(int(seconds)):
+        now += 1
+        found.count(0, 0, now)
+    found.count(passed, refused, now)
+    found.judge(18, now)
+    return now
+
+
+def slowed() -> tuple[Adaptation, float]:
+    found = Adaptation()
+    now = window(found, 12, 30, now=100)
+    return found, now
+
+
+def test_most_calls_refused_ask_for_a_pace_just_under_what_gets_through() -> None:
+    found, _ = slowed()
+    assert (found.fit, found.pace(18), found.pace(2)) == (0.95 * 3, 0.95 * 3, 2)
+
+
+@pytest.mark.parametrize(("passed", "refused", "seconds"), [(14, 6, 4), (5, 14, 4), (10, 30, 2), (80, 60, 4)])
+def test_few_refusals_few_calls_little_time_or_much_that_gets_through_do_not(
+    passed: int, refused: int, seconds: float
+) -> None:
+    found = Adaptation()
+    window(found, passed, refused, now=100, seconds=seconds)
+    assert found.fit == 0
+
+
+def test_a_pace_that_is_refused_as_before_is_given_up_and_not_tried_again_at_once() -> None:
+    found, now = slowed()
+    found.count(0, 1, now)
+    found.count(2, 3, now + 1)
+    assert not found.judge(18, now + 1)
+    found.count(0, 1, now + 2)
+    assert found.judge(18, now + 2)
+    assert found.pace(18) == 18
+    again = window(found, 12, 30, now=now + 2)
+    assert found.pace(18) == 18
+    window(found, 12, 30, now=again)
+    assert found.pace(18) < 18
+
+
+def test_twice_the_pace_is_tried_and_kept_where_it_gets_through() -> None:
+    found, now = slowed()
+    now = window(found, 20, 0, now=now, seconds=3)
+    assert (found.looking, found.fit) == (False, 0.95 * 3), "it is held for a while"
+    now = window(found, 20, 0, now=now, seconds=7)
+    assert (found.looking, found.pace(18), found.fit) == (True, 1.9 * 3, 0.95 * 3)
+    now = window(found, 20, 0, now=now)
+    assert found.fit == 1.9 * 3
+    now = window(found, 20, 0, now=now)
+    window(found, 20, 0, now=now)
+    assert found.pace(18) == 18
+
+
+def test_a_look_that_is_refused_is_repeated_later_and_later() -> None:
+    found, now = slowed()
+    pauses = []
+    for _ in range(6):
+        held = now
+        while not found.looking:
+            now = window(found, 20, 0, now=now, seconds=1)
+        pauses.append(now - held)
+        now = window(found, 10, 10, now=now)
+        assert (found.looking, found.fit) == (False, 0.95 * 3)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(60, abs=3)
+
+
+def test_no_time_passes_without_calls() -> None:
+    found = Adaptation()
+    found.count(0, 0, 100)
+    found.count(3, 30, 10_000)
+    assert not found.judge(18, 10_000)
+    assert found.time == 1

@@ -1,0 +1,321 @@
+"""Who waits and when slots are reserved, simulated: distant stores, unequal rates, orders and repeats, outages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+
+from kis_retry.pace.state import Ask, PaceState, interval_of
+from kis_retry.pace.waiting import Reservation, Ticket, WaitingLine
+from pacing import Call, Kis, Process, Simulation, worst_second
+
+FULL = 1 / interval_of(18)
+
+
+def share(process: Process, since: float, until: float) -> float:
+    return sum(since <= now < until for now in process.left) / (until - since)
+
+
+def total(simulation: Simulation, since: float, until: float) -> float:
+    return sum(share(process, since, until) for process in simulation.processes)
+
+
+# -- a store that is far away
+
+
+@pytest.mark.parametrize("processes", [1, 4, 12])
+@pytest.mark.parametrize("rtt", [0.0005, 0.01, 0.1, 0.3, 1.0])
+def test_a_distant_store_costs_next_to_nothing_of_the_rate(rtt: float, processes: int) -> None:
+    simulation = Simulation(Kis(18, kind="admitted"), jitter=0)
+    for _ in range(processes):
+        simulation.process(18, 16, rtt=rtt)
+    simulation.run(60)
+    assert total(simulation, 10, 60) >= 0.97 * FULL
+    assert worst_second([now for now in simulation.left() if now > 5]) <= 19
+    assert worst_second(simulation.left()) <= (19 if processes < 12 else 22)
+    shares = [share(process, 10, 60) for process in simulation.processes]
+    assert min(shares) >= 0.4 * FULL / processes, "nobody starves"
+
+
+@pytest.mark.parametrize(("rtt", "lost"), [(0.1, 8), (0.3, 17), (1.0, 50)])
+def test_a_process_that_is_killed_costs_the_slots_of_a_trip_and_a_half(rtt: float, lost: int) -> None:
+    simulation = Simulation(Kis())
+    killed, other = simulation.process(18, 16, rtt=rtt), simulation.process(18, 0, rtt=rtt)
+    simulation.run(30)
+    killed.alive = False
+    other.callers(16)
+    simulation.run(40)
+    began = other.left[0] - 30
+    assert began <= (lost + 3) * interval_of(18) + 1.5 * rtt
+    assert share(other, 35, 40) >= 0.9 * FULL
+
+
+def test_a_newcomer_does_not_wait_behind_all_that_twelve_processes_want() -> None:
+    simulation = Simulation(Kis())
+    for _ in range(12):
+        simulation.process(18, 16, rtt=0.3)
+    simulation.run(30)
+    newcomer = simulation.process(18, 1, rtt=0.3)
+    simulation.run(40)
+    assert newcomer.left[0] - 30 < 2.5
+
+
+def test_a_store_with_hiccups_costs_little() -> None:
+    simulation = Simulation(Kis())
+    simulation.process(18, 16, rtt=0.05, rtt_jitter=3.0)
+    simulation.run(60)
+    assert total(simulation, 10, 60) >= 0.9 * FULL
+
+
+# -- unequal rates
+
+
+@pytest.mark.parametrize("rtt", [0.0005, 0.1])
+@pytest.mark.parametrize(
+    ("rates", "least"), [((18, 18, 3), (7, 7, 2.4)), ((18, 18, 0.5), (8, 8, 0.4)), ((3, 1), (1.9, 0.9))]
+)
+def test_a_process_that_is_set_to_less_slows_nobody(rates: Sequence[float], least: Sequence[float], rtt: float) -> None:
+    simulation = Simulation(Kis())
+    found = [share(process, 10, 120) for process in run_at(simulation, rates, rtt)]
+    assert all(had >= wanted for had, wanted in zip(found, least, strict=True)), found
+    assert sum(found) >= 0.98 * min(FULL, 3 / 1.024 if rates == (3, 1) else FULL)
+    assert worst_second([now for now in simulation.left() if now > 3]) <= (19 if 18 in rates else 4)
+    for process, rate in zip(simulation.processes, rates, strict=True):
+        assert share(process, 10, 120) <= rate / 1.024 + 0.05
+
+
+def test_one_that_is_set_to_far_too_much_burdens_itself_alone() -> None:
+    simulation = Simulation(Kis())
+    found = [share(process, 10, 120) for process in run_at(simulation, (18, 18, 1_000), 0.0005)]
+    assert min(found[:2]) >= 8
+    assert sum(found) <= 28
+
+
+def test_the_highest_rate_counts_for_ten_seconds() -> None:
+    state = PaceState()
+    ask = {rate: Ask(rate, 18) for rate in (18, 3)}
+    state.reserve(ask[18], 100)
+    assert state.reserve(ask[3], 109.9).interval == interval_of(18)
+    assert state.reserve(ask[3], 110.1).interval == interval_of(3)
+    assert state.reserve(Ask(40, 18), 111).interval == interval_of(40)
+    assert state.reserve(ask[3], 112).interval == interval_of(18), "no faster than KIS announces"
+
+
+def run_at(simulation: Simulation, rates: Sequence[float], rtt: float) -> list[Process]:
+    for rate in rates:
+        simulation.process(rate, 16, rtt=rtt)
+    simulation.run(120)
+    return simulation.processes
+
+
+# -- the queue
+
+
+def waits(calls: list[Call], *, order: bool) -> list[float]:
+    return sorted(call.ended - call.began for call in calls if call.order == order and call.began > 20)
+
+
+@pytest.mark.parametrize(("threads", "longest"), [(64, 15), (128, 30)])
+def test_repeats_keep_their_place_and_orders_go_first(threads: int, longest: float) -> None:
+    simulation = Simulation(Kis(18, 0.6))
+    process = simulation.process(18, threads)
+    for number in range(150):
+        simulation.at(number + 0.5, partial(process.begin, order=True, again=False))
+    simulation.run(150)
+    reads, orders = waits(process.calls, order=False), waits(process.calls, order=True)
+    assert reads[int(0.99 * len(reads))] < longest
+    assert reads[-1] < 60, "none is lost"
+    assert orders[int(0.99 * len(orders))] < 1.2
+    assert simulation.rate("answered", 20, 150) >= 0.96 * 0.4 * FULL
+
+
+def test_an_order_a_second_beside_sixteen_reading_threads_hardly_waits() -> None:
+    simulation = Simulation(Kis(18), latency=0)
+    process = simulation.process(18, 16)
+    for number in range(60):
+        simulation.at(number + 0.5 + number / 137, partial(process.begin, order=True, again=False))
+    simulation.run(60)
+    orders = waits(process.calls, order=True)
+    assert orders[len(orders) // 2] <= 0.1
+    assert orders[-1] <= 0.2
+
+
+def reservation(*, order: bool = False, ticket: Ticket | None = None, timeout: float = 1e9) -> Reservation:
+    return Reservation(ticket or Ticket(), arrived=0.0, order=order, timeout=timeout)
+
+
+def serve(line: WaitingLine, state: PaceState, now: float) -> None:
+    """Do what is due with a store that answers at once."""
+    line.hand_out(now)
+    while (ask := line.ask(now)) is not None:
+        line.learn(state.reserve(ask, now), now)
+        line.hand_out(now)
+
+
+def served(line: WaitingLine, waiting: list[Reservation], *, since: float = 100.0) -> list[int]:
+    """Return the numbers of those who wait in the order in which they get their slots."""
+    state, found, now = PaceState(), list[int](), since
+    for one in waiting:
+        line.add(one)
+    while len(found) < sum(not one.gone or one.granted for one in waiting) and now < since + 100:
+        serve(line, state, now)
+        found += [number for number, one in enumerate(waiting) if one.granted and number not in found]
+        now += 0.001
+    return found
+
+
+def test_orders_go_before_reads_and_earlier_tickets_before_later_ones() -> None:
+    early = Ticket()
+    waiting = [reservation(), reservation(order=True), reservation(ticket=early), reservation(order=True)]
+    assert served(WaitingLine(18, 18), waiting) == [1, 3, 2, 0]
+
+
+def test_who_has_gone_is_skipped_and_costs_nothing() -> None:
+    waiting = [reservation() for _ in range(50)]
+    for one in waiting[1:49]:
+        one.cancel()
+    line, state = WaitingLine(18, 18), PaceState()
+    for one in waiting:
+        line.add(one)
+    for now in (100.0, 100.06):
+        serve(line, state, now)
+    assert [number for number, one in enumerate(waiting) if one.granted] == [0, 49]
+
+
+@pytest.mark.parametrize(("after", "same"), [(9.9, True), (10.1, False)])
+def test_a_ticket_is_good_for_ten_seconds_after_its_first_slot(after: float, same: bool) -> None:
+    ticket = Ticket()
+    assert ticket.renewed(1e6) is ticket, "before its first slot it stays"
+    served(WaitingLine(18, 18), [reservation(ticket=ticket)])
+    assert (ticket.renewed(100 + after) is ticket) == same
+
+
+def test_who_cannot_be_served_in_time_is_dismissed_and_takes_no_slot() -> None:
+    line, state = WaitingLine(1, 18), PaceState()
+    hurried, patient = [reservation(timeout=100.5) for _ in range(5)], reservation()
+    for one in (*hurried, patient):
+        line.add(one)
+    now = 100.0
+    while now < 101.1:
+        serve(line, state, now)
+        now += 0.01
+    assert [one.granted for one in hurried] == [True, False, False, False, False]
+    assert all(one.future.done() for one in hurried)
+    assert patient.granted
+
+
+def test_an_old_slot_that_nobody_wanted_is_not_used_beside_the_next() -> None:
+    line, state = WaitingLine(18, 18), PaceState()
+    first, second = reservation(), reservation()
+    line.add(first)
+    line.add(second)
+    serve(line, state, 100.0)
+    second.cancel()
+    late = [reservation() for _ in range(2)]
+    for one in late:
+        line.add(one)
+    for now in (130.0, 130.02):
+        serve(line, state, now)
+    assert [one.granted for one in late] == [True, False]
+
+
+# -- outages
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 16), (4, 4), (4, 8)])
+def test_an_outage_of_eight_seconds_costs_forty_requests_at_most(processes: int, threads: int) -> None:
+    simulation = Simulation(Kis(18, away=(20, 28)))
+    for _ in range(processes):
+        simulation.process(18, threads, rtt=0.001)
+    simulation.run(40)
+    assert 8 * simulation.rate("failed", 20, 28) <= 40
+    assert simulation.rate("answered", 29.5, 35) >= 0.9 * FULL
+
+
+def test_ten_minutes_of_outage_cost_a_probe_a_second_and_all_go_on_within_two() -> None:
+    simulation = Simulation(Kis(18, away=(20, 620)))
+    for _ in range(4):
+        simulation.process(18, 8, rtt=0.001)
+    simulation.run(640)
+    assert simulation.rate("failed", 20, 620) <= 1.1
+    assert simulation.rate("answered", 622, 632) >= 0.95 * FULL
+    assert simulation.rate("limited", 620, 640) == 0
+
+
+def test_an_outage_by_a_distant_store_is_not_stormed_either() -> None:
+    simulation = Simulation(Kis(18, away=(20, 50)))
+    for _ in range(4):
+        simulation.process(18, 8, rtt=0.3)
+    simulation.run(70)
+    assert simulation.rate("failed", 25, 50) <= 2.5
+    assert simulation.rate("answered", 54, 70) >= 0.9 * FULL
+
+
+def outage(state: PaceState, now: float, *, failures: int = 5) -> None:
+    for number in range(failures):
+        state.reserve(Ask(18, 18, failures=1), now + number / 10)
+
+
+def test_five_failures_in_a_row_are_an_outage_and_four_are_none() -> None:
+    state = PaceState()
+    outage(state, 100, failures=4)
+    assert not state.reserve(Ask(18, 18), 101).away
+    assert not state.reserve(Ask(18, 18, through_ago=0.0), 101).away
+    outage(state, 102, failures=4)
+    assert not state.reserve(Ask(18, 18), 103).away
+    assert state.reserve(Ask(18, 18, failures=1), 103).away
+
+
+def test_failures_a_minute_apart_are_no_row() -> None:
+    state = PaceState()
+    for number in range(20):
+        assert not state.reserve(Ask(18, 18, failures=1), 100 + 61 * number).away
+
+
+def test_between_two_probes_nobody_has_a_slot_and_an_answer_ends_it_for_all() -> None:
+    state = PaceState()
+    outage(state, 100)
+    probe = state.reserve(Ask(18, 18, count=5), 103)
+    assert (probe.count, probe.at) == (1, 103)
+    between = state.reserve(Ask(18, 18), 103.2)
+    assert (between.count, between.at) == (0, pytest.approx(103.5))
+    old_news = state.reserve(Ask(18, 18, through_ago=50.0), 103.3)
+    assert old_news.away, "that was before it failed"
+    ended = state.reserve(Ask(18, 18, through_ago=0.1), 103.4)
+    assert (ended.away, ended.count, ended.at) == (False, 1, pytest.approx(103.4 + interval_of(18)))
+
+
+# -- what is kept
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    state = PaceState()
+    outage(state, 100)
+    state.reserve(Ask(18, 18, passed=3, refused=2), 101)
+    state.reserve(Ask(18, 18, passed=3, refused=2), 101.5)
+    assert PaceState.decode(state.encode(), 102) == state
+
+
+@pytest.mark.parametrize("now", [50, 900])
+def test_a_state_of_before_a_reboot_or_of_long_ago_is_forgotten(now: float) -> None:
+    state = PaceState()
+    outage(state, 100)
+    assert PaceState.decode(state.encode(), now) == PaceState()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"\xff", b"[]", b"null", b'{"next": 1}', b"[" * 100_000, b'{"adaptation": {"fit": 1}}', None],
+)
+def test_what_is_no_state_is_a_new_one(damage: bytes | None) -> None:
+    assert PaceState.decode(damage, 100) == PaceState()
+
+
+@pytest.mark.parametrize("value", ["1e300", "NaN", "-1", '"5"', "[]", "null", "Infinity"])
+def test_a_state_with_an_impossible_value_is_a_new_one(value: str) -> None:
+    state = PaceState()
+    state.reserve(Ask(18, 18), 100)
+    damaged = state.encode().decode().replace(f'"next": {state.next}', f'"next": {value}')
+    assert PaceState.decode(damaged, 100) == PaceState()
