@@ -97,10 +97,10 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient
 
     async def _walk(self, pages: Pages) -> AsyncIterator[Payload]:
         while (call := pages.next_call()) is not None:
-            yield pages.take(await self._page(call))
+            yield pages.take(await self._one_of_pages(call))
 
     @each_request
-    async def _page(self, call: Call) -> Answer:
+    async def _one_of_pages(self, call: Call) -> Answer:
         return await self._ask(call)
 
     async def _ask(self, call: Call) -> Answer:

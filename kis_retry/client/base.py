@@ -39,6 +39,7 @@ _MEANINGS = {
 
 def each_request(method: _Method) -> _Method:
     """Put both decorators on a method: it keeps its token nowhere, since a client takes the current one each time."""
+    method.__qualname__ = f"KisClient.{method.__name__.removeprefix('_one_of_')}"  # by which events tell of it
     renewing = refresh_on_expired_token(bind=lambda _client, _token: None)
     protected: _Method = retry_on_transient_error(renewing(method))
     return protected

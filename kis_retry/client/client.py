@@ -118,10 +118,10 @@ class KisClient(ClientBase[Payload, requests.Session]):
 
     def _walk(self, pages: Pages) -> Iterator[Payload]:
         while (call := pages.next_call()) is not None:
-            yield pages.take(self._page(call))
+            yield pages.take(self._one_of_pages(call))
 
     @each_request
-    def _page(self, call: Call) -> Answer:
+    def _one_of_pages(self, call: Call) -> Answer:
         return self._ask(call)
 
     def _ask(self, call: Call) -> Answer:
