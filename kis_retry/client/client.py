@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from ..errors import TokenIssueError
+from ..forking import after_fork
 from ..sessions import leave_connections_to_parent
 from ..token import AccessToken
 from ..tokens.source import as_source
@@ -102,6 +103,7 @@ class KisClient(ClientBase[Payload, requests.Session]):
 
     def _connect(self) -> None:
         self._session = self._given_session or new_session(self.credentials.base_url)
+        after_fork(self, KisClient._leave_connections)
 
     def _leave_connections(self) -> None:
         leave_connections_to_parent(self._session)
