@@ -129,7 +129,8 @@ def gateway_process(**settings: Any) -> Iterator[Gateway]:
         with ours:
             yield call
     finally:
-        process.join()
+        process.join(5)
+        process.kill()
 
 
 def _serve(pipe: Connection, settings: dict[str, Any]) -> None:

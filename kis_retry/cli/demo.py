@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from argparse import Namespace
 from collections import Counter
@@ -94,10 +95,15 @@ def _showing(console: Console, total: int, events: list[RefreshEvent]) -> Iterat
     columns = BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()
     bar = Progress(*columns, console=console, disable=console.quiet)
     task = bar.add_task("", total=total)
-    shown = set[tuple[str, str | None]]()
+    shown, interrupted = set[tuple[str, str | None]](), list[bool]()
 
     def tell(text: str) -> None:
         console.print(clean(text), soft_wrap=True)
+
+    def advance() -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        bar.advance(task)
 
     def hear(event: RefreshEvent) -> None:
         events.append(event)
@@ -106,12 +112,15 @@ def _showing(console: Console, total: int, events: list[RefreshEvent]) -> Iterat
             shown.add(kind)
             tell(_description(event))
 
+    # Raised at any place, it might be dropped (in a destructor), or leave a lock held.
+    handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     unsubscribe = on_event(hear)
     try:
         with bar:
-            yield tell, lambda: bar.advance(task)
+            yield tell, advance
     finally:
         unsubscribe()
+        signal.signal(signal.SIGINT, handler)
 
 
 def _description(event: RefreshEvent) -> str:

@@ -36,8 +36,8 @@ def gateway(arguments: Namespace) -> int:
         reason = getattr(error, "strerror", None) or error
         raise KisRetryError(f"port {arguments.port} of {arguments.host} cannot be listened on: {reason}") from None
     try:
-        _introduce(running, arguments)
         with suppress(KeyboardInterrupt):
+            _introduce(running, arguments)
             while True:
                 time.sleep(0.5)  # in steps, since Windows delivers no signal during a sleep
     finally:
@@ -73,6 +73,11 @@ def _ask_for(made: KisGateway, fault: str) -> None:
 
 
 def _introduce(running: KisGateway, arguments: Namespace) -> None:
+    if not _is_loopback(arguments.host):
+        echo_error(f"warning: whoever reaches {arguments.host} can use this gateway, and nothing is encrypted")
+    if not arguments.quiet:
+        lines = "these lines are a .env file" if arguments.env else "the first line is KIS_BASE_URL, the second the keys"
+        echo_error(f"{lines}; Ctrl-C stops it")
     keys = running.credentials
     if arguments.env:
         values = {"BASE_URL": running.url, "APP_KEY": keys.app_key, "APP_SECRET": keys.app_secret}
@@ -81,11 +86,6 @@ def _introduce(running: KisGateway, arguments: Namespace) -> None:
     else:
         echo(running.url)
         echo_json({"app_key": keys.app_key, "app_secret": keys.app_secret, "account": keys.account})
-    if not _is_loopback(arguments.host):
-        echo_error(f"warning: whoever reaches {arguments.host} can use this gateway, and nothing is encrypted")
-    if not arguments.quiet:
-        lines = "these lines are a .env file" if arguments.env else "the first line is KIS_BASE_URL, the second the keys"
-        echo_error(f"{lines}; Ctrl-C stops it")
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,7 +23,7 @@ from .waiting import Reservation, Ticket, WaitingLine
 
 __all__ = ["PaceStore", "SlotQueue", "tell"]
 
-IDLE = 2.0  # seconds that the thread waits for work before it ends
+IDLE = 1.0  # seconds that the thread waits for work before it ends
 
 _Asks: TypeAlias = "queue.SimpleQueue[Ask | None] | None"
 
@@ -94,26 +94,31 @@ class SlotQueue:
             self._served = True
             asks = self._start_asking() if self._store.blocks else None
             try:
-                while not until() and self._serve_once(asks):
+                while self._do_what_is_due(asks) or (not until() and self._wait()):
                     pass
             finally:
                 self._served = False
                 if asks is not None:
                     asks.put(None)
 
-    def _serve_once(self, asks: _Asks) -> bool:
-        """Do what is due, then wait for more; return False where nothing came for long."""
+    def _do_what_is_due(self, asks: _Asks) -> bool:
+        """Hand out slots and ask for more; return whether there may be more to do at once."""
         now = Monotonic.now()
         self.line.hand_out(now)
         ask = self.line.ask(now)
-        if ask is not None and asks is not None:
+        if ask is None:
+            return False
+        if asks is not None:
             asks.put(ask)
-        elif ask is not None:
-            self._learn(self._store.reserve(ask), Monotonic.now())
-            return True
-        left = self.line.wake_at() - now
+            return False
+        self._learn(self._store.reserve(ask), Monotonic.now())
+        return True
+
+    def _wait(self) -> bool:
+        """Wait until something is due or told; return False where that took too long to go on waiting."""
+        now = Monotonic.now()
         try:
-            self._receive(self._inbox.get(timeout=min(max(left, 0.0), IDLE)))
+            self._receive(self._inbox.get(timeout=min(max(self.line.wake_at(now) - now, 0.0), IDLE)))
         except queue.Empty:
             return not self.line.is_idle or not self._retires()
         while not self._inbox.empty():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 try:
@@ -38,11 +38,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if wish not in {"", "stand-in"}:
         raise pytest.UsageError(f'kis_retry_credentials = {wish!r} is not usable: it takes "stand-in"')
     if wish:
-        from .hosts import closed_kis
+        from .hosts import divert
 
-        patch, closed = pytest.MonkeyPatch(), closed_kis()
-        closed.__enter__()
-        early_config.add_cleanup(lambda: closed.__exit__(None, None, None))
+        patch, closed = pytest.MonkeyPatch(), ExitStack()
+        closed.enter_context(divert(None))
+        early_config.add_cleanup(closed.close)
         early_config.add_cleanup(patch.undo)
         patch.delenv("KIS_BASE_URL", raising=False)
         for name, value in _STAND_IN.items():
@@ -51,7 +51,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 @pytest.fixture
 def kis_gateway() -> Iterator[KisGateway]:
-    """A KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
+    """Run a KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
     from .gateway import KisGateway
 
     try:
@@ -61,14 +61,14 @@ def kis_gateway() -> Iterator[KisGateway]:
         gateway = KisGateway()
         gateway.__enter__()
     with closing(gateway):
-        _last["port"] = gateway.server.port
+        _last["port"] = int(gateway.url.rpartition(":")[2])
         yield gateway
 
 
 @pytest.fixture
 def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[KisGateway]:
     """
-    A running gateway in the place of KIS, for a batch that reads its credentials from the environment.
+    Run a gateway in the place of KIS, for a batch that reads its credentials from the environment.
 
     It is the `kis_gateway` of the same test. KIS_APP_KEY, KIS_APP_SECRET, KIS_ACCOUNT_NO and KIS_BASE_URL are its own,
     tokens are kept in memory, and calls are not paced (KIS_RATE_LIMIT=0); what else is set stays. No `.env` file
@@ -81,19 +81,12 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     for former in _keys:
         kis_gateway.accept(*former)
     _keys.append((credentials.app_key, credentials.app_secret))
-    for name, value in {
-        "APP_KEY": credentials.app_key,
-        "APP_SECRET": credentials.app_secret,
-        "ACCOUNT_NO": credentials.account or "",
-        "BASE_URL": kis_gateway.url,
-        "PAPER": "false",
-        "TOKEN_STORE": "memory",
-        "RATE_LIMIT": "0",
-    }.items():
-        monkeypatch.setenv(f"KIS_{name}", value)
+    own = {"KIS_APP_KEY": credentials.app_key, "KIS_APP_SECRET": credentials.app_secret, "KIS_PAPER": "false"}
+    for name, value in {**_STAND_IN, **own, "KIS_BASE_URL": kis_gateway.url}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
-    with _no_token_from_before(), divert(kis_gateway.server):
+    with _no_token_from_before(), divert(kis_gateway.url):
         yield kis_gateway
 
 

@@ -1,4 +1,4 @@
-"""What `kis_retry.testing` offers to pytest: the fixtures, what they keep from KIS's hosts, and stand-in credentials."""
+"""What `kis_retry.testing` offers to pytest: the fixtures, what they keep from KIS, and stand-in credentials."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ PATH = "/uapi/domestic-stock/v1/quotations/inquire-price"
 
 @refresh_on_expired_token(tokens=tokens)
 def price(symbol):
-    url = tokens.credentials.base_url + PATH
-    return session.get(url, params={"FID_INPUT_ISCD": symbol}, headers=tokens.headers("FHKST01010100"), timeout=10).json()
+    url, headers = tokens.credentials.base_url + PATH, tokens.headers("FHKST01010100")
+    return session.get(url, params={"FID_INPUT_ISCD": symbol}, headers=headers, timeout=10).json()
 
 def prices():
     return [price(f"{number:06d}")["rt_cd"] for number in range(10)]
@@ -265,7 +265,9 @@ def test_module_level_tokens_work_where_a_key_is_set_outside(
     monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
     monkeypatch.setenv("KIS_APP_SECRET", "a-real-secret")
     project.makeini("[pytest]\npythonpath = .\n")
-    project.makepyfile(f"from batch import prices, tokens\nassert 'koreainv' in tokens.credentials.base_url\n{TWO_TESTS}")
+    project.makepyfile(
+        f"from batch import prices, tokens\nassert 'koreainv' in tokens.credentials.base_url\n{TWO_TESTS}"
+    )
     passed(project, 2)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()], "no token of a gateway is left"
 
@@ -331,7 +333,9 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
     project.makeini("[pytest]\nkis_retry_credentials = real\n")
     result = project.runpytest_subprocess()
     assert result.ret != 0
-    assert "kis_retry_credentials = 'real' is not usable: it takes \"stand-in\"" in str(result.stderr) + str(result.stdout)
+    assert "kis_retry_credentials = 'real' is not usable: it takes \"stand-in\"" in str(result.stderr) + str(
+        result.stdout
+    )
 
 
 # -- what the plug-in is
@@ -339,7 +343,7 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
 
 def test_the_fixtures_say_what_they_are(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--fixtures")
-    result.stdout.fnmatch_lines(["kis_gateway*", "*A KIS to test a batch with*", "kis_gateway_env*"])
+    result.stdout.fnmatch_lines(["kis_gateway*", "*Run a KIS to test a batch with*", "kis_gateway_env*"])
     assert "plugins:" not in result.stdout.str(), "no other plugin has a say in these runs"
 
 

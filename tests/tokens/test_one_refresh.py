@@ -393,9 +393,7 @@ def test_processes_refused_at_once_cause_one_issue(gateway: KisGateway, tmp_path
     gateway.expire()
     command = [sys.executable, "-c", textwrap.dedent(program), given.app_key, given.app_secret, gateway.url]
     processes = [
-        subprocess.Popen(
-            [*command, str(folder), old.value], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([*command, str(folder), old.value], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     for process in processes:
