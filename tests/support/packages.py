@@ -1,7 +1,7 @@
 """
 The packages that people use, put to work as their own pages say: made, one read, one order. They know nothing of us.
 
-As a program it makes a batch with one of them and prints what came of it: `python packages.py NAME HOST PORT KEY SECRET`.
+As a program it makes a batch with one of them and prints what came of it: `python packages.py NAME URL KEY SECRET`.
 """
 
 from __future__ import annotations
@@ -339,11 +339,11 @@ def begin(name: str, keys: Keys) -> Any:
     return made
 
 
-def main(name: str, host: str, port: str, *keys: str) -> None:
+def main(name: str, url: str, *keys: str) -> None:
     """Make a batch with one package against a gateway in the place of KIS."""
     from kis_retry.testing.hosts import divert
 
-    with divert(SimpleNamespace(host=host, port=int(port))):  # type: ignore[arg-type]  # all that it asks of a server
+    with divert(url):
         lost = batch(name, begin(name, Keys(*keys)))
     print(f"\n{json.dumps(lost)}", flush=True)
     os._exit(0)  # threads of other people's packages are theirs
