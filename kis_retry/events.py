@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Literal, get_args
 
-from .signals import is_from_signal_handler
+from .signals import code_of, is_from_signal_handler
 
 __all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event", "warn"]
 
@@ -133,7 +133,7 @@ def emit(event: RefreshEvent, level: int | None = None) -> None:
         object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
     _guarded(partial(_log, event))
     for hook in list(_hooks.values()):
-        _guarded(partial(hook, event), getattr(hook, "__qualname__", type(hook).__qualname__))
+        _guarded(partial(hook, event), _name_of(hook)[1])
 
 
 def level_of(event: RefreshEvent) -> int:
@@ -184,11 +184,14 @@ def _is_of_signal(error: BaseException) -> bool:
 
 def _is_older_version(known: Hook, hook: Hook) -> bool:
     """Say whether both are one function of one module that was run twice; closures of one run share their code."""
-    old, new = getattr(known, "__code__", None), getattr(hook, "__code__", None)
-    if old is None or new is None or old is new:
+    old, new = code_of(known), code_of(hook)
+    if old is None or new is None or old is new or _name_of(known) != _name_of(hook):
         return False
-    same_name = (known.__module__, known.__qualname__) == (hook.__module__, hook.__qualname__)
-    return same_name and (hook.__name__ != "<lambda>" or old == new)  # several lambdas have one name
+    return bool(_name_of(hook)[1] != "<lambda>" or old == new)  # several lambdas have one name
+
+
+def _name_of(hook: Hook) -> tuple[str, str]:
+    return hook.__module__, getattr(hook, "__qualname__", type(hook).__qualname__)
 
 
 def _log(event: RefreshEvent) -> None:

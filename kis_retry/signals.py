@@ -6,12 +6,12 @@ import signal
 from functools import partial
 from typing import Any
 
-__all__ = ["is_from_signal_handler"]
+__all__ = ["code_of", "is_from_signal_handler"]
 
 
 def is_from_signal_handler(error: BaseException) -> bool:
     """Say whether `error`, or what it was raised from, was raised inside a handler that is set now."""
-    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    codes = {code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while codes and waiting:
@@ -28,9 +28,9 @@ def is_from_signal_handler(error: BaseException) -> bool:
     return False
 
 
-def _code_of(handler: Any) -> Any:
-    """Return the code of a handler written in Python: a function, a method, a `partial`, an object with `__call__`."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    function = getattr(handler, "__func__", handler)
-    return getattr(function, "__code__", None) or getattr(getattr(type(handler), "__call__", None), "__code__", None)  # noqa: B004  # its code
+def code_of(function: Any) -> Any:
+    """Return the code behind a function, a method, a `partial` or an object with `__call__`; None where C is."""
+    while isinstance(function, partial):
+        function = function.func
+    found = getattr(getattr(function, "__func__", function), "__code__", None)
+    return found or getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004  # its code

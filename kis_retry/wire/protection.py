@@ -37,7 +37,7 @@ class Rules:
         repeats: one that was turned away for a moment leaves again.
         calls_again: a function whose requests nobody sees is itself called again.
         sources: `tokens=`.
-        policy, limiter, idempotent: as the decorators take them.
+        policy, bind, limiter, idempotent: as the decorators take them.
         watches: requests are protected; else they are only noticed.
         binding: where the function keeps its token.
         limiter_of: makes the pace of an account, where all accounts are paced.
@@ -49,6 +49,7 @@ class Rules:
     calls_again: bool = True
     sources: tuple[LiveSource, ...] = ()
     policy: RetryPolicy | None = None
+    bind: Callable[..., object] | None = None
     limiter: RateLimiter | None = None
     idempotent: bool | None = None
     watches: bool = True
