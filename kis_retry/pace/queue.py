@@ -23,7 +23,7 @@ from .waiting import Reservation, Ticket, WaitingLine
 
 __all__ = ["PaceStore", "SlotQueue", "tell"]
 
-IDLE = 2.0  # seconds that the thread waits for work before it ends
+IDLE = 1.0  # seconds that the thread waits for work before it ends
 
 _Asks: TypeAlias = "queue.SimpleQueue[Ask | None] | None"
 
@@ -58,7 +58,6 @@ class SlotQueue:
         """Begin anew, in a child too: the parent's waiters and slots are the parent's."""
         self.line = WaitingLine(self.line.rate, self.line.published)
         self._inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._starting = threading.Lock()  # guards the start of a thread
         self._serving = threading.Lock()  # held by the thread that serves
         self._served = False  # there is such a thread, or one is being started
 
@@ -69,8 +68,7 @@ class SlotQueue:
         reservation = Reservation(ticket, arrived=now, order=order, timeout=timeout)
         self._inbox.put((self.line.add, reservation))
         if not self._served:
-            with self._starting:
-                self._start_serving(reservation)
+            self._start_serving(reservation)
         return reservation
 
     def report(self, reservation: Reservation, outcome: str) -> None:
@@ -78,8 +76,7 @@ class SlotQueue:
         self._inbox.put((self.line.report, reservation.generation, outcome, Monotonic.now()))
 
     def _start_serving(self, reservation: Reservation) -> None:
-        if self._served:
-            return
+        """Start the thread. Two may be started, for there is no lock: a signal handler could leave it locked."""
         try:
             self._served = True
             _start(self._serve)
@@ -90,30 +87,37 @@ class SlotQueue:
             raise
 
     def _serve(self, until: Callable[[], bool] = lambda: False) -> None:
-        with self._serving:  # two may have been started where a signal handler's exception met the first start
+        with self._serving:
+            if self._inbox.empty():  # another thread has served it
+                return
             self._served = True
             asks = self._start_asking() if self._store.blocks else None
             try:
-                while not until() and self._serve_once(asks):
+                while self._do_what_is_due(asks) or (not until() and self._wait()):
                     pass
             finally:
                 self._served = False
                 if asks is not None:
                     asks.put(None)
 
-    def _serve_once(self, asks: _Asks) -> bool:
-        """Do what is due, then wait for more; return False where nothing came for long."""
+    def _do_what_is_due(self, asks: _Asks) -> bool:
+        """Hand out slots and ask for more; return whether there may be more to do at once."""
         now = Monotonic.now()
         self.line.hand_out(now)
         ask = self.line.ask(now)
-        if ask is not None and asks is not None:
+        if ask is None:
+            return False
+        if asks is not None:
             asks.put(ask)
-        elif ask is not None:
-            self._learn(self._store.reserve(ask), Monotonic.now())
-            return True
-        left = self.line.wake_at() - now
+            return False
+        self._learn(self._store.reserve(ask), Monotonic.now())
+        return True
+
+    def _wait(self) -> bool:
+        """Wait until something is due or told; return False where that took too long to go on waiting."""
+        now = Monotonic.now()
         try:
-            self._receive(self._inbox.get(timeout=min(max(left, 0.0), IDLE)))
+            self._receive(self._inbox.get(timeout=min(max(self.line.wake_at(now) - now, 0.0), IDLE)))
         except queue.Empty:
             return not self.line.is_idle or not self._retires()
         while not self._inbox.empty():

@@ -179,18 +179,18 @@ class WaitingLine:
                 reservation.end(granted=False)
         self._timed = [reservation for reservation in self._timed if not reservation.gone]
 
-    def wake_at(self) -> float:
+    def wake_at(self, now: float) -> float:
         """Return when there is something to do even if nothing happens before."""
         wake = min(map(self._dismissed_at, self._timed), default=math.inf)
         if not self._somebody_waits():
             return wake
         if self._slots:
             wake = min(wake, self._due())
-        return wake if self._asking else min(wake, self._ask_at())
+        return wake if self._asking or self._has_enough(now) else min(wake, self._ask_at())
 
     def ask(self, now: float) -> Ask | None:
         """Return what the store has to be asked now; None: nothing."""
-        if self._asking or not self._somebody_waits() or self._ask_at() > now:
+        if self._asking or not self._somebody_waits() or self._has_enough(now) or self._ask_at() > now:
             return None
         self._asking = True
         asked = Ask(
@@ -258,11 +258,16 @@ class WaitingLine:
             at = max(at, self._slots[-1].at - self._horizon)
         return at if self.away and self._through_at is not None else max(at, self._again_at)
 
+    def _used_in_a_trip(self, now: float) -> float:
+        return 1.25 * self._used * self._trip / max(now - self._asked_at, self._trip, 1e-9)
+
+    def _has_enough(self, now: float) -> bool:
+        return len(self._slots) >= len(self._waiters) + self._used_in_a_trip(now)
+
     def _count(self, now: float) -> int:
         """As many as were used in a trip's time and a few more; as many as wait would make newcomers wait for long."""
-        used = 1.25 * self._used * self._trip / max(now - self._asked_at, self._trip, 1e-9)
-        waiting = len(self._waiters)
-        if waiting > 1 and self._waited < self._horizon:  # the schedule has slots to spare
+        used, waiting = self._used_in_a_trip(now), len(self._waiters)
+        if self._waited < self._horizon:  # the schedule has slots to spare
             used *= 2
         wanted = round(used) + (waiting > max(round(used), 1))
         return max(1, min(wanted, math.ceil(self._horizon / self._interval)))

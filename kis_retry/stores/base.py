@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DOCUMENT", "TOKEN", "DocumentStore", "TokenStore", "documents_of", "key_of"]
 
 TOKEN = "token"  # noqa: S105  # the kind of document, no secret
-MAX_DOCUMENT = 16 * 1024
-"""Bytes that a document may have; KIS's tokens have at most 350 (tokenP page)."""
+MAX_DOCUMENT = 16 * 1024  # bytes; KIS's tokens have at most 350 (tokenP page)
 
 _LEAST_TTL = 60.0  # seconds a token is kept even where this clock says that it is over: the clock may be wrong
 

@@ -107,7 +107,7 @@ class _Place:
             if failures == 0:
                 warn_unavailable(self._store, operation, error)
             return _FAILED
-        if self.failing and operation != "load":  # a store that can be read alone is of no use
+        if self.failing and operation in {"lock", "save"}:  # a store that can be read and emptied alone is of no use
             self.failing, self._failures = False, itertools.count()
         return result
 

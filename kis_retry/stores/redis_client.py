@@ -27,9 +27,9 @@ _ACCEPTED = (
 
 class BoundedClient:
     """
-    A client each of whose commands, and of whose scripts, ends within five seconds, on a thread of its own.
+    A client whose commands and scripts each run on a thread of their own and are waited for five seconds.
 
-    For a ready client may have no time-outs, or many retries; a name server may hang, or a lock held at a fork.
+    A ready client may have no time-outs, or many retries; a name server may hang, or a lock held at a fork.
     """
 
     def __init__(self, client: Any) -> None:
@@ -62,7 +62,7 @@ def _within_limit(work: Callable[[], Any]) -> Any:
     if error is None:
         return value
     try:
-        raise error.with_traceback(None)  # frames of the client hold its password
+        raise error.with_traceback(None)  # frames of the client may hold its password
     finally:
         del error  # else error and frame would keep each other alive
 

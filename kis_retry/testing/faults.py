@@ -8,35 +8,42 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from http import HTTPStatus
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from http.client import responses
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from .answers import Dropped, Hung, Response, WireResponse, error_body, failure, json_response, raw_response, require
+from .answers import Hung, Response, WireResponse, error_body, failure, json_response, raw_response, require
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["TOKEN_PATH", "Fault", "FaultInjection", "Where", "Window"]
 
 Where = Literal["calls", "tokens"]
 WhereOrBoth = Literal["calls", "tokens", "both"]
 Window = Literal["sliding", "fixed"]
-Times = int | None
-"""How many requests; None for all."""
-Share = float | None
-"""A part of the requests, above 0 and up to 1; None for each."""
 
 TOKEN_PATH = "/oauth2/tokenP"  # noqa: S105  # a path
 
 
+class Which(TypedDict, total=False):
+    """Which requests a fault meets, and how: see `FaultInjection`."""
+
+    share: float | None
+    path: str
+    reached: bool
+
+
 @dataclass(eq=False)
 class Fault:
-    """One kind of trouble, for some requests; without a `reply`, the same token handed out again."""
+    """One kind of trouble, for some requests."""
 
     name: str
-    reply: Response | None
-    where: Where = "calls"
+    reply: Response
+    where: Where
+    left: int | None
+    share: float | None = None
     path: str = ""
-    left: Times = None
-    share: Share = None
     reached: bool = False
     refuses: bool = False
 
@@ -69,6 +76,10 @@ class Outage:
         require(can_last, "seconds", self.seconds, "seconds from 0, or None until heal()")
         require(self.where in {"calls", "tokens", "both"}, "where", self.where, '"calls", "tokens" or "both"')
 
+    def begin(self, now: float) -> None:
+        """Start its seconds."""
+        self.at_call, self.until = None, math.inf if self.seconds is None else now + self.seconds
+
 
 @dataclass(eq=False)
 class CallLimit:
@@ -77,7 +88,7 @@ class CallLimit:
     per_second: int
     window: Window
     refusal: WireResponse
-    _taken: deque[float] = field(default_factory=deque)
+    taken: deque[float] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         is_whole = not isinstance(self.per_second, bool) and self.per_second >= 1
@@ -86,29 +97,27 @@ class CallLimit:
 
     def has_room(self, now: float) -> bool:
         """Say whether a call at `now` is within the limit."""
-        taken, is_fixed = self._taken, self.window == "fixed"
+        is_fixed = self.window == "fixed"
         begin = math.floor(now) if is_fixed else now - 1
-        while taken and (taken[0] < begin if is_fixed else taken[0] <= begin):
-            taken.popleft()
-        return len(taken) < self.per_second
-
-    def take(self, now: float) -> None:
-        """Count a call."""
-        self._taken.append(now)
+        while self.taken and (self.taken[0] < begin if is_fixed else self.taken[0] <= begin):
+            self.taken.popleft()
+        return len(self.taken) < self.per_second
 
 
 class FaultInjection:
     """
     The faults of `KisGateway`.
 
-    A fault without `share` waits in a queue: each request meets the oldest for it that has `times` left (None: until
-    `heal()`). One with `share` meets that share of the requests, thrown with the gateway's `seed`; shares add up.
-    `where` is "calls" for API calls or "tokens" for token requests. `path` narrows a fault to requests with that text in
-    their path: "/trading/order", or "/oauth2/Approval" of the tokens. With `reached=True` KIS acts on the request all
-    the same (places the order, issues the token), and only its answer is lost.
+    `where` is "calls" for API calls or "tokens" for token requests. A fault waits in a queue: each request meets the
+    oldest for it that has `times` left (None: until `heal()`). All of them take by name:
+
+    - `share`: the part of the requests that meet it, above 0 and up to 1; by dice from the gateway's `seed`, adding up.
+    - `path`: a text in the path of the requests that meet it: "/trading/order", or "/oauth2/Approval" of the tokens.
+    - `reached=True`: KIS acts on the request all the same (places the order, issues the token); its answer is lost.
 
     A request meets an outage before all else, then the queue, then the limits (`limit_calls`), then the shares. What it
     met is counted in `faults_met`. One that is dropped, hung, garbled or failed counts as received and nothing else.
+    What is not usable as an argument is a `ValueError` that says what it takes.
     """
 
     def __init__(self, expired_status: int, clock: Callable[[], float] | None, seed: int | None) -> None:
@@ -118,6 +127,7 @@ class FaultInjection:
         self._dice = random.Random(seed)  # noqa: S311  # dice, not keys
         self._queue: list[Fault] = []
         self._shares: list[Fault] = []
+        self._same_tokens = 0.0  # how many issues hand the old token out again
         self._outages: list[Outage] = []
         self._limits: dict[str, CallLimit] = {}
         self._released = threading.Event()  # set when what hangs may go on
@@ -127,12 +137,10 @@ class FaultInjection:
         self,
         *code_and_times: str | int | None,
         msg_cd: str = "EGW00123",
-        times: Times = None,
-        share: Share = None,
-        path: str = "",
+        times: int | None = None,
         msg1: str | None = None,
         status: int | None = None,
-        reached: bool = False,
+        **which: Unpack[Which],
     ) -> None:
         """
         Refuse API calls, whatever token they carry; they count as `refused`.
@@ -140,52 +148,36 @@ class FaultInjection:
         `refuse_calls("EGW00201")` for all, `refuse_calls("EGW00201", 3)` for three, `refuse_calls(3)` for three expired
         tokens, `refuse_calls("EGW00301", 1, reached=True)` for one that is acted upon (and counts as `answered` too).
         `msg1` takes the place of KIS's text for the code, `status` that of the gateway's `expired_status`.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         code, times = _code_and_times(code_and_times, msg_cd, times)
         reply = json_response(self._expired_status if status is None else status, failure(str(code), msg1))
-        self._plan(Fault(str(code), reply, "calls", path, times, share, reached, refuses=True))
+        self._plan(Fault(str(code), reply, "calls", times, refuses=True, **which))
 
     def refuse_tokens(
         self,
         *code_and_times: str | int | None,
         msg_cd: str | None = "EGW00103",
-        times: Times = None,
+        times: int | None = None,
         status: int = 403,
-        share: Share = None,
-        path: str = "",
         code: Any = ...,
+        **which: Unpack[Which],
     ) -> None:
         """
         Refuse token requests; they count as `token_requests_refused`.
 
         `refuse_tokens("EGW00133", 2)` for two, `refuse_tokens(msg_cd=None, status=500)` for an endpoint that fails
         without a verdict. `code` is an older name of `msg_cd`.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         msg_cd, times = _code_and_times(code_and_times, msg_cd if code is ... else code, times)
-        fault = Fault(msg_cd or f"HTTP {status}", json_response(status, error_body(msg_cd)), "tokens", path)
-        self._plan(replace(fault, left=times, share=share, refuses=True))
+        reply = json_response(status, error_body(msg_cd))
+        self._plan(Fault(msg_cd or f"HTTP {status}", reply, "tokens", times, refuses=True, **which))
 
-    def drop(
-        self, where: Where = "calls", times: Times = None, *, reached: bool = False, share: Share = None, path: str = ""
-    ) -> None:
+    def drop(self, where: Where = "calls", times: int | None = None, **which: Unpack[Which]) -> None:
         """Close the connection without an answer; counted as "dropped"."""
-        self._plan(Fault("dropped", Dropped(), where, path, times, share, reached))
+        self._plan(Fault("dropped", None, where, times, **which))
 
     def hang(
-        self,
-        where: Where = "calls",
-        times: Times = None,
-        seconds: float = 30.0,
-        *,
-        reached: bool = False,
-        share: Share = None,
-        path: str = "",
+        self, where: Where = "calls", times: int | None = None, seconds: float = 30.0, **which: Unpack[Which]
     ) -> None:
         """
         Keep the caller waiting for `seconds`, or until `heal()`; then answer, if it is still there. Counted as "hung".
@@ -193,33 +185,28 @@ class FaultInjection:
         KIS acts on the request when the waiting is over, with `reached=True` when it comes in. A gateway that closes
         first gives no answer. Mocked hosts raise `requests.Timeout` at once.
         """
-        self._plan(Fault("hung", Hung(seconds, self._released), where, path, times, share, reached))
+        self._plan(Fault("hung", Hung(seconds, self._released), where, times, **which))
 
     def garble(
         self,
         where: Where = "calls",
-        times: Times = None,
+        times: int | None = None,
         body: bytes = b"<html><body>502 Bad Gateway</body></html>",
         status: int = 502,
-        *,
-        reached: bool = False,
-        share: Share = None,
-        path: str = "",
+        **which: Unpack[Which],
     ) -> None:
         """Answer with any bytes: a proxy's page, `b"{}"`, half a JSON object, an empty token. Counted as "garbled"."""
-        self._plan(Fault("garbled", raw_response(status, body), where, path, times, share, reached))
+        self._plan(Fault("garbled", raw_response(status, body), where, times, **which))
 
     def fail(
         self,
         status: int = 503,
-        times: Times = None,
+        times: int | None = None,
         where: Where = "calls",
         *,
         retry_after: int | None = None,
         location: str | None = None,
-        reached: bool = False,
-        share: Share = None,
-        path: str = "",
+        **which: Unpack[Which],
     ) -> None:
         """
         Answer with an HTTP status and no verdict of KIS: 429, 5xx, a redirect. Counted as "HTTP 503" by its status.
@@ -228,7 +215,7 @@ class FaultInjection:
         """
         given = {"Retry-After": retry_after, "Location": location}
         headers = {name: str(value) for name, value in given.items() if value is not None}
-        self._plan(Fault(f"HTTP {status}", _page(status, headers), where, path, times, share, reached))
+        self._plan(Fault(f"HTTP {status}", _page(status, headers), where, times, **which))
 
     def outage(
         self,
@@ -246,21 +233,19 @@ class FaultInjection:
         `at_call`. "tokens" are all of `/oauth2/`. The answers carry no verdict; `status=None` drops the connections.
         With `void_tokens` no token outlives it (observed): afterwards KIS refuses the old ones with EGW00121. Requests
         that meet it are counted as "outage", and as nothing else but received.
-
-        Raises:
-            ValueError: an argument is not usable, or that call has been received already.
         """
-        outage = Outage(where, seconds, Dropped() if status is None else _page(status), void_tokens, at_call)
+        outage = Outage(where, seconds, None if status is None else _page(status), void_tokens, at_call)
         with self._lock:
             if at_call is None:
-                self._begin(outage, self._now())
+                outage.begin(self._now())
             else:
                 self._check_call_to_come("outage", at_call)
             self._outages.append(outage)
 
-    def same_token(self, times: Times = None) -> None:
+    def same_token(self, times: int | None = None) -> None:
         """Hand the newest token out again, dead or not, to whoever may have one: a reissue that does not help."""
-        self._plan(Fault("same token", None, "tokens", left=times))
+        with self._lock:
+            self._same_tokens = times or math.inf
 
     def limit_calls(
         self,
@@ -279,9 +264,6 @@ class FaultInjection:
         for those of the gateway's clock: which of them KIS has is not known. Limits for several `path`s hold side by
         side (`limit_calls(1, path="/trading/", msg_cd="EGW00215")` is the ledger's), a new one for the same path takes
         the place of the old, and `heal()` leaves them alone. A refused call does not count towards the limit.
-
-        Raises:
-            ValueError: an argument is not usable.
         """
         refusal = json_response(status, failure(msg_cd, msg1))
         with self._lock:
@@ -295,6 +277,7 @@ class FaultInjection:
         with self._lock:
             self._queue.clear()
             self._shares.clear()
+            self._same_tokens = 0
             self._released.set()
             self._released = threading.Event()
             begun = [outage for outage in self._outages if outage.until is not None]
@@ -315,7 +298,7 @@ class FaultInjection:
             self._shares.append(fault)
 
     def _next_in_queue(self, where: Where, path: str) -> Fault | None:
-        met = (fault for fault in self._queue if fault.reply is not None and fault.meets(where, path))
+        met = (fault for fault in self._queue if fault.meets(where, path))
         return _used(next(met, None), self._queue)
 
     def _drawn(self, where: Where, path: str) -> Fault | None:
@@ -328,18 +311,16 @@ class FaultInjection:
         return None
 
     def _takes_same_token(self) -> bool:
-        return _used(next((fault for fault in self._queue if fault.reply is None), None), self._queue) is not None
+        self._same_tokens -= 1
+        return self._same_tokens >= 0
 
     def _update_outages(self, now: float) -> None:
         for outage in self._outages:
-            if outage.at_call is not None and outage.until is None and outage.at_call <= self._calls_seen:
-                self._begin(outage, now)
-        ended = [outage for outage in self._outages if outage.until is not None and now >= outage.until]
-        self._outages = [outage for outage in self._outages if outage not in ended]
-        self._end(ended)
-
-    def _begin(self, outage: Outage, now: float) -> None:
-        outage.until = math.inf if outage.seconds is None else now + outage.seconds
+            if outage.at_call == self._calls_seen:
+                outage.begin(now)
+        over = [outage for outage in self._outages if outage.until is not None and now >= outage.until]
+        self._outages = [outage for outage in self._outages if outage not in over]
+        self._end(over)
 
     def _end(self, outages: list[Outage]) -> None:
         if any(outage.void_tokens for outage in outages):
@@ -366,8 +347,7 @@ def _used(fault: Fault | None, faults: list[Fault]) -> Fault | None:
 
 def _page(status: int, headers: Mapping[str, str] | None = None) -> WireResponse:
     """Make what a server says that fails before KIS's own words: a page of HTML."""
-    phrase = next((known.phrase for known in HTTPStatus if known == status), "")
-    return raw_response(status, f"<html><body>{status} {phrase}</body></html>".encode(), headers)
+    return raw_response(status, f"<html><body>{status} {responses.get(status, '')}</body></html>".encode(), headers)
 
 
 def _code_and_times(

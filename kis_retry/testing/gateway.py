@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
-from .answers import require
-from .listings import Cursor, Pages
+from .answers import Cursor, Pages, require
 from .rules import COUNTERS, StateMachine
 
 if TYPE_CHECKING:
@@ -25,13 +24,9 @@ class Counts(dict[str, int]):
     """
     What a gateway has seen so far, by attribute and by key.
 
-    Attributes:
-        calls: API calls received: everything that is not under `/oauth2/`.
-        answered: API calls answered normally; "no such data" is such an answer.
-        refused: API calls refused because of their token, key or `tr_id`, or by `refuse_calls`.
-        token_requests: token requests received.
-        tokens_issued: token requests answered with a token, the same as before included.
-        token_requests_refused: token requests refused.
+    `calls` is everything that is not under `/oauth2/`; of it, `answered` normally ("no such data" is such an answer),
+    and `refused` because of the token, key or `tr_id`, or by `refuse_calls`. Of the `token_requests`, `tokens_issued`
+    were answered with a token, the same as before included, and `token_requests_refused` refused.
     """
 
     def __getattr__(self, name: str) -> int:
@@ -44,13 +39,8 @@ class ReceivedRequest(NamedTuple):
     """
     A request that a gateway received, and what became of it. It holds no key, secret, token or account.
 
-    Attributes:
-        at: when it came in, in seconds of the gateway's clock.
-        method: the HTTP method.
-        path: the path without the query.
-        tr_id: the header of that name; "" where there is none.
-        symbol: the symbol that a call asks for; "" where there is none.
-        outcome: "answered", KIS's code where it was refused, or the name under which `faults_met` counts it.
+    It came in `at` so many seconds of the gateway's clock. `tr_id` and the `symbol` that it asks for are "" where there
+    is none. `outcome` is "answered", KIS's code where it was refused, or its name in `faults_met`.
     """
 
     at: float
@@ -112,7 +102,8 @@ class KisGateway(StateMachine):
         # Random for each gateway, since token stores go by address and app key, and ports come round again.
         keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
         rules = {"lifetime": lifetime, "same_token_for": same_token_for, "issue_interval": issue_interval}
-        super().__init__(expired_status, clock, seed, "paper" if paper else "real", keys, rules)
+        faults = {"expired_status": expired_status, "clock": clock, "seed": seed}
+        super().__init__("paper" if paper else "real", keys, rules, **faults)
         self.limit_calls(rate_limit, window=rate_window)
         self.latency = latency
         self._host, self._port = host, port
@@ -174,13 +165,6 @@ class KisGateway(StateMachine):
         if not self._url:
             raise RuntimeError("this KisGateway is not open: use it in a with statement")
         return self._url
-
-    @property
-    def server(self) -> HttpServer:
-        """The front end on real HTTP."""
-        if self._server is None:
-            raise RuntimeError("this KisGateway is not open: use it in a with statement")
-        return self._server
 
     @property
     def credentials(self) -> Credentials:
@@ -253,13 +237,9 @@ class KisGateway(StateMachine):
 
     def expire_at(self, *calls: int) -> None:
         """
-        Do what `expire` does just before the n-th API call is looked at.
+        Do what `expire` does just before the n-th API call is looked at, counted from 1 over the gateway's life.
 
-        Args:
-            calls: counted from 1 over the gateway's life, whatever becomes of each call.
-
-        Raises:
-            ValueError: a number below 1, or of a call that has been received already.
+        A call that has been received already is a `ValueError`.
         """
         with self._lock:
             self._check_call_to_come("expire_at", *calls)
@@ -298,19 +278,10 @@ class KisGateway(StateMachine):
         header `tr_cont` is "F" on the first and "M" on each other page that has more behind it. Rows are
         `{"row": "1", "pdno": "000001"}` and so on, counted through all pages.
 
-        Args:
-            path: the path of the call, as it stands in the URL.
-            pages: how many.
-            rows: how many rows each has.
-            cursor: "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
-                them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone,
-                with the page after the last that the same token was given for the same query.
-            output: the key of the rows in the body.
-            last: the header `tr_cont` of the last page.
-            repeat_from: from this page on each hands out its own cursor again, which is a loop; None for never.
-
-        Raises:
-            ValueError: an argument is not usable.
+        `cursor` is "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
+        them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone, with the
+        page after the last that this app key was given for this query. `output` is the key of the rows in the body,
+        `last` the header of the last page. `repeat_from` this page on each hands out its own cursor again: a loop.
         """
         listed = Pages(pages, rows, cursor=cursor, output=output, last=last, repeat_from=repeat_from)
         with self._lock:

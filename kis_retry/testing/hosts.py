@@ -7,29 +7,26 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import wrapt
 
 from ..credentials import PAPER_URL, REAL_URL
 from ..errors import ConfigurationError
-from .answers import Dropped, Hung, Request
+from .answers import Hung, Request
 from .http_server import read_target
 from .rules import StateMachine
 
 if TYPE_CHECKING:
     import requests
 
-    from .http_server import HttpServer
+__all__ = ["divert", "mock_hosts"]
 
-__all__ = ["closed_kis", "divert", "mock_hosts"]
-
-_DOMAIN = "koreainvestment.com"
 _LOOPBACK = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)")
 
-_servers: list[HttpServer] = []  # of the tests under way, the last in force
-_is_closed = False
+_urls: list[str | None] = []  # of the gateways in the place of KIS, the last in force
 
 
 @contextmanager
@@ -44,7 +41,7 @@ def mock_hosts(gateway: StateMachine) -> Iterator[None]:
 
     def respond(request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
         response = gateway.receive(_read(request))
-        if isinstance(response, Dropped):
+        if response is None:
             raise requests.ConnectionError("the gateway closed the connection unanswered", request=request)
         if isinstance(response, Hung):
             raise requests.ReadTimeout("the gateway gave no answer in time", request=request)
@@ -75,66 +72,47 @@ def _text(value: str | bytes) -> str:
 
 
 @contextmanager
-def divert(server: HttpServer) -> Iterator[None]:
+def divert(url: str | None) -> Iterator[None]:
     """
-    Lead to a gateway what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
+    Lead to the gateway at `url` what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
 
     Through `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx` and `aiohttp`, and by sessions that were
-    connected before. What else would reach KIS fails where it looks the host up.
+    connected before. What else would reach KIS fails where it looks the host up; where `url` is None, everything does.
     """
     _patch()
-    _servers.append(server)
+    _urls.append(url)
     try:
         yield
     finally:
-        _servers.remove(server)
-
-
-@contextmanager
-def closed_kis() -> Iterator[None]:
-    """Let nothing of this process reach KIS's hosts, but what `divert` leads elsewhere."""
-    global _is_closed
-    _patch()
-    _is_closed = True
-    try:
-        yield
-    finally:
-        _is_closed = False
+        _urls.remove(url)
 
 
 def _address(host: object) -> tuple[str, int] | None:
     """Give the address that takes the place of a host; None where it is none of KIS's, or may be reached."""
-    if not str(host).endswith(_DOMAIN) or not (_servers or _is_closed):
+    if not _urls or not str(host).endswith("koreainvestment.com"):
         return None
-    if not _servers:
-        raise ConfigurationError(
-            f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env"
-        )
-    return _servers[-1].host, _servers[-1].port
+    if _urls[-1] is None:
+        advice = "have it take the fixture kis_gateway_env"
+        raise ConfigurationError(f"{host} is not to be reached from this test: {advice}")
+    found = urlsplit(_urls[-1])
+    return str(found.hostname), int(found.port or 80)
 
 
 @cache  # once in a process: what is patched does nothing while no test diverts
 def _patch() -> None:
-    connection = "HTTPSConnection.connect"
-    for module, name, wrapper in (
-        ("http.client", connection, _connect),
-        ("http.client", "HTTPConnection.putrequest", _put_request),
-        ("urllib3.connection", connection, _connect),
-        ("httpx", "HTTPTransport.handle_request", _handle_httpx),
-        ("httpx", "AsyncHTTPTransport.handle_async_request", _handle_httpx),
-        ("httpx2", "HTTPTransport.handle_request", _handle_httpx),
-        ("httpx2", "AsyncHTTPTransport.handle_async_request", _handle_httpx),
-        ("aiohttp.client_reqrep", "ClientRequest.__init__", _make_aiohttp),
-        ("socket", "getaddrinfo", _look_up),
+    for name, wrapper in (
+        ("http.client:HTTPSConnection.connect", _connect),
+        ("http.client:HTTPConnection.putrequest", _put_request),
+        ("urllib3.connection:HTTPSConnection.connect", _connect),
+        ("httpx:HTTPTransport.handle_request", _handle_httpx),
+        ("httpx:AsyncHTTPTransport.handle_async_request", _handle_httpx),
+        ("httpx2:HTTPTransport.handle_request", _handle_httpx),
+        ("httpx2:AsyncHTTPTransport.handle_async_request", _handle_httpx),
+        ("aiohttp.client_reqrep:ClientRequest.__init__", _make_aiohttp),
+        ("socket:getaddrinfo", _look_up),
     ):
-        wrapt.register_post_import_hook(_wrapping(name, wrapper), module)
-
-
-def _wrapping(name: str, wrapper: Callable[..., Any]) -> Callable[[Any], None]:
-    def wrap(module: Any) -> None:
-        wrapt.wrap_function_wrapper(module, name, wrapper)
-
-    return wrap
+        module, _, method = name.partition(":")
+        wrapt.register_post_import_hook(partial(wrapt.wrap_function_wrapper, name=method, wrapper=wrapper), module)
 
 
 def _connect(wrapped: Callable[..., Any], connection: Any, args: Any, kwargs: Any) -> Any:
@@ -149,18 +127,14 @@ def _connect(wrapped: Callable[..., Any], connection: Any, args: Any, kwargs: An
 
 def _put_request(wrapped: Callable[..., Any], connection: Any, args: Any, kwargs: Any) -> Any:
     """Leave a connection that was made before the test."""
-    address = _address(connection._tunnel_host or connection.host)  # noqa: SLF001  # as above
-    if address is not None and _peer(connection.sock) != address:
+    address, peer = _address(connection._tunnel_host or connection.host), None  # noqa: SLF001  # as above
+    with suppress(OSError, AttributeError):  # it is gone, or there is none
+        peer = connection.sock.getpeername()[:2]
+    if address not in {None, peer}:
         if connection.sock is not None:
             connection.sock.close()
         _connect(wrapped, connection, (), {})
     return wrapped(*args, **kwargs)
-
-
-def _peer(sock: Any) -> object:
-    with suppress(OSError, AttributeError):  # it is gone, or there is none
-        return sock.getpeername()[:2]
-    return None
 
 
 def _handle_httpx(wrapped: Callable[..., Any], transport: Any, args: Any, kwargs: Any) -> Any:
@@ -169,23 +143,20 @@ def _handle_httpx(wrapped: Callable[..., Any], transport: Any, args: Any, kwargs
     if address is None:
         return wrapped(*args, **kwargs)
     if type(transport._pool).__name__.endswith("Proxy"):  # noqa: SLF001  # nothing public says so
-        raise ConfigurationError(
-            f"{request.url.host} is the gateway of this test, and behind no proxy: unset HTTPS_PROXY"
-        )
+        raise ConfigurationError("the gateway of a test is behind no proxy: unset HTTPS_PROXY")
     url = request.url.copy_with(scheme="http", host=address[0], port=address[1])
     rest = {"headers": request.headers, "stream": request.stream, "extensions": request.extensions}
     return wrapped(type(request)(request.method, url, **rest))
 
 
-def _make_aiohttp(wrapped: Callable[..., Any], request: Any, args: Any, kwargs: Any) -> None:
+def _make_aiohttp(wrapped: Callable[..., Any], request: Any, args: Any, kwargs: Any) -> Any:
     method, url, *rest = args
     address = _address(url.host)
     if address is None:
         return wrapped(*args, **kwargs)
-    headers = {**(kwargs.get("headers") or {}), "Host": f"{url.host}:{url.port}"}
-    no_proxy = {"proxy": None, "proxy_auth": None, "proxy_headers": None}
-    elsewhere = url.with_scheme("http").with_host(address[0]).with_port(address[1])
-    wrapped(method, elsewhere, *rest, **{**kwargs, **no_proxy, "headers": headers})
+    kwargs |= {"headers": {**(kwargs.get("headers") or {}), "Host": f"{url.host}:{url.port}"}}
+    kwargs |= {"proxy": None, "proxy_auth": None, "proxy_headers": None}
+    wrapped(method, url.with_scheme("http").with_host(address[0]).with_port(address[1]), *rest, **kwargs)
     request.original_url = url
     return None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 try:
@@ -12,6 +13,7 @@ except ImportError as error:
     raise ImportError("a fixture of kis_retry needs pytest: pip install 'kis-retry[testing]'") from error
 
 if TYPE_CHECKING:
+    from ..tokens.manager import TokenManager
     from .gateway import KisGateway
 
 __all__ = ["kis_gateway", "kis_gateway_env"]
@@ -25,6 +27,7 @@ _STAND_IN = {
 }
 _last = {"port": 0}  # where a client that was made in an earlier test looks
 _keys: list[tuple[str, str]] = []  # of the gateways of earlier tests, which modules may have kept
+_tokens: deque[str] = deque(maxlen=32)  # of earlier tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,11 +41,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if wish not in {"", "stand-in"}:
         raise pytest.UsageError(f'kis_retry_credentials = {wish!r} is not usable: it takes "stand-in"')
     if wish:
-        from .hosts import closed_kis
+        from .hosts import divert
 
-        patch, closed = pytest.MonkeyPatch(), closed_kis()
-        closed.__enter__()
-        early_config.add_cleanup(lambda: closed.__exit__(None, None, None))
+        patch, closed = pytest.MonkeyPatch(), ExitStack()
+        closed.enter_context(divert(None))
+        early_config.add_cleanup(closed.close)
         early_config.add_cleanup(patch.undo)
         patch.delenv("KIS_BASE_URL", raising=False)
         for name, value in _STAND_IN.items():
@@ -51,7 +54,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 @pytest.fixture
 def kis_gateway() -> Iterator[KisGateway]:
-    """A KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
+    """Run a KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
     from .gateway import KisGateway
 
     try:
@@ -61,19 +64,20 @@ def kis_gateway() -> Iterator[KisGateway]:
         gateway = KisGateway()
         gateway.__enter__()
     with closing(gateway):
-        _last["port"] = gateway.server.port
+        _last["port"] = int(gateway.url.rpartition(":")[2])
         yield gateway
 
 
 @pytest.fixture
 def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[KisGateway]:
     """
-    A running gateway in the place of KIS, for a batch that reads its credentials from the environment.
+    Run a gateway in the place of KIS, for a batch that reads its credentials from the environment.
 
     It is the `kis_gateway` of the same test. KIS_APP_KEY, KIS_APP_SECRET, KIS_ACCOUNT_NO and KIS_BASE_URL are its own,
     tokens are kept in memory, and calls are not paced (KIS_RATE_LIMIT=0); what else is set stays. No `.env` file
     changes any of them. What was made before, from other credentials, is led to it too, whatever key it has: nothing
-    of this process reaches KIS's hosts, and nobody has a token from before the test. After it all is as it was.
+    of this process reaches KIS's hosts, and nobody has a token or a lost order from before the
+    test. After it all is as it was.
     """
     from .hosts import divert
 
@@ -81,35 +85,38 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     for former in _keys:
         kis_gateway.accept(*former)
     _keys.append((credentials.app_key, credentials.app_secret))
-    for name, value in {
-        "APP_KEY": credentials.app_key,
-        "APP_SECRET": credentials.app_secret,
-        "ACCOUNT_NO": credentials.account or "",
-        "BASE_URL": kis_gateway.url,
-        "PAPER": "false",
-        "TOKEN_STORE": "memory",
-        "RATE_LIMIT": "0",
-    }.items():
-        monkeypatch.setenv(f"KIS_{name}", value)
+    own = {"KIS_APP_KEY": credentials.app_key, "KIS_APP_SECRET": credentials.app_secret, "KIS_PAPER": "false"}
+    for name, value in {**_STAND_IN, **own, "KIS_BASE_URL": kis_gateway.url}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
-    with _no_token_from_before(), divert(kis_gateway.server):
+    with _nothing_from_before(), divert(kis_gateway.url):
         yield kis_gateway
 
 
 @contextmanager
-def _no_token_from_before() -> Iterator[None]:
-    """Have every `TokenManager` of this process begin with nothing, and share nothing outside of the test."""
-    from kis_retry import MemoryTokenStore, TokenManager
-    from kis_retry.tokens.manager import every_manager
+def _nothing_from_before() -> Iterator[None]:
+    """Have this process begin with no token and no lost order, and share nothing outside of the test."""
+    from ..stores.memory import MemoryTokenStore
+    from ..tokens.manager import TokenManager, every_manager
+    from ..wire.orders import LOST, LostOrders
 
-    store = MemoryTokenStore()
-    before = [(manager, dict(vars(manager))) for manager in every_manager()]
-    for manager, _ in before:
+    store, managers = MemoryTokenStore(), every_manager()
+    before = [(each, dict(vars(each))) for each in (LOST, *managers)]
+    dead = [*_tokens, *_in_memory(managers)]
+    LostOrders.__init__(LOST)
+    for manager in managers:
         TokenManager.__init__(manager, manager.credentials, store=store, policy=manager.policy)
+        for value in dead:  # which a client may still send
+            manager.note_refused(value)
     try:
         yield
     finally:
-        for manager, state in before:
-            vars(manager).clear()
-            vars(manager).update(state)
+        _tokens.extend(_in_memory(every_manager()))
+        for each, state in before:
+            vars(each).clear()
+            vars(each).update(state)
+
+
+def _in_memory(managers: list[TokenManager]) -> list[str]:
+    return [token.value for token in (manager.peek() for manager in managers) if token is not None]

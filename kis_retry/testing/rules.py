@@ -10,21 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..credentials import PAPER_URL, REAL_URL
-from .answers import (
-    Dropped,
-    Environment,
-    Hung,
-    Request,
-    Response,
-    WireResponse,
-    error_body,
-    failure,
-    json_response,
-    success,
-)
+from . import answers
+from .answers import Environment, Hung, Listings, Pages, Request, Response, WireResponse
 from .faults import TOKEN_PATH, Fault, FaultInjection, Where
 from .issued import IssuedTokens
-from .listings import Listings, Pages
 
 __all__ = ["COUNTERS", "MEMORY", "StateMachine"]
 
@@ -39,8 +28,7 @@ _OF_THE_OTHER: dict[Environment, tuple[tuple[str, ...], str]] = {
 }
 """How a `tr_id` of the other environment begins (as kis_auth.py of the official samples has it), and its refusal."""
 
-_REVOKE_PATH = "/oauth2/revokeP"
-_APPROVAL_PATH = "/oauth2/Approval"
+_REVOKE_PATH, _APPROVAL_PATH = "/oauth2/revokeP", "/oauth2/Approval"
 _SYMBOL_NAMES = ("FID_INPUT_ISCD", "SYMB", "PDNO", "SHT_CD")
 
 
@@ -48,15 +36,9 @@ class StateMachine(FaultInjection):
     """What `KisGateway` is made of. Its front ends ask `receive`, or `answer` where they can wait."""
 
     def __init__(
-        self,
-        expired_status: int,
-        clock: Callable[[], float] | None,
-        seed: int | None,
-        environment: Environment,
-        keys: tuple[str, str],
-        rules: Mapping[str, float],
+        self, environment: Environment, keys: tuple[str, str], rules: Mapping[str, float], **settings: Any
     ) -> None:
-        super().__init__(expired_status, clock, seed)
+        super().__init__(**settings)
         self.latency = 0.0
         self._environment = environment
         self._app_key, self._app_secret = keys
@@ -76,13 +58,7 @@ class StateMachine(FaultInjection):
         self._orders: list[dict[str, Any]] = []
 
     def answer(self, request: Request, is_gone: Callable[[], bool]) -> WireResponse | None:
-        """
-        Answer a request after the time that it takes; None closes the connection.
-
-        Args:
-            request: that just came in.
-            is_gone: says whether its caller has hung up; asked after an answer that hung.
-        """
+        """Answer a request after the time that it takes, unless its caller `is_gone`; None closes the connection."""
         response = self.receive(request)
         if isinstance(response, Hung):
             response.released.wait(response.seconds)
@@ -90,9 +66,7 @@ class StateMachine(FaultInjection):
                 return None
             return response.response or self._resume(request)
         # The gateway's own event, so that closing it cuts the wait short.
-        if isinstance(response, Dropped) or (self.latency and self._closed.wait(self.latency)):
-            return None
-        return response
+        return None if self.latency and self._closed.wait(self.latency) else response
 
     def receive(self, request: Request) -> Response:
         """Decide what becomes of a request that just came in, without waiting."""
@@ -140,31 +114,32 @@ class StateMachine(FaultInjection):
                 self._faults_met["over_limit"] += 1
                 return self._signed(request, limit.refusal), "over_limit"
         for limit in limits:
-            limit.take(now)
+            limit.taken.append(now)
         return None
 
     def _apply_fault(self, fault: Fault, request: Request, now: float) -> tuple[Response, str]:
         self._faults_met[fault.name] += 1
         acted = self._judge(request, now)[0] if fault.reached else None
-        reply = fault.reply or Dropped()
-        if isinstance(reply, Hung):
-            reply = reply._replace(response=acted)
-        elif fault.refuses and isinstance(reply, WireResponse):
-            if fault.where == "calls" or request.path == TOKEN_PATH:
-                self._counts["refused" if fault.where == "calls" else "token_requests_refused"] += 1
-            reply = self._signed(request, reply)
-        return reply, fault.name
+        if isinstance(fault.reply, Hung):
+            return fault.reply._replace(response=acted), fault.name
+        if fault.reply is None or not fault.refuses:
+            return fault.reply, fault.name
+        if fault.where == "calls" or request.path == TOKEN_PATH:
+            self._counts["refused" if fault.where == "calls" else "token_requests_refused"] += 1
+        return self._signed(request, fault.reply), fault.name
 
     def _judge(self, request: Request, now: float) -> tuple[WireResponse, str]:
         if request.path.startswith("/uapi/"):
             response, outcome = self._judge_call(request, now)
             return self._signed(request, response), outcome
         if request.method != "POST" or request.path not in {TOKEN_PATH, _REVOKE_PATH, _APPROVAL_PATH}:
-            return json_response(404, failure("OPSQ0002")), "OPSQ0002"
+            return answers.json_response(404, answers.failure("OPSQ0002")), "OPSQ0002"
         answer, code = self._judge_key(request, now)
         if request.path == TOKEN_PATH:
             self._counts["token_requests_refused" if code else "tokens_issued"] += 1
-        return (json_response(403, error_body(code)), code) if code else (json_response(200, answer), "answered")
+        if code:
+            return answers.json_response(403, answers.error_body(code)), code
+        return answers.json_response(200, answer), "answered"
 
     # -- tokens and websocket keys
 
@@ -180,7 +155,7 @@ class StateMachine(FaultInjection):
         if request.path == _APPROVAL_PATH:
             self._approval_keys.append(secrets.token_hex(16))
             return {"approval_key": self._approval_keys[-1]}, None
-        tokens = self._tokens_of(request, body["appkey"])
+        tokens = self._tokens(self._environment_of(request), body["appkey"])
         if request.path == _REVOKE_PATH:
             tokens.revoke(str(body.get("token")))
             return {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}, None
@@ -196,13 +171,8 @@ class StateMachine(FaultInjection):
             return "EGW00103"
         return None if app_secret == known else "EGW00105"
 
-    def _tokens_of(self, request: Request, app_key: str) -> IssuedTokens:
-        return self._tokens(self._environment_of(request), app_key)
-
     def _tokens(self, environment: Environment, app_key: str) -> IssuedTokens:
-        if (environment, app_key) not in self._issued:
-            self._issued[environment, app_key] = IssuedTokens(**self._rules)
-        return self._issued[environment, app_key]
+        return self._issued.setdefault((environment, app_key), IssuedTokens(**self._rules))
 
     def _environment_of(self, request: Request) -> Environment:
         return HOSTS.get(request.headers.get("host", ""), self._environment)
@@ -225,49 +195,47 @@ class StateMachine(FaultInjection):
     def _judge_call(self, request: Request, now: float) -> tuple[WireResponse, str]:
         if request.path == "/uapi/hashkey" and request.method == "POST":  # needs no token (KIS page Hashkey)
             self._counts["answered"] += 1
-            return json_response(200, {"BODY": request.json(), "HASH": secrets.token_hex(32)}), "answered"
+            return answers.json_response(200, {"BODY": request.json(), "HASH": secrets.token_hex(32)}), "answered"
         status, msg_cd = self._refusal(request, now)
         if msg_cd is not None:
             self._counts["refused"] += 1
-            return json_response(status, failure(msg_cd)), msg_cd
+            return answers.json_response(status, answers.failure(msg_cd)), msg_cd
         self._counts["answered"] += 1
         return self._service(request), "answered"
 
     def _refusal(self, request: Request, now: float) -> tuple[int, str | None]:
         """Judge key, secret (observed for a wrong one: EGW00304), token and `tr_id`; keys left out are let pass."""
-        headers = request.headers
+        headers, environment = request.headers, self._environment_of(request)
         app_key = headers.get("appkey", self._app_key)
         code = self._wrong_key(request, app_key, headers.get("appsecret", self._secrets.get(app_key)))
-        scheme, _, value = headers.get("authorization", "").partition(" ")
         if code is not None:
-            code = "EGW00304" if code == "EGW00105" else code
-        elif scheme != "Bearer" or not value.strip():
-            code = "EGW00122"
-        else:
-            code = self._tokens_of(request, app_key).judge(value.strip(), now)
-        beginnings, other = _OF_THE_OTHER[self._environment_of(request)]
+            return self._expired_status, "EGW00304" if code == "EGW00105" else code
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        if scheme != "Bearer" or not value.strip():
+            return self._expired_status, "EGW00122"
+        code = self._tokens(environment, app_key).judge(value.strip(), now)
+        beginnings, other = _OF_THE_OTHER[environment]
         if code is None and headers.get("tr_id", "").startswith(beginnings):
             return 500, other
         return self._expired_status, code
 
     def _service(self, request: Request) -> WireResponse:
         if request.method == "GET":
-            pages = self._pages.get(request.path)
-            if pages is not None:
-                tr_cont = request.headers.get("tr_cont", "")
-                body, more = pages.answer(request.query, request.headers["authorization"], tr_cont)
-                return json_response(200, body, {"tr_cont": more})
-            return json_response(
-                200, self._listings.answer(request.path, request.query, request.headers.get("tr_id", ""))
-            )
-        if "/trading/order" not in request.path:
-            return json_response(200, success(request.json()))
-        self._orders.append(request.json())
-        number = f"{len(self._orders):010d}"
-        return json_response(200, success({"KRX_FWDG_ORD_ORGNO": "91252", "ODNO": number, "ORD_TMD": "090000"}))
+            headers, pages = request.headers, self._pages.get(request.path)
+            if pages is None:
+                return answers.json_response(
+                    200, self._listings.answer(request.path, request.query, headers.get("tr_id", ""))
+                )
+            body, more = pages.answer(request.query, headers.get("appkey", ""), headers.get("tr_cont", ""))
+            return answers.json_response(200, body, {"tr_cont": more})
+        output = request.json()
+        if "/trading/order" in request.path:
+            self._orders.append(output)
+            output = {"KRX_FWDG_ORD_ORGNO": "91252", "ODNO": f"{len(self._orders):010d}", "ORD_TMD": "090000"}
+        return answers.json_response(200, answers.success(output))
 
     def _signed(self, request: Request, response: WireResponse) -> WireResponse:
-        """Add KIS's own headers to the answer to a call, in lower case as KIS sends them: its sample code relies on it."""
+        """Add KIS's own headers to the answer to a call, in lower case: the official sample code relies on it."""
         if not request.path.startswith("/uapi/"):
             return response
         tr_id = request.headers.get("tr_id", "")

@@ -72,7 +72,7 @@ class _BrokerSource(ForeignSource):
         current = self._cache.current
         if current is None:
             raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
-        self._cache.note_issued(current.token.value)
+        self._known.cache.refused.pop(current.token.value, None)
         self._known.cache.keep(current.token)
         return current.token
 

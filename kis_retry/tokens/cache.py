@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ..clock import Monotonic
 from ..events import warn
 from ..token import AccessToken
 
@@ -26,8 +27,7 @@ class Clock(Protocol):
 
 
 class _SystemClock:
-    # Kept in a class, where freezegun does not look for them: a deadline passes in a test with frozen time, too.
-    monotonic = staticmethod(time.monotonic)
+    monotonic = staticmethod(Monotonic.now)
     sleep = staticmethod(time.sleep)
 
     def time(self) -> float:
@@ -52,27 +52,21 @@ class TokenCache:
 
     Attributes:
         current: replaced as a whole, so that it is read without a lock.
+        handed_out: every token that has been the current one, by value, oldest first.
+        refused: the values that KIS refused; what it issues again is taken out.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self.current: CachedToken | None = None
-        self._handed_out: dict[str, AccessToken] = {}  # oldest first
-        self._refused: dict[str, None] = {}
+        self.handed_out: dict[str, AccessToken] = {}
+        self.refused: dict[str, None] = {}
 
     @property
     def fresh(self) -> AccessToken | None:
         """The current token, where it needs no renewal."""
         current = self.current
         return current.token if current is not None and self._clock.time() < current.stale_at else None
-
-    def handed_out(self, value: str) -> AccessToken | None:
-        """Return the token of that value, if it has ever been the current one."""
-        return self._handed_out.get(value)
-
-    def was_refused(self, value: str) -> bool:
-        """Tell whether KIS refused `value`."""
-        return value in self._refused
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         """Return the current token, if it is another one and alive."""
@@ -86,18 +80,14 @@ class TokenCache:
         current = self.current
         if current is not None and current.token.value == value:
             return self._clock.time() >= current.expired_at
-        return value in self._refused or value in self._handed_out
+        return value in self.refused or value in self.handed_out
 
     def note_refused(self, value: str) -> None:
         """Never give `value` away again."""
-        _remember(self._refused, value, None)
+        _remember(self.refused, value, None)
         current = self.current
         if current is not None and current.token.value == value:
             current.stale_at = current.expired_at = -math.inf  # in place: another thread may just replace the whole
-
-    def note_issued(self, value: str) -> None:
-        """Believe in `value` again: KIS just issued it, be it one that was refused."""
-        self._refused.pop(value, None)
 
     def keep(self, token: AccessToken, *, margin: float = 0.0, just_issued: bool = False) -> None:
         """
@@ -107,10 +97,10 @@ class TokenCache:
         the same one. And if it looks expired, this machine's clock is wrong: then KIS alone knows when it dies, and
         says so by refusing it.
         """
-        _remember(self._handed_out, token.value, token)
+        _remember(self.handed_out, token.value, token)
         now, expired_at = self._clock.time(), token.expires
         stale_at = expired_at - margin
-        if token.value in self._refused:
+        if token.value in self.refused:
             stale_at = expired_at = -math.inf
         elif just_issued and now >= expired_at:
             stale_at = expired_at = math.inf

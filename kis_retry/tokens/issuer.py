@@ -12,22 +12,23 @@ import netrc  # noqa: F401  # requests imports it at its first request, when a c
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
+from ..answers import Meaning, judge_error
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
+from ..sessions import behind, leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
 from .cache import Clock
 
-__all__ = ["SEOUL", "TokenIssuer", "leave_connections_to_parent", "read_answer"]
+__all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 
 SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
@@ -51,11 +52,9 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "its name could not be resolved (DNS)"),
     (ssl.SSLCertVerificationError, f"its TLS certificate was not accepted ({_TRUST})"),
     (ssl.SSLError, f"no TLS connection could be set up ({_TRUST})"),
-    (requests.exceptions.SSLError, f"no TLS connection could be set up ({_TRUST})"),
     (ConnectionRefusedError, "the connection was refused"),
     (requests.ConnectTimeout, "no connection in time"),
     (requests.Timeout, "no answer in time"),
-    (TimeoutError, "no answer in time"),
     (ConnectionError, "the connection was dropped"),  # reset, aborted, and http.client's RemoteDisconnected
 )
 
@@ -64,46 +63,34 @@ class TokenIssuer:
     """
     Asks KIS once for each call of a method. Safe to share between threads.
 
-    Args:
-        credentials: who asks.
-        session: carries the requests; without one, its own.
-        clock: for how long an answer may take.
-
     Attributes:
-        clock_ahead: seconds by which KIS's clock is ahead of this machine's, by the `Date` of its last answer; None
-            where no answer had one.
+        clock_ahead: seconds by which KIS's clock is ahead of this machine's, by the `Date` of its last answer, if any.
     """
 
     def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Clock) -> None:
         self._credentials = credentials
-        self._given = session
-        self._session = session
+        self._given = self._session = session
         self._clock = clock
         self.clock_ahead: float | None = None
 
     def issue(self, timeout: float) -> AccessToken:
         """
-        Ask for a token, and take `timeout` seconds for it.
+        Ask for a token; the request may take `timeout` seconds, and so may its answer.
 
         Raises:
             TokenIssueLimited: EGW00133, once a minute.
             TokenIssueError: anything else that is not a token.
         """
-        status, body = self._post("tokenP", timeout, grant_type="client_credentials", appsecret=self._secret)
-        return read_answer(status, body, datetime.fromtimestamp(self._clock.time(), timezone.utc))
+        status, body = self._post("tokenP", timeout, "appsecret", grant_type="client_credentials")
+        return read_answer(status, body, self._now())
 
     def approve(self, timeout: float) -> AccessToken:
-        """
-        Ask for a websocket key, and take `timeout` seconds for it.
-
-        Raises:
-            TokenIssueError: there is none in the answer.
-        """
-        status, body = self._post("Approval", timeout, grant_type="client_credentials", secretkey=self._secret)
+        """Ask for a websocket key, in the same way."""
+        status, body = self._post("Approval", timeout, "secretkey", grant_type="client_credentials")
         key = body.get("approval_key") if isinstance(body, Mapping) else None
         if status != 200 or not isinstance(key, str):
             raise _error_in(status, body)
-        return _token(key.strip(), datetime.fromtimestamp(self._clock.time(), timezone.utc) + _APPROVED_FOR)
+        return _token(key.strip(), self._now() + _APPROVED_FOR)
 
     def revoke(self, token: AccessToken, timeout: float) -> None:
         """
@@ -112,10 +99,9 @@ class TokenIssuer:
         Raises:
             KisRetryError: KIS did not confirm.
         """
-        status, body = self._post("revokeP", timeout, appsecret=self._secret, token=token.value)
+        status, body = self._post("revokeP", timeout, "appsecret", token=token.value)
         if status != 200:
-            code = _code_in(body) if isinstance(body, Mapping) else None
-            raise KisRetryError(f"the token was not revoked: HTTP {status}, {code or 'no error code'}")
+            raise KisRetryError(f"the token was not revoked: HTTP {status}, {_code_in(body) or 'no error code'}")
 
     def after_fork(self) -> None:
         """Leave the parent's connections to the parent."""
@@ -123,19 +109,18 @@ class TokenIssuer:
             leave_connections_to_parent(self._given)
         self._session = self._given
 
-    @property
-    def _secret(self) -> str:
-        return self._credentials.app_secret
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), timezone.utc)
 
-    def _post(self, endpoint: str, timeout: float, **body: str) -> tuple[int, object]:
-        session = self._session
-        if session is None:
-            session = self._session = requests.Session()
+    def _post(self, endpoint: str, timeout: float, secret_name: str, **body: str) -> tuple[int, object]:
+        if self._session is None:
+            self._session = requests.Session()
+        keys = {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
         try:
             try:
-                response = session.post(
+                response = self._session.post(
                     f"{self._credentials.base_url}/oauth2/{endpoint}",
-                    json={"appkey": self._credentials.app_key, **body},
+                    json={**keys, **body},
                     headers={"Cache-Control": "no-store"},  # a session of `requests_cache` would hand a dead one out
                     timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
                     allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
@@ -147,17 +132,12 @@ class TokenIssuer:
                 response = error.response
             return self._answer(response, timeout)
         except Exception as error:  # of requests, or of what a session of the user's is made of
-            failure = self._failure(error)
+            final, cause = judge_error(error).meaning is Meaning.FINAL, _cause_of(error)
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
-        raise failure
+        host = urlsplit(self._credentials.base_url).netloc.rpartition("@")[2]
+        raise TokenIssueError(f"the token endpoint at {host} could not be reached: {cause}", retryable=not final)
 
     def _answer(self, response: requests.Response, timeout: float) -> tuple[int, object]:
-        try:
-            ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - self._clock.time()
-        except (KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
-            self.clock_ahead = None
-        else:
-            self.clock_ahead = ahead
         content, ends = bytearray(), self._clock.monotonic() + timeout
         with closing(response):
             for byte in response.iter_content(1):  # as they come: what trickles keeps to no time-out of a socket
@@ -166,24 +146,13 @@ class TokenIssuer:
                     raise requests.Timeout
                 if len(content) > _LONGEST_ANSWER:
                     return response.status_code, None
+        self.clock_ahead = None
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
+            self.clock_ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - self._clock.time()
         try:
             return response.status_code, json.loads(content)
         except (ValueError, RecursionError):  # the latter: brackets without end
             return response.status_code, None
-
-    def _failure(self, error: Exception) -> TokenIssueError:
-        """Say why the host could not be reached, in words that hold no URL, no query and no body."""
-        made_of = list(_behind(error))
-        cause = next((text for kind, text in _CAUSES if any(isinstance(e, kind) for e in made_of)), None)
-        final = not isinstance(error, requests.RequestException) or isinstance(error, ValueError)  # a bug, no address
-        final = final or any(isinstance(found, ssl.SSLCertVerificationError) for found in made_of)
-        if isinstance(error, OSError) and "TLS" in str(error) and "invalid path" in str(error):  # requests' own words
-            cause, final = f"{error} ({_TRUST})", True
-        if any(isinstance(found, ssl.SSLError) and found.library in {"X509", "PEM"} for found in made_of):
-            cause, final = f"the file of certificates holds none ({_TRUST})", True
-        host = urlsplit(self._credentials.base_url).netloc.rpartition("@")[2]
-        text = f"the token endpoint at {host} could not be reached: {cause or type(error).__name__}"
-        return TokenIssueError(text, retryable=not final)
 
 
 def read_answer(status: int, body: object, now: datetime) -> AccessToken:
@@ -194,9 +163,9 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     seconds (KIS access-token page).
     """
     value = body.get("access_token") if isinstance(body, Mapping) else None
-    if status != 200 or not isinstance(value, str) or not bare(value):
+    if status != 200 or not isinstance(body, Mapping) or not isinstance(value, str) or not bare(value):
         raise _error_in(status, body)
-    expires_at = _expiry(body, now)  # type: ignore[arg-type]  # it has a token in it
+    expires_at = _expiry(body, now)
     if expires_at is None:
         raise TokenIssueError(
             "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
@@ -209,19 +178,6 @@ def _token(value: str, expires_at: datetime) -> AccessToken:
         return AccessToken(value, expires_at)
     except ValueError as error:
         raise TokenIssueError(f"the token endpoint answered something else than a token: {error}") from None
-
-
-def _error_in(status: int, body: object) -> TokenIssueError:
-    if not isinstance(body, Mapping):
-        return TokenIssueError(f"the token endpoint answered HTTP {status} without a JSON object", retryable=True)
-    code = _code_in(body)
-    if code == _LIMITED:
-        return TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
-    if code is not None:
-        meaning = _MEANINGS.get(code, "KIS refuses to issue a token; its error code table says why")
-        return TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code in _TRANSIENT_CODES)
-    transient = status >= 500 or status in (200, 429)
-    return TokenIssueError(f"the token endpoint answered HTTP {status} without a token", retryable=transient)
 
 
 def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
@@ -238,30 +194,28 @@ def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
         return None
 
 
-def _code_in(body: Mapping[str, Any]) -> str | None:
+def _error_in(status: int, body: object) -> TokenIssueError:
+    code = _code_in(body)
+    if code == _LIMITED:
+        return TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
+    if code is not None:
+        meaning = _MEANINGS.get(code, "KIS refuses to issue a token; its error code table says why")
+        return TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code in _TRANSIENT_CODES)
+    is_object = isinstance(body, Mapping)  # else it came from somebody else, a proxy say
+    transient = not is_object or status >= 500 or status in (200, 429)
+    missing = "a token" if is_object else "a JSON object"
+    return TokenIssueError(f"the token endpoint answered HTTP {status} without {missing}", retryable=transient)
+
+
+def _code_in(body: object) -> str | None:
     """Return KIS's error code; `tokenP` calls it `error_code`, everything else `msg_cd`."""
-    code = body.get("error_code") or body.get("msg_cd")
+    code = (body.get("error_code") or body.get("msg_cd")) if isinstance(body, Mapping) else None
     return code if isinstance(code, str) and code.isalnum() and len(code) <= 16 else None
 
 
-def leave_connections_to_parent(session: requests.Session) -> None:
-    """
-    Give every adapter of `session` empty pools, with the settings it has, in a forked child.
-
-    Two processes that talk over one connection get each other's answers: the price of another symbol, and no error.
-    """
-    for adapter in getattr(session, "adapters", {}).values():  # a stand-in of the user's may have none
-        if isinstance(adapter, HTTPAdapter):  # others, as mocks are, keep no connections that requests knows of
-            adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs leave it out
-
-
-def _behind(error: BaseException) -> Iterator[BaseException]:
-    """Walk through `error` and everything that it was made of or raised from."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, BaseException) and id(found) not in seen:
-            seen.add(id(found))
-            yield found
-            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
+def _cause_of(error: Exception) -> str:
+    """Say why the host could not be reached, in words that hold no URL, no query and no body."""
+    missing = missing_bundle(error) if isinstance(error, OSError) else None
+    made_of = list(behind(error))
+    causes = (words for kind, words in _CAUSES if any(isinstance(found, kind) for found in made_of))
+    return missing or next(causes, type(error).__name__)

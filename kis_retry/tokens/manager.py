@@ -19,6 +19,7 @@ from ..token import AccessToken, bare
 from .cache import SYSTEM_CLOCK, Clock
 from .issuer import TokenIssuer
 from .refresher import Refresher
+from .source import Replacement
 
 __all__ = ["TokenManager", "every_manager", "newest_manager"]
 
@@ -61,10 +62,10 @@ class TokenManager(Refresher):
         _check("store", store, TokenStore, type(None))
         _check("policy", policy, RetryPolicy, type(None))
         issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
-        super().__init__(issuer, issuer.issue, key, store, policy, clock)
+        super().__init__(issuer, issuer.issue, key, store=store, policy=policy, clock=clock)
         self.credentials = credentials
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
-        self._approval = Refresher(issuer, issuer.approve, approval_key, store, policy, clock)
+        self._approval = _ApprovalKey(issuer, issuer.approve, approval_key, store=store, policy=policy, clock=clock)
         after_fork(issuer, TokenIssuer.after_fork)
         _managers[id(self)] = self
 
@@ -181,7 +182,7 @@ class TokenManager(Refresher):
         return (await _awaited(self._approval.token_future())).value
 
     def _revoke(self, _: float) -> bool:
-        with self._lock(self.policy.issue_timeout + 2):
+        with self._store_lock(self.policy.issue_timeout + 2):
             current = self._cache.current
             known = [token for token in (current.token if current else None, self._entry.load()) if token is not None]
             if not known:
@@ -213,6 +214,14 @@ class TokenManager(Refresher):
     def __repr__(self) -> str:
         cached = self._cache.current
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
+
+
+class _ApprovalKey(Refresher):
+    """The websocket key, which is got and kept like a token. Events are about tokens, and tell nothing of it."""
+
+    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None: ...
+
+    def _tell_failed(self, error: BaseException, old: AccessToken, began: float) -> None: ...
 
 
 def every_manager() -> list[TokenManager]:

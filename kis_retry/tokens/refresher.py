@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
@@ -20,6 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from ..errors import ConfigurationError, TokenIssueError, TokenIssueLimited
 from ..events import RefreshEvent, emit
+from ..forking import after_fork
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
@@ -62,20 +64,29 @@ class Refresher(LiveSource):
         issuer: TokenIssuer,
         ask: Callable[[float], AccessToken],
         key: str,
+        *,
         store: TokenStore | None,
         policy: RetryPolicy | None,
         clock: Clock,
     ) -> None:
+        if store is None or policy is None:
+            import environs  # noqa: F401  # a child forked while a thread imports it at its first call would wait for ever
+
         self._issuer, self._ask_kis, self._key, self._clock = issuer, ask, key, clock
         self._given = store, policy
         self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
         self._cache = TokenCache(clock)
         self._flights = SingleFlight("kis_retry-refresh")
+        self._after_fork()
+        after_fork(self, Refresher._after_fork)
         # The last failure for good; instants are on the monotonic clock.
         self._failure: TokenIssueError | None = None
         self._failed_at = self._next_probe = self._next_early = -math.inf
         self._issued, self._issued_at, self._reissued_same = "", -math.inf, False
         self._minute_ends = -math.inf  # known from a refusal
+
+    def _after_fork(self) -> None:
+        self._turn = threading.Lock()  # of this process: one thing at a time
 
     @property
     def policy(self) -> RetryPolicy:  # type: ignore[override]  # only read
@@ -101,22 +112,24 @@ class Refresher(LiveSource):
 
     def adopt(self, token: AccessToken) -> None:
         self._keep_issued(token)
-        self._submit(f"share {token.value}", lambda _: self._share(token))
+        self._submit(f"share {token.value}", lambda _: self._entry.save(token))
 
     def token_future(self) -> Future[AccessToken]:
-        token, cached = self.peek(), self._cache.current
-        if token is not None or cached is None:
-            return done(token) if token is not None else self._told(*self._replaced(None))
-        if self._clock.time() >= cached.expired_at:
-            return self._told(*self._replaced(cached.token.value), cached.token)
+        token, cached, began = self.peek(), self._cache.current, self._clock.monotonic()
+        if token is not None:
+            return done(token)
+        if cached is None or self._clock.time() >= cached.expired_at:
+            old = cached.token if cached is not None else None
+            return self._told(began, old, *self._replaced(old.value if old is not None else None))
         future, is_first = self._submit("early renewal", lambda _: self._renew_early(cached))
-        return self._told(future, is_first, cached.token) if is_first else done(cached.token)
+        return self._told(began, cached.token, future, is_first) if is_first else done(cached.token)
 
     def renewed_future(self) -> Future[AccessToken]:
-        fresh, current = self._cache.fresh, self._cache.current
+        fresh, current, began = self._cache.fresh, self._cache.current, self._clock.monotonic()
         if fresh is not None:
             return done(fresh)
-        return self._told(*self._submit("a fresh one", self._renew), current.token if current is not None else None)
+        old = current.token if current is not None else None
+        return self._told(began, old, *self._refreshed("a fresh one", self._renew))
 
     def replace_future(self, rejected: str | None) -> Future[Replacement]:
         if rejected is not None:
@@ -125,33 +138,53 @@ class Refresher(LiveSource):
 
     def _replaced(self, rejected: str | None) -> tuple[Future[Replacement], bool]:
         """Get a token in place of `rejected`, and tell whether this caller began the refresh."""
-        found, now = self.current_unless(rejected), self._clock.monotonic()
+        found = self.current_unless(rejected)
         if found is not None:
             return done(Replacement(found, "memory")), False
-        if self._failure is not None and self._is_cooling():
-            if self._flights.busy or now < self._next_probe:
-                return failed(self._failure), False
-            self._next_probe = now + _PROBE
-        ask = partial(self._replace, rejected)
-        future, is_first = self._submit(rejected or "", ask, self._begin_cooldown)
+        future, is_first = self._refreshed(rejected or "", partial(self._replace, rejected))
         return future if is_first else joined(future), is_first
 
-    def _submit(
-        self, key: str, ask: Callable[[float], Any], when_late: Callable[[BaseException], object] | None = None
-    ) -> tuple[Future[Any], bool]:
-        """Have `ask` called with the instant at which it has to end."""
+    def _refreshed(self, key: str, ask: Callable[[float], Replacement]) -> tuple[Future[Replacement], bool]:
+        """Have `ask` called, unless the last refresh failed for good and it is nobody's turn to look again."""
+        failure, now = self._cooling(), self._clock.monotonic()
+        if failure is not None and (self._flights.busy or now < self._next_probe):
+            return failed(failure), False
+        self._next_probe = now + _PROBE
+        return self._submit(key, ask)
+
+    def _submit(self, key: str, ask: Callable[[float], Any]) -> tuple[Future[Any], bool]:
+        """Have `ask` called with the instant at which it has to end, once nothing else is asked for."""
         try:
             limit = self.policy.issue_wait or self.policy.issue_timeout
             self._entry  # noqa: B018  # an unusable setting is the caller's error and no failed refresh
         except ConfigurationError as error:
             return failed(error), False
-        return self._flights.submit(key, partial(ask, self._clock.monotonic() + limit), limit, when_late)
+        ends = self._clock.monotonic() + limit
+
+        def in_turn() -> Any:
+            turn = self._turn
+            if not turn.acquire(timeout=limit):
+                raise TokenIssueError("another request for a token hangs", retryable=True)
+            try:
+                return ask(ends)
+            finally:
+                turn.release()
+
+        return self._flights.submit(key, in_turn, limit, self._give_up)
+
+    def _give_up(self, error: Exception) -> None:
+        """Let the next one have its turn, though something hangs: in a store most likely."""
+        self._turn = threading.Lock()
+        self._begin_cooldown(error)
 
     def _told(
-        self, future: Future[Replacement], is_first: bool, old: AccessToken | None = None  # noqa: FBT001  # of _submit
+        self,
+        began: float,
+        old: AccessToken | None,
+        future: Future[Replacement],
+        is_first: bool,
     ) -> Future[AccessToken]:
         """Tell what became of the renewal of `old`; where it failed, that is handed out unless KIS refused it."""
-        began = self._clock.monotonic()
 
         def tell(ended: Future[Replacement]) -> AccessToken:
             error = ended.exception()
@@ -163,7 +196,7 @@ class Refresher(LiveSource):
             if old is not None and is_first and is_new:
                 self._tell_failed(error, old, began)
             token = self.current_unless(None) or old
-            if token is None or self._cache.was_refused(token.value):
+            if token is None or token.value in self._cache.refused:
                 raise error
             return token
 
@@ -181,11 +214,13 @@ class Refresher(LiveSource):
         adopted = self._adopt(rejected)
         if adopted is not None:
             return adopted
-        if self._failure is not None and self._is_cooling():
-            if not self._failure.retryable:
-                raise without_traceback(self._failure)
-            with suppress(TokenIssueLimited):  # it is back, and to wait out its minute is certain to help
+        failure = self._cooling()
+        if failure is not None:
+            if not failure.retryable:
+                raise without_traceback(failure)
+            with suppress(TokenIssueLimited):
                 return self._ask(rejected, before, self._clock.monotonic() + _PROBE_TIMEOUT, once=True)
+            self._failure = None  # it is back, and to wait out its minute, with whoever joins, is certain to help
         try:
             return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
         except BaseException as error:  # of somebody's code that exits, too: nobody asks again at once
@@ -207,7 +242,7 @@ class Refresher(LiveSource):
             return Replacement(cached.token, "memory")
         now = self._clock.monotonic
         self._next_early = now() + max(self.policy.issue_cooldown, _OTHERS_TAKE)
-        with self._lock(0) as held:
+        with self._store_lock(0) as held:
             shared = self._load_shared(cached.token.value)
             if shared is not None and shared.expires > cached.token.expires:
                 renewed = self._adopted(shared)
@@ -228,7 +263,7 @@ class Refresher(LiveSource):
 
         def attempt() -> Replacement:
             nonlocal is_known
-            with self._lock(min(self.policy.issue_timeout + _LOCK_MARGIN, left() / 2)):
+            with self._store_lock(min(self.policy.issue_timeout + _LOCK_MARGIN, left() / 2)):
                 adopted = self._adopt(rejected, before)
                 if adopted is not None:
                     return adopted
@@ -244,24 +279,7 @@ class Refresher(LiveSource):
                 if self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None:
                     return
 
-        def wait(state: RetryCallState) -> float:
-            return min(self._minute_left() if _is_limited(state) else _backoff(state), left())
-
-        def tell(state: RetryCallState) -> None:
-            if _is_limited(state):
-                _tell_waiting(state, state.upcoming_sleep)
-            elif state.attempt_number == 1:
-                _tell_waiting(state, left())
-
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
-            stop=lambda _: once or left() < _LEAST_WAIT,
-            wait=wait,
-            sleep=sleep,
-            before_sleep=tell,
-            reraise=True,
-        )
-        return retrying(attempt)
+        return _retrying(left, self._minute_left, sleep, once=once)(attempt)
 
     def _issue(self, rejected: str | None, timeout: float) -> Replacement:
         """Ask KIS once."""
@@ -281,10 +299,6 @@ class Refresher(LiveSource):
         self._entry.save(token)
         return Replacement(token, "issued")
 
-    def _share(self, token: AccessToken) -> None:
-        with self._lock(self.policy.issue_timeout + _LOCK_MARGIN):
-            self._entry.save(token)
-
     def _adopt(self, rejected: str | None, before: str | None = None) -> Replacement | None:
         """
         Take a live token from the store: not the refused one, nor another that KIS refused before.
@@ -300,7 +314,7 @@ class Refresher(LiveSource):
 
     def _load_shared(self, rejected: str | None) -> AccessToken | None:
         token = self._entry.load()
-        return None if token is None or token.value == rejected or self._cache.was_refused(token.value) else token
+        return None if token is None or token.value == rejected or token.value in self._cache.refused else token
 
     def _adopted(self, token: AccessToken, *, just_issued: bool = False) -> Replacement:
         self._cache.keep(token, margin=self.policy.refresh_margin, just_issued=just_issued)
@@ -310,18 +324,20 @@ class Refresher(LiveSource):
     def _keep_issued(self, token: AccessToken, rejected: str | None = None) -> None:
         self._issued, self._issued_at = token.value, self._clock.monotonic()
         self._reissued_same = token.value == rejected or self.handed_out(token.value)
-        self._cache.note_issued(token.value)
+        self._cache.refused.pop(token.value, None)
         self._adopted(token, just_issued=True)
 
-    def _lock(self, timeout: float) -> AbstractContextManager[bool | None]:
+    def _store_lock(self, timeout: float) -> AbstractContextManager[bool | None]:
         """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
         return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
 
     def _minute_left(self) -> float:
         return self._minute_ends - self._clock.monotonic()
 
-    def _is_cooling(self) -> bool:
-        return self._clock.monotonic() - self._failed_at < self.policy.issue_cooldown
+    def _cooling(self) -> TokenIssueError | None:
+        """Return the last failure for good, while nobody asks again."""
+        is_over = self._failure is None or self._clock.monotonic() - self._failed_at >= self.policy.issue_cooldown
+        return None if is_over else self._failure
 
     def _begin_cooldown(self, error: BaseException) -> None:
         failure = without_traceback(error)
@@ -355,11 +371,29 @@ class Refresher(LiveSource):
         emit(event)
 
 
-def _tell_waiting(state: RetryCallState, seconds: float) -> None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    code = getattr(error, "code", None)
-    emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=seconds, error=type(error).__name__))
+def _retrying(
+    left: Callable[[], float], minute_left: Callable[[], float], sleep: Callable[[float], None], *, once: bool
+) -> Retrying:
+    """Build what drives one refresh; each minute is told that is waited out, of an endpoint that is away the first."""
+
+    def is_limited(state: RetryCallState) -> bool:
+        return isinstance(_error_of(state), TokenIssueLimited)
+
+    def tell(state: RetryCallState) -> None:
+        if is_limited(state) or state.attempt_number == 1:
+            error, wait = _error_of(state), state.upcoming_sleep if is_limited(state) else left()
+            code = getattr(error, "code", None)
+            emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=wait, error=type(error).__name__))
+
+    return Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
+        stop=lambda _: once or left() < _LEAST_WAIT,
+        wait=lambda state: min(minute_left() if is_limited(state) else _backoff(state), left()),
+        sleep=sleep,
+        before_sleep=tell,
+        reraise=True,
+    )
 
 
-def _is_limited(state: RetryCallState) -> bool:
-    return state.outcome is not None and isinstance(state.outcome.exception(), TokenIssueLimited)
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None

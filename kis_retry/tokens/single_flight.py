@@ -2,7 +2,8 @@
 One caller asks, the others share what it got, its success and its failure: `SingleFlight`.
 
 What is asked for runs on a thread of its own. So callers may stop waiting when they like (a time limit, a cancelled
-task, an exception of a signal handler), and the refresh goes on for the others.
+task, an exception of a signal handler), and the refresh goes on for the others. Nothing here is a lock that a signal
+handler or a fork could meet locked.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..bypass import unprotected
 from ..errors import TokenIssueError
 from ..forking import after_fork
-from .cache import SYSTEM_CLOCK
 
 __all__ = ["SingleFlight", "done", "failed", "then", "without_traceback"]
 
@@ -33,27 +32,28 @@ _WITHIN = (
 )
 
 
-@dataclass(eq=False)
-class _Job:
-    key: Hashable
-    ask: Callable[[], Any]
-    seconds: float
-    when_late: Callable[[Exception], object] | None
-    ends: float
-    waiters: list[Future[Any]] = field(default_factory=list)
+class _Job(Generic[T]):
+    def __init__(
+        self, key: Hashable, ask: Callable[[], T], seconds: float, when_late: Callable[[Exception], object] | None
+    ) -> None:
+        self.key, self.seconds, self.when_late = key, seconds, when_late
+        self.turns = [ask]  # popped by the one thread that runs it
+        self.ends = [True]  # popped by the one that ends it
+        self.thread: threading.Thread | None = None
+        self.asker: Future[T] = Future()
+        self.joiners: Future[T] = Future()
 
 
 class SingleFlight:
     """
-    One thing at a time, each on the thread of this flight; who asks for the same meanwhile shares its outcome.
+    Whatever is asked for under one key runs once at a time; who asks for it meanwhile shares its outcome.
 
     Args:
-        name: of the thread, which lives for as long as there is something to do.
+        name: of the threads.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._runner: threading.Thread | None
         self._reset()
         after_fork(self, SingleFlight._reset)
 
@@ -70,94 +70,71 @@ class SingleFlight:
         when_late: Callable[[Exception], object] | None = None,
     ) -> tuple[Future[T], bool]:
         """
-        Have `ask` called, or join who asks for the same. Never blocks.
+        Have `ask` called, which may block, or join who asks for the same `key`.
 
-        Args:
-            key: what it is about. What is about something else runs afterwards, so `ask` looks whether it is needed.
-            ask: may block.
-            seconds: after which those who wait get a `TokenIssueError`, and the next one asks anew.
-            when_late: is told of that error.
+        After `seconds` those who wait get a `TokenIssueError`, of which `when_late` is told, and the next asks anew.
 
         Returns:
             A future of the caller's own, which may be cancelled, and whether it was this caller who asked.
         """
-        waiter: Future[T] = Future()
-        if threading.current_thread() is self._runner:
+        if any(job.thread is threading.current_thread() for job in list(self._jobs.values())):
             return failed(TokenIssueError(_WITHIN, retryable=True)), False
-        made = _Job(key, ask, seconds, when_late, SYSTEM_CLOCK.monotonic() + seconds + _GRACE)
+        job = made = _Job(key, ask, seconds, when_late)
         try:
-            with self._lock:
-                job = self._jobs.setdefault(key, made)
-                job.waiters.append(waiter)
-            self._run_if_idle()
-        except BaseException:  # of a signal handler: whoever joined, or will, waits for it
-            self._run_if_idle()
+            job = self._jobs.setdefault(key, made)  # atomic: one of those who come together asks
+            self._start(job)
+        except BaseException:  # of a signal handler: others wait for it, or will
+            if self._jobs.get(key) is job:
+                self._start(job)
             raise
-        return waiter, job is made
+        return (job.asker, True) if job is made else (then(job.joiners, Future.result), False)
 
-    def _run_if_idle(self) -> None:
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        with self._lock:
-            runner = self._runner
-            if not self._jobs or (runner is not None and runner.ident is not None):
-                return
-            self._runner = thread
+    def _start(self, job: _Job[T]) -> None:
+        if job.thread is not None and job.thread.ident is not None:
+            return
+        job.thread = threading.Thread(target=self._run, args=[job], name=self._name, daemon=True)
         try:
             # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
-            Context().run(thread.start)
+            Context().run(job.thread.start)
         except RuntimeError:  # no more threads, as while the interpreter shuts down: the caller's own does it
-            self._runner = threading.current_thread()
-            self._run()
+            self._run(job)
 
-    def _run(self) -> None:
-        while (job := self._next()) is not None:
-            watch = threading.Timer(job.ends - SYSTEM_CLOCK.monotonic(), self._give_up, [job])
-            watch.daemon, watch.name = True, f"{self._name}-deadline"
-            with suppress(RuntimeError):  # as above
-                watch.start()
-            try:
-                with unprotected():
-                    outcome = done(job.ask())
-            except BaseException as error:  # of somebody's code that exits, too: those who wait are told
-                outcome = failed(error)
-            watch.cancel()
-            self._end(job, outcome)
+    def _run(self, job: _Job[T]) -> None:
+        try:
+            ask = job.turns.pop()
+        except IndexError:  # a signal handler asked while another thread was begun
+            return
+        job.thread = threading.current_thread()
+        watch = threading.Timer(job.seconds + _GRACE, self._give_up, [job])
+        watch.daemon, watch.name = True, f"{self._name}-deadline"
+        with suppress(RuntimeError):  # as above
+            watch.start()
+        try:
+            with unprotected():
+                outcome = done(ask())
+        except BaseException as error:  # of somebody's code that exits, too: those who wait are told
+            outcome = failed(error)
+        watch.cancel()
+        self._end(job, outcome)
 
-    def _next(self) -> _Job | None:
-        with self._lock:
-            if self._runner is not threading.current_thread():  # it was given up, and another one goes on
-                return None
-            job = next(iter(self._jobs.values()), None)
-            if job is None:
-                self._runner = None
-            return job
-
-    def _give_up(self, job: _Job) -> None:
-        """Go on with what else there is, on this thread: the other one hangs, most likely in code of the user's."""
-        with self._lock:
-            if self._jobs.get(job.key) is not job:
-                return
-            self._runner = threading.current_thread()
+    def _give_up(self, job: _Job[T]) -> None:
         late = TokenIssueError(f"no token could be had in {job.seconds:g} seconds", retryable=True)
-        if job.when_late is not None:
+        if job.ends and job.when_late is not None:
             job.when_late(late)
         self._end(job, failed(late))
-        self._run()
 
-    def _end(self, job: _Job, outcome: Future[Any]) -> None:
-        with self._lock:
-            if self._jobs.get(job.key) is not job:
-                return
-            del self._jobs[job.key]
-        for waiter in reversed(job.waiters):  # who asked is last: a hook of his may take its time
-            with suppress(BaseException):  # of what a caller does next: the others have to be told all the same
-                _settle(waiter, outcome)
+    def _end(self, job: _Job[T], outcome: Future[T]) -> None:
+        try:
+            job.ends.pop()
+        except IndexError:  # it was given up, or came to its end just now
+            return
+        self._jobs.pop(job.key, None)
+        _settle(job.joiners, outcome)
+        _settle(job.asker, outcome)  # last: a hook may take its time over what it tells
 
     def _reset(self) -> None:
-        """Begin with nothing, in a forked child too: the thread that it ran on does not exist there."""
-        self._lock = threading.RLock()  # guards the two below; a signal handler may ask in the middle of it
-        self._jobs: dict[Hashable, _Job] = {}  # the first one is running
-        self._runner = None
+        """Begin with nothing, in a forked child too: the threads do not exist there."""
+        self._jobs: dict[Hashable, _Job[Any]] = {}
 
 
 def done(value: T) -> Future[T]:
@@ -205,9 +182,9 @@ def without_traceback(error: BaseException) -> Exception:
 
 
 def _settle(waiter: Future[T], outcome: Future[T]) -> None:
-    error = outcome.exception()
     if not waiter.set_running_or_notify_cancel():
         return
+    error = outcome.exception()
     if error is None:
         waiter.set_result(outcome.result())
     else:

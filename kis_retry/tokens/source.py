@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..policy import RetryPolicy
@@ -29,7 +28,7 @@ class TokenSource(Protocol):
     """
     Two methods behind which a token lives; implement them to keep tokens where you like.
 
-    Both are called on threads of this package, one at a time.
+    Both are called on threads of this package; `token` may be asked while `refresh` runs.
     """
 
     def token(self) -> AccessToken:
@@ -82,7 +81,7 @@ class LiveSource:
 
     def handed_out(self, value: str) -> bool:
         """Tell whether `value` has ever been the token here; what has not is somebody else's and left alone."""
-        return self._cache.handed_out(value) is not None
+        return value in self._cache.handed_out
 
     def is_dead(self, value: str) -> bool:
         """Tell whether `value` is known to be refused, superseded, revoked or expired."""
@@ -98,7 +97,7 @@ class LiveSource:
 
     def adopt(self, token: AccessToken) -> None:
         """Take over a token that KIS just issued to somebody else in this process."""
-        self._cache.note_issued(token.value)
+        self._cache.refused.pop(token.value, None)
         self._cache.keep(token, just_issued=True)
 
     def token_future(self) -> Future[AccessToken]:
@@ -125,7 +124,8 @@ class _Known:
         self.kept_alive: object = None
 
 
-_known: dict[int, _Known] = {}  # by identity: a dataclass that compares by its fields can neither be hashed nor told apart
+# By identity: a dataclass that compares by its fields can neither be hashed nor told apart.
+_known: dict[int, _Known] = {}
 
 
 def _known_of(target: Any) -> _Known:
@@ -169,11 +169,11 @@ class ForeignSource(LiveSource):
         return done(Replacement(found, "memory")) if found is not None else self._asked(rejected)
 
     def _asked(self, rejected: str | None) -> Future[Replacement]:
-        def ask() -> Replacement:
+        def ask() -> Replacement:  # another refresh may have ended meanwhile
             found = self.current_unless(rejected)
             return Replacement(found, "memory") if found is not None else self._ask(rejected)
 
-        return self._submit(rejected or "", ask)
+        return self._submit("replace", ask)  # whatever was refused: one at a time
 
     def _submit(self, key: str, ask: Callable[[], Replacement]) -> Future[Replacement]:
         try:
@@ -209,12 +209,12 @@ class _UserSource(ForeignSource):
     def _ask(self, rejected: str | None) -> Replacement:
         if rejected is None:
             current = self._current()
-            if not self._cache.was_refused(current.token.value):
+            if current.token.value not in self._cache.refused:
                 return current
             rejected = current.token.value
-        refused = self._cache.handed_out(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
+        refused = self._cache.handed_out.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
         replacement = self._kept("refresh", self._target.refresh(refused), "issued")
-        self._cache.note_issued(replacement.token.value)
+        self._cache.refused.pop(replacement.token.value, None)
         self._cache.keep(replacement.token)
         return replacement
 

@@ -183,3 +183,15 @@ def test_a_forked_child_has_connections_of_its_own(given: bool, gateway: KisGate
         assert in_child(lambda: client.fetch_domestic_price("000660")["rt_cd"] == "0")
         assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
         client.close()
+
+
+async def test_two_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(
+    gateway: KisGateway, no_pace: RateLimiter
+) -> None:
+    gateway.refuse_calls("EGW00201", share=0.22)
+    gateway.drop("calls", share=0.01)
+    async with AsyncKisClient(tokens=manager_for(gateway), limiter=no_pace) as client:
+        gateway.expire_at(100)
+        answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(200)))
+    assert {answer["rt_cd"] for answer in answers} == {"0"}
+    assert gateway.counts.token_requests == 2, "the first, and one for all of them"

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import time
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,13 @@ def view(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[View]:
     else:
         server = request.getfixturevalue("valkey_server")
         server.flush()
-        clients = {
+        makers: dict[str, Callable[[], Any]] = {
             "redis client": lambda: redis.Redis.from_url(server.url),
             "redis client that decodes": lambda: redis.Redis.from_url(server.url, decode_responses=True),
             "valkey client": lambda: valkey.Valkey.from_url(server.url),
         }
-        yield lambda: RedisTokenStore(clients[place]() if place in clients else server.url)
+        with ExitStack() as clients:
+            yield lambda: RedisTokenStore(clients.enter_context(makers[place]()) if place in makers else server.url)
 
 
 @pytest.fixture
@@ -65,8 +67,8 @@ def second(view: View) -> TokenStore:
     return view()
 
 
-def token_named(name: str, *, hours: float = 24) -> AccessToken:
-    expires_at = datetime.now(SEOUL).replace(microsecond=0) + timedelta(hours=hours)
+def token_named(name: str, hours: float = 24) -> AccessToken:
+    expires_at = datetime.now(SEOUL).replace(microsecond=0) + timedelta(hours)
     return AccessToken(f"eyJ0eXAi.{name}.c2ln", expires_at)
 
 
@@ -74,21 +76,15 @@ def one_try(store: TokenStore, key: str = KEY) -> AbstractContextManager[bool]:
     return store.lock(key, timeout=0, lease=LEASE)
 
 
-def test_it_has_the_four_methods(store: TokenStore) -> None:
-    assert isinstance(store, TokenStore)
-
-
-def test_a_key_that_was_never_saved_is_a_miss(store: TokenStore) -> None:
-    assert store.load(KEY) is None
-
-
 @pytest.mark.parametrize("zone", [SEOUL, timezone.utc, timezone(timedelta(hours=-3, minutes=-30))], ids=str)
 @pytest.mark.parametrize("hours", [24, -1], ids=["alive", "expired"])
 def test_a_saved_token_comes_back_with_its_zone_be_it_expired_or_not(
     store: TokenStore, zone: timezone, hours: int
 ) -> None:
-    token = AccessToken("abc", token_named("abc", hours=hours).expires_at.astimezone(zone))
+    assert store.load(KEY) is None
+    token = AccessToken("abc", token_named("abc", hours).expires_at.astimezone(zone))
     store.save(KEY, token)
+    assert token.value not in repr(store)
     loaded = store.load(KEY)
     assert loaded == token
     assert loaded.expires_at.utcoffset() == zone.utcoffset(None)
@@ -105,16 +101,11 @@ def test_the_latest_save_wins(store: TokenStore, second: TokenStore) -> None:
 def test_a_deleted_token_is_a_miss_and_can_be_saved_again(store: TokenStore, second: TokenStore) -> None:
     store.save(KEY, token_named("deleted"))
     second.delete(KEY)
+    second.delete(KEY)
     assert store.load(KEY) is None
     again = token_named("again")
     store.save(KEY, again)
     assert second.load(KEY) == again
-
-
-def test_deleting_twice_does_nothing(store: TokenStore) -> None:
-    store.delete(KEY)
-    store.delete(KEY)
-    assert store.load(KEY) is None
 
 
 def test_keys_are_independent(store: TokenStore) -> None:
@@ -125,6 +116,8 @@ def test_keys_are_independent(store: TokenStore) -> None:
     assert (store.load(KEY), store.load(OTHER_KEY)) == (first, second)
     store.delete(KEY)
     assert store.load(OTHER_KEY) == second
+    with one_try(store) as one, one_try(store, OTHER_KEY) as other:
+        assert (one, other) == (True, True)
 
 
 def test_readers_never_see_half_an_entry(store: TokenStore, second: TokenStore) -> None:
@@ -187,11 +180,14 @@ def test_only_one_at_a_time_holds_the_lock(store: TokenStore, second: TokenStore
     assert crowds == [(1, True)] * len(views)
 
 
-def test_the_lock_is_not_reentrant_and_one_try_does_not_wait(store: TokenStore, second: TokenStore) -> None:
-    with one_try(store) as held:
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_one_try_does_not_wait_even_for_the_holder_itself(store: TokenStore, second: TokenStore, timeout: int) -> None:
+    with store.lock(KEY, timeout=timeout, lease=LEASE) as held:
+        assert held is True
         began = time.monotonic()
-        with one_try(store) as again, one_try(second) as late:
-            assert (held, again, late) == (True, False, False)
+        for view in (store, second, store):  # one that did not get it does not release it either
+            with view.lock(KEY, timeout=timeout, lease=LEASE) as late:
+                assert late is False
         assert time.monotonic() - began < 2
 
 
@@ -219,18 +215,6 @@ def test_waiting_ends_when_the_lock_is_released(store: TokenStore, second: Token
     assert outcome == [True]
 
 
-def test_a_negative_timeout_is_one_try(store: TokenStore) -> None:
-    with store.lock(KEY, timeout=-1, lease=LEASE) as held, store.lock(KEY, timeout=-1, lease=LEASE) as late:
-        assert (held, late) == (True, False)
-
-
-def test_whoever_did_not_get_the_lock_does_not_release_it(store: TokenStore, second: TokenStore) -> None:
-    with one_try(store):
-        for view in (second, store, second):
-            with one_try(view) as late:
-                assert late is False
-
-
 def test_an_exception_in_the_body_comes_out_and_releases_the_lock(store: TokenStore, second: TokenStore) -> None:
     with pytest.raises(ZeroDivisionError), one_try(store):
         raise ZeroDivisionError
@@ -238,11 +222,6 @@ def test_an_exception_in_the_body_comes_out_and_releases_the_lock(store: TokenSt
         assert held is True
         with pytest.raises(ZeroDivisionError), one_try(store):
             raise ZeroDivisionError
-
-
-def test_the_locks_of_two_keys_do_not_block_each_other(store: TokenStore, second: TokenStore) -> None:
-    with one_try(store) as one, one_try(second, OTHER_KEY) as other:
-        assert (one, other) == (True, True)
 
 
 def test_loading_saving_and_deleting_work_under_the_lock(store: TokenStore, second: TokenStore) -> None:
@@ -255,12 +234,6 @@ def test_loading_saving_and_deleting_work_under_the_lock(store: TokenStore, seco
     with one_try(store):
         second.delete(KEY)
         assert store.load(KEY) is None
-
-
-def test_no_token_is_in_the_repr(store: TokenStore) -> None:
-    token = token_named("in-repr")
-    store.save(KEY, token)
-    assert token.value not in repr(store) + str(store)
 
 
 # --- entries that the store did not write
@@ -293,34 +266,34 @@ def without(name: str) -> bytes:
     return json.dumps({field: value for field, value in good().items() if field != name}).encode()
 
 
+class Bomb:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
 DAMAGES: dict[str, bytes] = {
+    "a pickle": pickle.dumps(Bomb()),
     "empty": b"",
-    "blank": b" \r\n\t ",
     "zeroes": bytes(len(but())),  # what a crash leaves of a file that was being written
     "not text": b"\xff\xfe\x80",
     "not JSON": b"<html>502 Bad Gateway</html>",
     "cut short": but().rpartition(b",")[0],
-    "written twice": but() + but(),
     "null": b"null",
     "a list": b"[" + but() + b"]",
-    "a string": json.dumps(but().decode()).encode(),
     "nested deeply": b"[" * 15_000,
     "oversized": but(padding="x" * 16 * 1024),
     "of another version": but(version=2),
-    "without a version": without("version"),
     "of another key": but(key=OTHER_KEY),
-    "without a key": without("key"),
     "without a token": without("access_token"),
-    "token null": but(access_token=None),
     "token empty": but(access_token=""),
     "token a number": but(access_token=5),
     "token with a line break": but(access_token="abc\r\nx-evil: 1"),
     "token not ASCII": but(access_token="토큰"),
     "without an expiry": without("expires_at"),
-    "expiry a number": but(expires_at=1_900_000_000),
     "expiry naive": but(expires_at="2030-11-24T09:00:00"),
     "expiry as only some Pythons read it": but(expires_at="2030-11-24T00:00:00Z"),
-    "expiry impossible": but(expires_at="2030-02-30T09:00:00+09:00"),
     "expiry out of this world": but(expires_at="9999-12-31T23:59:59-12:00"),
 }
 
@@ -342,37 +315,6 @@ def test_a_damaged_entry_is_a_miss_and_the_next_save_heals_it(
     damage(DAMAGES[name])
     store.delete(KEY)
     assert store.load(KEY) is None
-
-
-@damaged
-def test_an_entry_is_json_that_another_version_can_read(store: TokenStore, damage: Callable[[bytes], None]) -> None:
-    store.save(KEY, token_named("before"))
-    damage(but())
-    assert store.load(KEY) == AccessToken("eyJ0eXAi.good.c2ln", datetime.fromisoformat(good()["expires_at"]))
-
-
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
-
-
-@damaged
-@pytest.mark.parametrize("protocol", [0, pickle.HIGHEST_PROTOCOL])
-def test_no_pickle_is_ever_loaded(
-    store: TokenStore, damage: Callable[[bytes], None], tmp_path: Path, protocol: int
-) -> None:
-    store.save(KEY, token_named("before"))
-    bomb = pickle.dumps(Bomb(tmp_path / "exploded"), protocol=protocol)
-    damage(bomb)
-    assert store.load(KEY) is None
-    assert not (tmp_path / "exploded").exists()
-    pickle.loads(bomb)
-    assert (tmp_path / "exploded").exists()
 
 
 VALUES = st.recursive(

@@ -161,16 +161,3 @@ def test_files_that_root_left_in_the_users_folder_are_replaced(folder: Path) -> 
     folder.chmod(0o700)
     os.chown(folder, VICTIM, VICTIM)
     as_user(VICTIM, lambda: saves_and_loads(folder))
-
-
-def test_an_own_token_is_not_replaced_by_a_later_stranger(folder: Path) -> None:
-    folder.chmod(0o1777)
-    as_user(VICTIM, lambda: FileTokenStore(folder).save(KEY, TOKEN))
-
-    def work() -> None:
-        assert FileTokenStore(folder).load(KEY) is None, "it is 0600"
-        with pytest.raises(PermissionError):
-            FileTokenStore(folder).save(KEY, PLANTED)
-
-    as_user(STRANGER, work)
-    as_user(VICTIM, lambda: loads(folder, TOKEN))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
-import socket
 import subprocess
 import sys
 import threading
@@ -39,7 +37,7 @@ PASSWORD = "hunter2-very-secret"  # of a server that this file starts
 HOLDER = """
 import sys
 from kis_retry import RedisTokenStore
-with RedisTokenStore(sys.argv[1]).lock(sys.argv[2], timeout=0, lease=float(sys.argv[3])) as held:
+with RedisTokenStore(sys.argv[1]).lock(sys.argv[2], timeout=0, lease=60) as held:
     print(held, flush=True)
     sys.stdin.readline()
 """
@@ -63,24 +61,6 @@ def client(server: Server) -> Iterator[Any]:
     """To look into the server past the store."""
     with redis.Redis.from_url(server.url) as client:
         yield client
-
-
-@pytest.fixture
-def holder(server: Server) -> Iterator[Callable[[float], subprocess.Popen[str]]]:
-    """Start a process that has the lock, with this lease, until its standard input closes."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(lease: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLDER, server.url, KEY, str(lease)]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        assert started[-1].stdout is not None
-        assert started[-1].stdout.readline() == "True\n"
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def is_free(store: RedisTokenStore) -> bool:
@@ -109,18 +89,6 @@ def test_an_entry_lives_as_long_as_its_token_and_a_minute_at_least(
 ) -> None:
     store.save(KEY, AccessToken("abc", datetime.now(timezone.utc) + timedelta(hours=hours)))
     assert least - 30 < client.pttl(ENTRY) / 1000 <= least
-
-
-@pytest.mark.parametrize(("ttl", "milliseconds"), [(20.0, 20_000), (0.0, 1), (-5.0, 1), (None, -1)])
-def test_a_document_lives_for_its_seconds(
-    store: RedisTokenStore, client: Any, ttl: float | None, milliseconds: int
-) -> None:
-    store.write(KEY, "pace", b"1", ttl)
-    left = client.pttl(f"kis_retry:{{{KEY}}}:pace")
-    assert left == -1 if ttl is None else left <= milliseconds
-    if ttl == 20.0:
-        assert store.read(KEY, "pace") == b"1"
-        assert store.load(KEY) is None
 
 
 def test_no_name_and_no_value_holds_the_app_key_or_the_secret(store: RedisTokenStore, client: Any) -> None:
@@ -153,21 +121,14 @@ def test_somebodys_list_in_the_place_of_the_entry_is_a_miss_and_is_replaced(serv
 # --- the lock
 
 
-def test_another_process_holds_the_lock_alone(
-    store: RedisTokenStore, holder: Callable[[float], subprocess.Popen[str]]
-) -> None:
-    process = holder(60)
-    assert not is_free(store)
-    process.communicate("done\n", timeout=30)
-    assert is_free(store)
-
-
 def test_a_killed_holder_blocks_the_rest_while_its_lease_lasts_and_no_longer(
-    store: RedisTokenStore, client: Any, holder: Callable[[float], subprocess.Popen[str]]
+    store: RedisTokenStore, server: Server, client: Any
 ) -> None:
-    process = holder(60)
-    process.kill()
-    process.wait(30)
+    command = [sys.executable, "-c", HOLDER, server.url, KEY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        holder.kill()
     assert not is_free(store)
     client.pexpire(LOCK, 300)
     with store.lock(KEY, timeout=30, lease=5) as held:
@@ -208,13 +169,6 @@ def test_what_is_no_lock_at_the_locks_key_keeps_nobody_out(store: RedisTokenStor
         assert held is True
         assert not is_free(store)
     assert client.exists(LOCK) == 0
-
-
-@pytest.mark.parametrize("command", ["FLUSHALL", "SCRIPT FLUSH"])
-def test_a_flush_under_the_lock_is_no_error(store: RedisTokenStore, client: Any, command: str) -> None:
-    with store.lock(KEY, timeout=0, lease=5):
-        client.execute_command(*command.split())
-    assert is_free(store)
 
 
 def test_a_server_that_dies_under_the_lock_does_not_lose_what_the_body_did(
@@ -267,31 +221,15 @@ def test_ready_clients_without_time_limits_and_a_hung_server_hang_nobody(
     script = store.client.register_script("return redis.call('GET', KEYS[1])")
     store.save(KEY, TOKEN)
     server.pause(60)
-    asks = [partial(store.load, KEY), partial(other.load, KEY), partial(is_free, store), partial(script, keys=[ENTRY])]
+    asks: list[Callable[[], object]] = [
+        *(partial(store.load, KEY), partial(other.load, KEY), partial(is_free, store), partial(script, keys=[ENTRY]))
+    ]
     with ThreadPoolExecutor(len(asks)) as pool:
         errors = [future.exception(20) for future in [pool.submit(ask) for ask in asks]]
     assert [str(error) for error in errors] == ["the Redis server has not answered within 5 seconds"] * len(asks)
     server.resume()
     assert store.load(KEY) == other.load(KEY) == TOKEN
-
-
-def test_an_operation_is_one_command_that_is_not_sent_again_and_nothing_is_negotiated(
-    listen: Callable[[Callable[[socket.socket], object]], str],
-) -> None:
-    heard: list[bytes] = []
-
-    def hang_up_at_the_command(connection: socket.socket) -> None:
-        while b"GET" not in (said := connection.recv(65_536)) and said:
-            heard.append(said)
-            connection.sendall(b"+OK\r\n" * said.count(b"SETINFO"))
-        heard.append(said)
-
-    store = RedisTokenStore(f"redis://{listen(hang_up_at_the_command)}")
-    for times in (1, 2, 3):
-        with pytest.raises(redis.ConnectionError):
-            store.load(KEY)
-        said = b"".join(heard)
-        assert (said.count(b"GET"), said.count(b"HELLO")) == (times, 0)
+    other.client.close()
 
 
 def test_a_wrong_password_is_an_exception_that_does_not_show_it(new_valkey_server: Callable[[], Server]) -> None:
@@ -324,11 +262,9 @@ def test_a_ready_client_is_freed_with_its_stores(server: Server) -> None:
     store.save(KEY, TOKEN)
     assert is_free(store)
     gone = weakref.ref(client)
-    with redis.Redis.from_url("redis://127.0.0.1:1") as nobody:
-        with pytest.raises(redis.ConnectionError):
-            RedisTokenStore(nobody).load(KEY)
+    with redis.Redis.from_url("redis://127.0.0.1:1") as nobody, pytest.raises(redis.ConnectionError):
+        RedisTokenStore(nobody).load(KEY)
     del client, store
-    gc.collect()
     assert gone() is None
 
 
@@ -414,14 +350,9 @@ def test_valkey_is_redis(server: Server, scheme: str) -> None:
     ],
 )
 def test_the_repr_shows_the_place_and_no_password(url: str, place: str) -> None:
-    store = RedisTokenStore(url)
-    assert repr(store) == str(store) == f"RedisTokenStore({place!r})"
-
-
-@pytest.mark.parametrize("kind", [redis.Redis, valkey.Valkey])
-def test_the_repr_of_a_ready_client_shows_no_password_either(kind: Any) -> None:
-    client = kind(host="cache.example", username="me", password=PASSWORD)
-    assert repr(RedisTokenStore(client)) == "RedisTokenStore('redis://cache.example:6379/0')"
+    assert repr(RedisTokenStore(url)) == f"RedisTokenStore({place!r})"
+    if url.startswith(("redis:", "unix:")):
+        assert repr(RedisTokenStore(redis.Redis.from_url(url))) == f"RedisTokenStore({place!r})"
 
 
 def test_the_repr_of_a_client_without_a_pool_is_its_kind() -> None:
@@ -439,20 +370,14 @@ def test_the_repr_of_a_client_without_a_pool_is_its_kind() -> None:
         f"http://:{PASSWORD}@host",
         f"redis+sentinel://host/0?password={PASSWORD}",
         f"redis://:{PASSWORD}/x@host",
-        f"redis://:{PASSWORD}?x@host",
         f"redis://:{PASSWORD}#x@host",
-        f"redis://:6380/{PASSWORD}@host",
         f"redis://:6380?{PASSWORD}@host",
-        f"redis://:6380#{PASSWORD}@host",
         f"redis://:{PASSWORD}@host:port",
-        f"redis://:{PASSWORD}@host:99999",
         f"redis://:{PASSWORD}@host/name",
         f"redis://:{PASSWORD}@host?socket_timeout={PASSWORD}",
         f"redis://:{PASSWORD}@host?no_such_option=1",
-        f"redis://:{PASSWORD}@host?protocol=9",
         f"redis://:{PASSWORD}@[::1",
         f"rediss://:{PASSWORD}@host?ssl_cert_reqs=perhaps",
-        "unix://",
         "unix:///",
         f"unix://{PASSWORD}@relative/redis.sock",
         f"unix://relative/{PASSWORD}.sock",
@@ -487,11 +412,3 @@ def test_a_valkey_client_needs_no_redis_py(server: Server, monkeypatch: pytest.M
         store.save(KEY, TOKEN)
         assert store.load(KEY) == TOKEN
         assert is_free(store)
-
-
-def test_nothing_is_connected_before_it_is_needed() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        RedisTokenStore(f"redis://127.0.0.1:{listener.getsockname()[1]}")
-        with pytest.raises(BlockingIOError):
-            listener.accept()

@@ -25,7 +25,7 @@ class Caller:
         self.gateway = KisGateway(clock=lambda: self.now, **settings)
         self.session = requests.Session()
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Caller:  # noqa: PYI034  # typing.Self is of 3.11
         self.gateway.__enter__()
         return self
 

@@ -32,7 +32,7 @@ class LockedStore(MemoryTokenStore):
         return super().load(key)
 
     @contextmanager
-    def lock(self, key: str, *given: Any, **bounds: float) -> Iterator[bool]:
+    def lock(self, key: str, kind: str = "", *, timeout: float, lease: float) -> Iterator[bool]:
         if self.held is None:
             raise OSError("no locks here")
         yield self.held

@@ -136,7 +136,7 @@ class Process:
         if ask is not None:
             way = self.rtt / 2
             self.simulation.after(way * self._stretch(), partial(self._ask, ask, now))
-        wake = max(self.line.wake_at(), now)
+        wake = max(self.line.wake_at(now), now)
         if wake < self._polls - 1e-9:
             self._polls = wake
             self.simulation.at(wake, partial(self._poll_at, wake))

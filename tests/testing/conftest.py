@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -19,5 +18,5 @@ def new_caller() -> Iterator[Callable[..., Caller]]:
 
 
 @pytest.fixture
-def caller(new_caller: Callable[..., Any]) -> Caller:
+def caller(new_caller: Callable[..., Caller]) -> Caller:
     return new_caller(seed=1)

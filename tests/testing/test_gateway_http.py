@@ -446,12 +446,17 @@ def test_beside_the_mocked_hosts_only_loopback_is_reached(gateway: KisGateway) -
 def test_mocked_gateways_nest_and_leave_no_trace_after_an_error_either() -> None:
     send = requests.adapters.HTTPAdapter.send
     gateway = KisGateway()
-    with pytest.raises(LookupError), gateway.mocked() as outer:
-        with KisGateway().mocked() as inner:
-            assert ask_token(inner.credentials, REAL).status_code == 200
-            assert ask_token(outer.credentials, REAL).status_code == 403
-        assert ask_token(outer.credentials, REAL).status_code == 200
-        raise LookupError
+
+    def fail() -> None:
+        with gateway.mocked() as outer:
+            with KisGateway().mocked() as inner:
+                assert ask_token(inner.credentials, REAL).status_code == 200
+                assert ask_token(outer.credentials, REAL).status_code == 403
+            assert ask_token(outer.credentials, REAL).status_code == 200
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
     assert requests.adapters.HTTPAdapter.send is send
     assert gateway.wait(0)
 

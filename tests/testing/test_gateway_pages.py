@@ -107,20 +107,24 @@ def test_a_repeated_cursor_is_a_loop(caller: Caller, cursor: Any) -> None:
     assert pages[1][1] == "M"
 
 
-def test_without_a_cursor_each_query_and_token_turns_its_own_pages(caller: Caller) -> None:
+def test_without_a_cursor_each_query_and_app_key_turns_its_own_pages(caller: Caller) -> None:
     caller.gateway.list_pages(BALANCE, pages=3, rows=1, cursor="none")
-    old = caller.token()
-    caller.now += 6 * 3600
-    new = caller.token()
+    caller.gateway.accept("second", "secret")
+    status, issued = caller.ask_token(appkey="second", appsecret="secret")
+    assert status == 200
+    second = {"appkey": "second", "authorization": f"Bearer {issued['access_token']}"}
+    caller.gateway.issue_elsewhere()
 
-    def row(query: dict[str, str], token: str, tr_cont: str = "N") -> str:
-        body, _ = page(caller, query, tr_cont, authorization=f"Bearer {token}")
+    def row(query: dict[str, str], tr_cont: str = "N", **headers: str) -> str:
+        body, _ = page(caller, query, tr_cont, **headers)
         return str(body["output1"][0]["row"]) if body["rt_cd"] == "0" else "none"
 
     one, other = {"CANO": "1"}, {"CANO": "2"}
-    assert [row(one, old, ""), row(other, old, ""), row(one, new, "")] == ["1", "1", "1"]
-    assert [row(one, old), row(one, old), row(other, old), row(one, new)] == ["2", "3", "2", "2"]
-    assert row(one, old) == "none", "there is no fourth"
+    assert [row(one, ""), row(other, ""), row(one, "", **second)] == ["1", "1", "1"]
+    assert [row(one), row(other), row(one, **second)] == ["2", "2", "2"]
+    caller.gateway.expire()
+    caller.gateway.issue_elsewhere()
+    assert [row(one), row(one)] == ["3", "none"], "another token goes on where the first was, and there is no fourth"
 
 
 def test_pages_meet_the_faults_of_any_call(caller: Caller) -> None:

@@ -1,4 +1,4 @@
-"""What `kis_retry.testing` offers to pytest: the fixtures, what they keep from KIS's hosts, and stand-in credentials."""
+"""What `kis_retry.testing` offers to pytest: the fixtures, what they keep from KIS, and stand-in credentials."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ PATH = "/uapi/domestic-stock/v1/quotations/inquire-price"
 
 @refresh_on_expired_token(tokens=tokens)
 def price(symbol):
-    url = tokens.credentials.base_url + PATH
-    return session.get(url, params={"FID_INPUT_ISCD": symbol}, headers=tokens.headers("FHKST01010100"), timeout=10).json()
+    url, headers = tokens.credentials.base_url + PATH, tokens.headers("FHKST01010100")
+    return session.get(url, params={"FID_INPUT_ISCD": symbol}, headers=headers, timeout=10).json()
 
 def prices():
     return [price(f"{number:06d}")["rt_cd"] for number in range(10)]
@@ -265,7 +265,9 @@ def test_module_level_tokens_work_where_a_key_is_set_outside(
     monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
     monkeypatch.setenv("KIS_APP_SECRET", "a-real-secret")
     project.makeini("[pytest]\npythonpath = .\n")
-    project.makepyfile(f"from batch import prices, tokens\nassert 'koreainv' in tokens.credentials.base_url\n{TWO_TESTS}")
+    project.makepyfile(
+        f"from batch import prices, tokens\nassert 'koreainv' in tokens.credentials.base_url\n{TWO_TESTS}"
+    )
     passed(project, 2)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()], "no token of a gateway is left"
 
@@ -281,15 +283,18 @@ def test_an_order_is_a_new_one_in_each_test(project: pytest.Pytester) -> None:
         import pytest, requests
         from kis_retry import KisClient
 
+        made_early = KisClient.from_env()
+
         @pytest.mark.parametrize("number", [1, 2])
-        def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, number):
+        @pytest.mark.parametrize("client", [made_early, None])
+        def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, client, number):
             kis_gateway_env.drop(times=1, reached=True)
-            with KisClient.from_env() as client, pytest.raises(requests.ConnectionError):
-                client.post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
+            with pytest.raises(requests.ConnectionError):
+                (client or KisClient.from_env()).post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
             assert len(kis_gateway_env.orders) == 1
         """
     )
-    passed(project, 2)
+    passed(project, 4)
 
 
 def test_with_stand_in_credentials_no_test_reaches_kis(project: pytest.Pytester) -> None:
@@ -331,7 +336,9 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
     project.makeini("[pytest]\nkis_retry_credentials = real\n")
     result = project.runpytest_subprocess()
     assert result.ret != 0
-    assert "kis_retry_credentials = 'real' is not usable: it takes \"stand-in\"" in str(result.stderr) + str(result.stdout)
+    assert "kis_retry_credentials = 'real' is not usable: it takes \"stand-in\"" in str(result.stderr) + str(
+        result.stdout
+    )
 
 
 # -- what the plug-in is
@@ -339,7 +346,7 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
 
 def test_the_fixtures_say_what_they_are(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--fixtures")
-    result.stdout.fnmatch_lines(["kis_gateway*", "*A KIS to test a batch with*", "kis_gateway_env*"])
+    result.stdout.fnmatch_lines(["kis_gateway*", "*Run a KIS to test a batch with*", "kis_gateway_env*"])
     assert "plugins:" not in result.stdout.str(), "no other plugin has a say in these runs"
 
 

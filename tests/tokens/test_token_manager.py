@@ -270,9 +270,7 @@ def test_a_refresh_by_hand_is_told(slow: TokenManager, timed: KisGateway, events
 
 
 @pytest.mark.parametrize("seconds", [86_400, 86_400 - 300], ids=["past the expiry", "ahead of it"])
-def test_a_renewal_is_told(
-    seconds: float, slow: TokenManager, clock: FakeClock, events: list[RefreshEvent]
-) -> None:
+def test_a_renewal_is_told(seconds: float, slow: TokenManager, clock: FakeClock, events: list[RefreshEvent]) -> None:
     old = slow.token()
     clock.now += seconds
     new = slow.token()
@@ -386,7 +384,9 @@ def test_an_endpoint_that_is_away_is_waited_for_and_a_wrong_secret_is_not(
     assert timed.counts.token_requests <= 5
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"approval_key": ""}', b'{"approval_key": 5}', b'{"approval_key": "a\\r\\nb"}'])
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"approval_key": ""}', b'{"approval_key": 5}', b'{"approval_key": "a\\r\\nb"}']
+)
 def test_what_is_no_websocket_key_is_none(body: bytes, gateway: KisGateway) -> None:
     manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0))
     gateway.garble("tokens", body=body, status=200, path="Approval")

@@ -17,7 +17,15 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kis_retry import AccessToken, Credentials, MemoryTokenStore, RetryPolicy, TokenIssueError, TokenIssueLimited, TokenManager
+from kis_retry import (
+    AccessToken,
+    Credentials,
+    MemoryTokenStore,
+    RetryPolicy,
+    TokenIssueError,
+    TokenIssueLimited,
+    TokenManager,
+)
 from kis_retry.testing import KisGateway
 from kis_retry.tokens.issuer import SEOUL, read_answer
 
@@ -196,7 +204,11 @@ def failure_of(credentials: Credentials, *, session: requests.Session | None = N
     assert (error.__cause__, error.__context__) == (None, None)
     trace = error.__traceback__
     while trace is not None:
-        said = "" if "/tests/" in trace.tb_frame.f_code.co_filename else "\n".join(map(repr, trace.tb_frame.f_locals.values()))
+        said = (
+            ""
+            if "/tests/" in trace.tb_frame.f_code.co_filename
+            else "\n".join(map(repr, trace.tb_frame.f_locals.values()))
+        )
         assert credentials.app_secret not in said, "in a frame that error trackers show"
         trace = trace.tb_next
     return error
