@@ -227,9 +227,12 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             ACTIVE.reset(before)
             begin.takes_slots = rules.repeats and not protection.seen
         call = FunctionCall(protection, function)
-        if call.concerns(returned):
-            returned = run(call.flow(returned), call.send)
-        return returned.end()
+        try:
+            if call.concerns(returned):
+                returned = run(call.flow(returned), call.send)
+            return returned.end()
+        finally:
+            del returned  # a circle would keep the call's arguments alive
 
     return protected
 
@@ -256,9 +259,12 @@ async def _awaited(value: Any, function: Callable[..., Any], protection: Protect
     """Await what the function gave, or gives now, under its protection."""
     call = FunctionCall(protection, function)
     returned = await call.send_async(value)
-    if call.concerns(returned):
-        returned = await run_async(call.flow(returned), call.send_async)
-    return returned.end()
+    try:
+        if call.concerns(returned):
+            returned = await run_async(call.flow(returned), call.send_async)
+        return returned.end()
+    finally:
+        del returned  # as above
 
 
 class _Beginning:
