@@ -73,9 +73,8 @@ class Exchange:
         held = self._held_back()
         if held is not None:
             return held
-        self._leave_by = (
-            None if self._request.is_read else Monotonic.now() + (self._order_deadline or _LEAST_ORDER_WAIT)
-        )
+        if self._is_order:
+            self._leave_by = Monotonic.now() + (self._order_deadline or _LEAST_ORDER_WAIT)
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
