@@ -30,8 +30,6 @@ _PLACES = (
     ("aiohttp", "ClientSession", "_request", "for_aiohttp", "request"),
     ("urllib.request", "OpenerDirector", "open", "for_urllib", "open_url"),
     ("threading", "Thread", "start", "protection", "start_thread"),
-    ("threading", "Thread", "run", "protection", "run_thread"),
-    ("threading", "Timer", "run", "protection", "run_thread"),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "protection", "submit"),
 )
 """

@@ -78,6 +78,8 @@ class Exchange:
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
+        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._request.token is not None:
+            self._source.note_refused(self._request.token)
         self._tell_end(sent)
         return sent
 
@@ -123,6 +125,11 @@ class Exchange:
                 slot.cancel()
             self._is_over = True
             return self._last
+        held = self._held_back()  # the same order, lost while this one waited
+        if held is not None:
+            if slot is not None:
+                slot.cancel()
+            return held
         self._put_newer_token()
         self._sends += 1
         sent_at = Monotonic.now()
@@ -176,7 +183,10 @@ class Exchange:
             return
         self._request.token = token.value
         for protection in self._protections:
-            protection.rebind(before, token, own=protection is self._owner)
+            if protection is self._owner and protection.owns(self._source):
+                protection.call_back(token)
+            if before is not None:  # an empty place may be meant for a token of somebody else's
+                protection.rebind(before, token)
 
     def _wait_for_token(self, future: Any) -> Flow[AccessToken | None]:
         """Wait for a token; None where none can be had in time, so that KIS's own answer reaches the caller."""
