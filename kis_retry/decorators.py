@@ -240,12 +240,14 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         protection = begin(args, kwargs)
         if protection is None:
             return function(*args, **kwargs)
+        if begin.takes_slots:
+            begin.take_slot(protection)
         before = ACTIVE.set(protection)
         try:
             value = function(*args, **kwargs)
             if inspect.iscoroutine(value):
                 return _awaited(value, function, protection)
-            if protection.seen:
+            if protection.seen or (type(value) is dict and value.get("rt_cd") == "0"):
                 return value
             returned = Returned(judge(value, protection.policy.expired_codes), value)
         except Exception as error:
@@ -254,6 +256,7 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             returned = raised(error, protection)
         finally:
             ACTIVE.reset(before)
+            begin.takes_slots = rules.repeats and not protection.seen
         call = FunctionCall(protection, function)
         if call.concerns(returned):
             returned = run(call.flow(returned), call.send)
@@ -270,7 +273,12 @@ def _coroutine_function(function: Callable[..., Any], rules: Rules) -> Callable[
         protection = begin(args, kwargs)
         if protection is None:
             return await function(*args, **kwargs)
-        return await _awaited(None, function, protection)
+        if begin.takes_slots:
+            await begin.take_slot_async(protection)
+        try:
+            return await _awaited(None, function, protection)
+        finally:
+            begin.takes_slots = rules.repeats and not protection.seen
 
     return protected
 
@@ -285,9 +293,15 @@ async def _awaited(value: Any, function: Callable[..., Any], protection: Protect
 
 
 class _Beginning:
-    """What is needed to begin a call: the first argument, and the policy in force."""
+    """
+    What is needed to begin a call: the first argument, the policy in force, and a slot.
+
+    Attributes:
+        takes_slots: no request of the last call was seen, so that the next call takes a slot itself.
+    """
 
     def __init__(self, rules: Rules) -> None:
+        self.takes_slots = False
         self._rules = rules
         self._environment: RetryPolicy | None = None
 
@@ -302,6 +316,18 @@ class _Beginning:
             return None
         watch()
         return Protection(rules, policy, first, args, kwargs, ACTIVE.get())  # type: ignore[arg-type]  # nothing else is set
+
+    def take_slot(self, protection: Protection) -> None:
+        """Wait for the slot of a function whose requests nobody sees."""
+        limiter = protection.any_limiter()
+        if limiter is not None:
+            limiter.acquire()
+
+    async def take_slot_async(self, protection: Protection) -> None:
+        """Wait as `take_slot` does, without stopping the event loop."""
+        limiter = protection.any_limiter()
+        if limiter is not None:
+            await limiter.acquire_async()
 
     def _policy_of(self, first: Any) -> RetryPolicy:
         """Return the policy of the first argument, of the source, or of the environment."""

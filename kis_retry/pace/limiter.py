@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..clock import Monotonic
 from ..credentials import Credentials
 from ..errors import ConfigurationError
-from ..forking import after_fork
 from ..settings import Environment
 from ..stores.base import documents_of, key_of
 from ..stores.from_env import store_from_env
@@ -211,8 +208,7 @@ def _rate_from_env(credentials: Credentials, prefix: str = "KIS_") -> float:
     return (PAPER_RATE if credentials.paper else REAL_RATE) if found is None else found
 
 
-_finding = threading.Lock()  # guards _queues
-_queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictionary()
+_queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictionary()  # keeps no store alive
 
 
 def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> SlotQueue:
@@ -220,19 +216,9 @@ def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> S
     key, published = key_of(credentials), PAPER_RATE if credentials.paper else REAL_RATE
     documents: Any = documents_of(store)
     place = getattr(documents, "folder", None) or getattr(documents, "url", None) or weakref.ref(documents or store)
-    with _finding:
-        try:
-            queue = _queues.get((place, key, rate))
-        except TypeError:  # a store that cannot be a key
-            return SlotQueue(pace_of(store, key), rate, published)
-        if queue is None:
-            queue = _queues[place, key, rate] = SlotQueue(pace_of(store, key), rate, published)
-        return queue
-
-
-def _begin_anew(_: object) -> None:
-    global _finding
-    _finding = threading.Lock()
-
-
-after_fork(sys.modules[__name__], _begin_anew)
+    try:
+        # No lock: a signal handler's exception could leave it locked. Two queues for one pace do no harm.
+        queue = _queues.get((place, key, rate))
+        return queue or _queues.setdefault((place, key, rate), SlotQueue(pace_of(store, key), rate, published))
+    except TypeError:  # a store that cannot be a key
+        return SlotQueue(pace_of(store, key), rate, published)

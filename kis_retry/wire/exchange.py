@@ -137,7 +137,7 @@ class Exchange:
             raise
         self._last = sent
         self._report(slot, sent)
-        if self._is_order and is_lost(sent.verdict) and sent.ending is not None:
+        if self._is_order and sent.ending is not None and is_lost(sent.ending):
             self._note_lost(sent.ending)
         elif sent.verdict.meaning in (Meaning.EXPIRED, Meaning.LIMITED, Meaning.NEVER_LEFT):
             self._count_order(-1)  # it was not acted upon

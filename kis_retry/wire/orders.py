@@ -18,6 +18,7 @@ from .request import ApiRequest
 
 __all__ = ["LOST", "Ending", "LostOrders", "is_lost", "rebuilt"]
 
+_AFTER_ANSWER = ("ContentDecodingError", "DecodingError", "TooManyRedirects")  # raised where something was answered
 _REMEMBERED = 4096  # orders; a program that loses more of them in a minute has other troubles
 
 
@@ -39,9 +40,14 @@ class Ending(NamedTuple):
     text: str = ""
 
 
-def is_lost(verdict: Verdict) -> bool:
-    """Say whether nobody knows what became of an order with this verdict."""
-    return verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN)
+def is_lost(ending: Ending) -> bool:
+    """Say whether nobody knows what became of an order that ended like this: there was no verdict of KIS, or no clear one."""
+    verdict = ending.verdict
+    if verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN):
+        return True
+    if verdict.error is not None:
+        return verdict.error in _AFTER_ANSWER
+    return verdict.unanswered and not 300 <= ending.status < 400
 
 
 def rebuilt(ending: Ending, otherwise: type[Exception]) -> Exception:

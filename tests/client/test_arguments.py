@@ -165,4 +165,4 @@ def test_without_httpx_the_error_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: AsyncKisClient needs httpx, which is not installed: pip install '.[async]'")
+    assert last.startswith("ImportError: AsyncKisClient needs httpx: pip install '.[async]'")

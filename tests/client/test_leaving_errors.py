@@ -76,7 +76,7 @@ def all_that_shows(error: BaseException) -> str:
     console = Console(file=io.StringIO(), width=500)
     console.print(
         Traceback.from_exception(
-            type(error), error, error.__traceback__, show_locals=True, extra_lines=0, locals_max_string=None
+            type(error), error, error.__traceback__, show_locals=True, extra_lines=0, locals_max_string=10_000
         )
     )
     shown.append(console.file.getvalue())  # type: ignore[attr-defined]  # the file above

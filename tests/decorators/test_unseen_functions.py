@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from answers import EXPIRED, GOOD
 from kis_retry import (
     AccessToken,
+    MemoryTokenStore,
+    RateLimiter,
     RefreshEvent,
     RetryPolicy,
     TokenIssueError,
@@ -430,3 +433,11 @@ def test_switched_off_it_behaves_as_if_it_were_not_there(tokens: NumberedTokens,
     fetch = scripted(EXPIRED)
     assert retry_on_transient_error(refresh_on_expired_token(tokens=tokens)(fetch))(token="t1") == EXPIRED
     assert (fetch.calls, tokens.refreshed) == (1, [])
+
+
+def test_a_function_whose_requests_nobody_sees_takes_its_slots_itself(gateway: KisGateway) -> None:
+    limiter = RateLimiter(gateway.credentials, rate=20, store=MemoryTokenStore())
+    fetch = retry_on_transient_error(limiter=limiter)(lambda: time.monotonic())
+    fetch()  # nobody knows yet
+    times = [fetch() for _ in range(6)]
+    assert times[-1] - times[0] > 0.8 * 5 / 20

@@ -6,7 +6,6 @@ Without it nothing here is collected; with it, another version than the one inst
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,8 +13,7 @@ import pytest
 
 from kis_retry.testing import KisGateway
 from kis_retry.testing.hosts import divert
-
-REAL = os.environ.get("KIS_RETRY_REAL", "").split()
+from packages import PINS
 
 
 def _installed(name: str) -> str | None:
@@ -25,11 +23,10 @@ def _installed(name: str) -> str | None:
         return None
 
 
-_pins = [pin.partition("==") for pin in REAL if "==" in pin]
-_missing = [f"{name}=={wanted}" for name, _, wanted in _pins if _installed(name) != wanted]
+_missing = [f"{name}=={wanted}" for name, wanted in PINS.items() if wanted and _installed(name) != wanted]
 if _missing:
     raise pytest.UsageError(f"KIS_RETRY_REAL names {', '.join(_missing)}, which is not what is installed")
-if not REAL:
+if not PINS:
     collect_ignore_glob = ["test_*.py"]
 
 
@@ -41,11 +38,6 @@ def no_thread_left() -> None:
 @pytest.fixture(params=[500, 200])
 def gateway(request: pytest.FixtureRequest) -> Iterator[KisGateway]:
     """A gateway in the place of KIS that takes a moment for each answer, and refuses with HTTP 500 or 200."""
-    with KisGateway(expired_status=request.param, latency=0.002) as running, divert(running.server):
+    with KisGateway(expired_status=request.param, latency=0.002) as running, divert(running.url):
         yield running
 
-
-@pytest.fixture
-def failing(gateway: KisGateway) -> KisGateway:
-    """The same, for tests that have no need of both statuses."""
-    return gateway

@@ -27,6 +27,5 @@ def rows(page: Path = PAGE) -> dict[str, Row]:
         if len(cells) == 5 and cells[-1].startswith("≤"):
             least, _, most = cells[1].partition("–")
             alone = range(int(least), int(most or least) + 1)
-            name, version = cells[0].rsplit(" ", 1) if cells[0][-1].isdigit() else (cells[0], "")
-            found[name] = Row(alone, *(int(cell.lstrip("≤ ")) for cell in cells[2:]))
+            found[cells[0]] = Row(alone, *(int(cell.lstrip("≤ ")) for cell in cells[2:]))
     return found

@@ -1,7 +1,7 @@
 """
 The packages that people use, put to work as their own pages say: made, one read, one order. They know nothing of us.
 
-As a program it makes a batch with one of them and prints what came of it: `python packages.py NAME HOST PORT KEY SECRET`.
+As a program it makes a batch with one of them and prints what came of it: `python packages.py NAME URL KEY SECRET`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ import itertools
 import json
 import os
 import sys
+import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.error import URLError
+
+PINS = dict(pin.split("==") for pin in os.environ.get("KIS_RETRY_REAL", "").split())
+"""The version of each package that is installed here."""
 
 THREADS = 16
 CALLS = 300
@@ -49,7 +54,7 @@ class Package:
         make: what its own pages begin with; its own pace is taken off, which would make the batch a long one.
         read: one call for a symbol; a coroutine where the package is asynchronous.
         is_good: whether what it gives is an answer.
-        order: buy one share, if it can.
+        order: buy one share, if it can; says whether that was accepted.
         target: what `protect` is given.
         calls: requests that a read takes, about.
     """
@@ -57,7 +62,7 @@ class Package:
     make: Callable[[Keys], Any]
     read: Callable[[Any, str], Any]
     is_good: Callable[[Any], bool] = lambda answer: answer is not None
-    order: Callable[[Any], Any] | None = None
+    order: Callable[[Any], bool] | None = None
     target: Callable[[Any], Any] = lambda made: made
     calls: float = 1
 
@@ -104,16 +109,189 @@ def _official_samples(keys: Keys) -> Any:
     return module
 
 
+# -- pykis, kis-wrapper, kis-agent, finestock
+
+
+def _pykis(keys: Keys) -> Any:
+    import pykis
+
+    account = {"account_code": keys.number, "product_code": keys.product}
+    return pykis.Api({"appkey": keys.app_key, "appsecret": keys.app_secret}, account_info=account)
+
+
+def _kis_wrapper(keys: Keys) -> Any:
+    from kis import KIS
+
+    return KIS(keys.app_key, keys.app_secret, keys.account, env="prod")
+
+
+def _kis_wrapper_price(client: Any, symbol: str) -> Any:
+    from kis import domestic
+
+    return domestic.price(client, symbol)
+
+
+def _kis_wrapper_order(client: Any) -> bool:
+    from kis import domestic
+
+    return "ODNO" in domestic.buy(client, "005930", 1)
+
+
+def _kis_wrapper_async(keys: Keys) -> Any:
+    from kis import AsyncKIS, auth
+
+    auth._async_client = None  # of an event loop that is closed
+    return lambda: AsyncKIS(keys.app_key, keys.app_secret, keys.account, env="prod")
+
+
+def _class_of_clients(_: Any) -> Any:
+    from kis import AsyncKIS
+
+    return AsyncKIS
+
+
+async def _kis_wrapper_async_price(client: Any, symbol: str) -> Any:
+    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
+    return await client.get("/uapi/domestic-stock/v1/quotations/inquire-price", query, "FHKST01010100")
+
+
+def _kis_agent(keys: Keys) -> Any:
+    _let_nothing_be_downloaded()
+    from kis_agent import Agent
+
+    agent = Agent(keys.app_key, keys.app_secret, keys.number, keys.product)
+    agent.client.enable_rate_limiter = False
+    agent.client.min_interval = 0
+    return agent
+
+
+def _let_nothing_be_downloaded() -> None:
+    """It gets lists of all symbols when it starts, and goes on without."""
+
+    def refused(*_: object, **__: object) -> Any:
+        raise URLError("not in a test")
+
+    urllib.request.urlopen = refused
+
+
+def _finestock(keys: Keys) -> Any:
+    import finestock
+    from loguru import logger
+
+    logger.remove()
+    api = finestock.create_api(finestock.APIProvider.KIS)
+    api.set_oauth_info(keys.app_key, keys.app_secret)
+    api.set_account_info(keys.number, keys.product)
+    api.oauth()
+    api._MIN_REQUEST_INTERVAL = 0
+    return api
+
+
+def _finestock_order(api: Any) -> bool:
+    import finestock
+
+    return api.do_order("005930", finestock.ORDER_FLAG.BUY, 0, 1).order is not None
+
+
+# -- python-kis, kis-trader, kispilot
+
+
+def _python_kis(keys: Keys) -> Any:
+    from pykis import PyKis
+    from pykis.utils.rate_limit import RateLimiter
+
+    given = {"id": "somebody", "account": keys.account, "appkey": keys.app_key, "secretkey": keys.app_secret}
+    kis = PyKis(**given, use_websocket=False)
+    kis._rate_limiters = {domain: RateLimiter(10**6, 1) for domain in ("real", "virtual")}
+    return kis
+
+
+def _python_kis_price(kis: Any, symbol: str) -> Any:
+    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
+    return kis.fetch("/uapi/domestic-stock/v1/quotations/inquire-price", api="FHKST01010100", params=query)
+
+
+def _python_kis_order(kis: Any) -> bool:
+    from pykis.api.account.order import domestic_order
+
+    return bool(domestic_order(kis, kis.primary, "005930", "buy", price=70_000, qty=1).number)
+
+
+def _kis_trader(keys: Keys) -> Any:
+    from kis_trader import KISClient
+
+    given = {"app_key": keys.app_key, "app_secret": keys.app_secret, "account": keys.account}
+    return KISClient(**given, environment="real", throttle=False)
+
+
+def _kispilot(keys: Keys) -> Any:
+    """It reads its keys once, when it is imported."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kispilot"]:
+        del sys.modules[name]
+    os.environ.update(REAL_APPKEY=keys.app_key, REAL_APP_SECRET=keys.app_secret, CANO=keys.number)
+    os.environ.update(ACNT_PRDT_CD=keys.product, XDG_DATA_HOME=os.environ["HOME"])
+    os.environ.update(PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring")
+    from kispilot.api.oauth.kis_token import get_access_token
+    from kispilot.api.order import order_cash
+    from kispilot.api.price import price_inquire_price
+
+    get_access_token()
+    return SimpleNamespace(price=price_inquire_price, order=order_cash)
+
+
 PACKAGES = {
     "korea-investment-stock": Package(_korea_investment_stock, _price_at_home_or_abroad, _is_success, calls=1.5),
     "mojito2": Package(
         _mojito,
         lambda broker, symbol: broker.fetch_price(symbol),
         _is_success,
-        lambda broker: broker.create_market_buy_order("005930", 1),
+        lambda broker: _is_success(broker.create_market_buy_order("005930", 1)),
     ),
     "official samples": Package(_official_samples, lambda samples, symbol: samples.inquire_price(symbol), bool),
+    "pykis": Package(
+        _pykis,
+        lambda api, symbol: api.get_kr_current_price(symbol),
+        lambda price: price > 0,
+        lambda api: "ODNO" in api.buy_kr_stock("005930", 1, 0),
+    ),
+    "kis-wrapper": Package(
+        _kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order, type
+    ),
+    "kis-wrapper, async": Package(
+        _kis_wrapper_async, _kis_wrapper_async_price, lambda answer: "stck_prpr" in answer, None, _class_of_clients
+    ),
+    "kis-agent": Package(
+        _kis_agent,
+        lambda agent, symbol: agent.get_stock_price(symbol),
+        _is_success,
+        lambda agent: _is_success(agent.account_api.order_cash("005930", 1, 0, "BUY", "01")),
+        lambda agent: agent.client,
+    ),
+    "finestock": Package(_finestock, lambda api, symbol: api.get_price(symbol), order=_finestock_order),
+    "python-kis": Package(
+        _python_kis,
+        _python_kis_price,
+        lambda answer: answer.rt_cd == "0",
+        _python_kis_order,
+    ),
+    "kis-trader": Package(
+        _kis_trader,
+        lambda client, symbol: client.domestic.stock(symbol).quote(),
+        lambda quote: quote.current_price > 0,
+        lambda client: bool(client.domestic.stock("005930").buy(quantity=1)),
+        lambda client: client.transport,
+    ),
+    "kispilot": Package(
+        _kispilot,
+        lambda made, symbol: made.price.inquire_price(symbol),
+        lambda body: body.rt_cd == "0",
+        lambda made: made.order.buy_cash("005930", "1", "01", "0").rt_cd == "0",
+        lambda made: made.price,
+    ),
 }
+
+
+HERE = [name for name in PACKAGES if name.partition(",")[0].replace(" ", "-") in PINS]
 
 
 def batch(name: str, made: Any) -> dict[str, int]:
@@ -148,6 +326,7 @@ async def _in_tasks(package: Package, made: Any, symbols: list[str]) -> list[str
         return "" if package.is_good(answer) else type(answer).__name__
 
     async with made() as client:
+        await package.read(client, f"{next(_symbols):06d}")
         return await asyncio.gather(*(one(client, symbol) for symbol in symbols))
 
 
@@ -160,11 +339,11 @@ def begin(name: str, keys: Keys) -> Any:
     return made
 
 
-def main(name: str, host: str, port: str, *keys: str) -> None:
+def main(name: str, url: str, *keys: str) -> None:
     """Make a batch with one package against a gateway in the place of KIS."""
     from kis_retry.testing.hosts import divert
 
-    with divert(SimpleNamespace(host=host, port=int(port))):  # type: ignore[arg-type]  # all that it asks of a server
+    with divert(url):
         lost = batch(name, begin(name, Keys(*keys)))
     print(f"\n{json.dumps(lost)}", flush=True)
     os._exit(0)  # threads of other people's packages are theirs

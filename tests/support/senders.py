@@ -131,12 +131,12 @@ def _by_urllib(method: str, url: str, headers: Mapping[str, str], body: Any, tim
 
 def _of(module: Any) -> tuple[Callable[..., Answer], Callable[..., Answer]]:
     def send(method: str, url: str, headers: Mapping[str, str], body: Any, timeout: float) -> Answer:
-        with module.Client(timeout=timeout) as client:
+        with module.Client(timeout=timeout, follow_redirects=True) as client:
             response = client.request(method, url, headers=headers, json=body)
         return _read(response.status_code, response.content)
 
     async def ask(method: str, url: str, headers: Mapping[str, str], body: Any, timeout: float) -> Answer:
-        async with module.AsyncClient(timeout=timeout, headers=headers) as client:
+        async with module.AsyncClient(timeout=timeout, headers=headers, follow_redirects=True) as client:
             response = await client.request(method, url, json=body)
         return _read(response.status_code, response.content)
 

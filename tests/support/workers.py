@@ -30,7 +30,14 @@ WAYS = ("client", "decorated", "installed")
 """How a process makes its calls: `KisClient`, a bare decorator over `requests`, `install` over `httpx`."""
 
 
-_IMPORTED = ["httpx", "kis_retry.client.client", "kis_retry.protecting", "kis_retry.testing", "redis", "kis_retry.stores.redis"]
+_IMPORTED = [
+    "httpx",
+    "kis_retry.client.client",
+    "kis_retry.protecting",
+    "kis_retry.testing",
+    "redis",
+    "kis_retry.stores.redis",
+]
 
 _REST = 0.02  # seconds between two calls of those who make them until they are stopped, or killed
 
@@ -175,7 +182,10 @@ def _asking(way: str) -> Callable[[], str]:
         client = KisClient.from_env()
         return lambda: str(client.fetch_domestic_price("005930")["msg_cd"])
     given = Credentials.from_env()
-    url, headers = given.base_url + PRICE, {"appkey": given.app_key, "appsecret": given.app_secret, "tr_id": "FHKST01010100"}
+    url, headers = (
+        given.base_url + PRICE,
+        {"appkey": given.app_key, "appsecret": given.app_secret, "tr_id": "FHKST01010100"},
+    )
     if way == "decorated":
 
         @refresh_on_expired_token

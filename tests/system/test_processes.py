@@ -227,9 +227,7 @@ def wrong_password(server: Any) -> str:
 
 
 @pytest.fixture(params=["read-only", "out of memory", "wrong password", "no slots", "deaf", "unwritable folder"])
-def broken(
-    request: pytest.FixtureRequest, new_valkey_server: Callable[..., Any], tmp_path: Path
-) -> Iterator[str]:
+def broken(request: pytest.FixtureRequest, new_valkey_server: Callable[..., Any], tmp_path: Path) -> Iterator[str]:
     """A value of `KIS_TOKEN_STORE` that names a place of no use."""
     if request.param == "unwritable folder":
         (tmp_path / "file").write_text("in the way")

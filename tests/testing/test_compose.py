@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from kis_retry.cli.arguments import parser
-from kis_retry.cli.gateway import GATEWAY_SETTINGS
 from kis_retry.testing import KisGateway
 
 pytestmark = pytest.mark.one_python
@@ -24,25 +23,20 @@ FOLDER = Path(__file__).parents[2] / "examples" / "compose"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text("utf-8")
 SERVICES: dict[str, Any] = import_module("yaml").safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]
 WORKERS = {name: service for name, service in SERVICES.items() if name.startswith("worker")}
+PROGRAM, COMMAND, *WORDS = SERVICES["gateway"]["command"]
+OPTIONS = dict(word.removeprefix("--").split("=") for word in WORDS if "=" in word)
 
 
 def test_there_are_two_workers_a_gateway_and_valkey() -> None:
     assert list(SERVICES) == ["gateway", "valkey", "worker-1", "worker-2"]
 
 
-def test_the_gateways_command_is_one_that_the_command_line_takes() -> None:
-    program, *words = SERVICES["gateway"]["command"]
-    arguments = parser().parse_args(words)
-    assert program == "kis-retry"
-    assert (arguments.host, arguments.port, arguments.expire_at) == ("0.0.0.0", 8000, (150,))
-
-
 @pytest.mark.parametrize("name", WORKERS)
 def test_a_worker_finds_the_gateway_and_valkey(name: str) -> None:
     environ = WORKERS[name]["environment"]
-    arguments = parser().parse_args(SERVICES["gateway"]["command"][1:])
-    assert environ["KIS_BASE_URL"] == f"http://gateway:{arguments.port}"
-    assert (environ["KIS_APP_KEY"], environ["KIS_APP_SECRET"]) == (arguments.app_key, arguments.app_secret)
+    assert (PROGRAM, COMMAND, OPTIONS["host"]) == ("kis-retry", "gateway", "0.0.0.0")
+    assert environ["KIS_BASE_URL"] == f"http://gateway:{OPTIONS['port']}"
+    assert (environ["KIS_APP_KEY"], environ["KIS_APP_SECRET"]) == (OPTIONS["app-key"], OPTIONS["app-secret"])
     assert environ["KIS_TOKEN_STORE"] == "redis://valkey:6379/0"
     assert set(WORKERS[name]["depends_on"]) == {"gateway", "valkey"}
 
@@ -75,26 +69,27 @@ def test_the_image_is_built_from_what_is_there() -> None:
 
 def test_the_workers_share_one_token_over_its_expiry(valkey_server: Any) -> None:
     valkey_server.flush()
-    arguments = parser().parse_args(SERVICES["gateway"]["command"][1:])
-    here = {name: getattr(arguments, name) for name in GATEWAY_SETTINGS} | {"host": "127.0.0.1", "port": 0}
-    with KisGateway(**here) as gateway:
-        gateway.expire_at(*arguments.expire_at)
+    environ = {**os.environ, "KIS_RATE_LIMIT": "0", "no_proxy": "127.0.0.1", "KIS_TOKEN_STORE": valkey_server.url}
+    words = [*WORDS, "--host=127.0.0.1", "--port=0"]
+    running = start([sys.executable, "-m", "kis_retry", COMMAND, *words], environ)
+    try:
+        assert running.stdout is not None
+        url = running.stdout.readline().strip()
         workers = []
         for service in WORKERS.values():
-            environ = {**service["environment"], "KIS_BASE_URL": gateway.url, "KIS_TOKEN_STORE": valkey_server.url}
-            program, script, *words = service["command"]
+            program, script, *rest = service["command"]
             assert program == "python"
-            workers.append(
-                subprocess.Popen(
-                    [sys.executable, str(FOLDER / script), *words],
-                    env={**os.environ, **environ, "KIS_RATE_LIMIT": "0", "no_proxy": "127.0.0.1"},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    encoding="utf-8",
-                )
-            )
+            own = {**service["environment"], **environ, "KIS_BASE_URL": url}
+            workers.append(start([sys.executable, str(FOLDER / script), *rest], own))
         said = [worker.communicate(timeout=60) for worker in workers]
-        counts = gateway.counts
+    finally:
+        running.terminate()
+        counts = json.loads(running.communicate(timeout=20)[0].splitlines()[-1])
     for number, (worker, (out, err)) in enumerate(zip(workers, said, strict=True), 1):
         assert (worker.returncode, out) == (0, f"worker {number}: 150 of 150 symbols answered\n"), err
-    assert (counts.answered, counts.tokens_issued) == (300, 2)
+    assert (counts["answered"], counts["tokens_issued"]) == (300, 2)
+
+
+def start(words: list[str], environ: dict[str, str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, env=environ, stdout=pipe, stderr=pipe, encoding="utf-8")

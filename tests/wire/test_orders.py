@@ -1,0 +1,284 @@
+"""An order is at KIS exactly once: lost, refused, turned away, never left, and looked after."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+import requests
+
+from kis_retry import RefreshEvent, RetryPolicy, refresh_on_expired_token, retry_on_transient_error
+from kis_retry.testing import KisGateway
+from senders import BALANCE, BUYABLE, ORDER, PRICE, WIRES, Answer, Wire, headers_for, issued
+
+ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+BRIEF = RetryPolicy(order_deadline=0.4)
+GOOD = Answer(200, "MCA00000")
+
+
+@pytest.fixture
+def gateway() -> Iterator[KisGateway]:
+    with KisGateway() as running:
+        issued(running)
+        yield running
+
+
+def both(function: Any, policy: RetryPolicy | None = None, **arguments: Any) -> Any:
+    """A function with both decorators."""
+    return retry_on_transient_error(policy=policy, **arguments)(refresh_on_expired_token(policy=policy)(function))
+
+
+def sent(gateway: KisGateway, path: str = ORDER) -> int:
+    """How many requests for that path have come in."""
+    return [request.path for request in gateway.received].count(path)
+
+
+def outcome(call: Callable[[], Answer]) -> Any:
+    """What a call came to, as it can be compared."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error), str(error)
+
+
+def _drop(gateway: KisGateway) -> None:
+    gateway.drop(times=1, reached=True, path=ORDER)
+
+
+def _hang(gateway: KisGateway) -> None:
+    gateway.hang(times=1, seconds=20, reached=True)
+
+
+def _fail(gateway: KisGateway) -> None:
+    gateway.fail(503, times=1, reached=True, path=ORDER)
+
+
+def _garble(gateway: KisGateway) -> None:
+    gateway.garble(times=1, body=b"<html>maintenance</html>", status=200, reached=True)
+
+
+def _uncertain(gateway: KisGateway) -> None:
+    gateway.refuse_calls("EGW00301", 1, reached=True, path=ORDER)
+
+
+LOSSES = [_drop, _hang, _fail, _garble, _uncertain]
+
+
+# Lost.
+
+
+@ALL
+@pytest.mark.parametrize("lose", LOSSES)
+def test_an_order_whose_answer_was_lost_is_not_sent_again_by_a_loop_around_it(
+    wire: Wire, lose: Callable[[KisGateway], None], gateway: KisGateway, events: list[RefreshEvent]
+) -> None:
+    place = both(lambda: wire.order(gateway, timeout=0.3 if lose is _hang else 5))
+    lose(gateway)
+    endings = [outcome(place) for _ in range(3)]
+    gateway.heal()
+    assert GOOD not in endings
+    assert len(set(endings)) == 1, "each ends as the first did, type and text"
+    assert (sent(gateway), len(gateway.orders)) == (1, 1)
+    assert [event.name for event in events if event.name == "order_held_back"] == ["order_held_back"] * 2
+    assert {event.request for event in events} == {f"POST {ORDER}"}
+
+
+@ALL
+def test_what_a_caller_gets_for_an_order_that_is_held_back_is_what_its_library_raises(
+    wire: Wire, gateway: KisGateway
+) -> None:
+    place = refresh_on_expired_token(lambda: wire.order(gateway))
+    gateway.drop(times=1, reached=True)
+    for _ in range(2):
+        with pytest.raises(wire.dropped):
+            place()
+    gateway.fail(503, times=1)
+    other = refresh_on_expired_token(lambda: wire.order(gateway, 2))
+    assert [other(), other()] == [Answer(503, None)] * 2
+
+
+def test_the_loop_may_be_inside_and_the_function_another_one(gateway: KisGateway) -> None:
+    @refresh_on_expired_token
+    def place() -> Answer:
+        for _ in range(3):
+            with suppress(requests.ConnectionError):
+                return WIRES[0].order(gateway)
+        return Answer(0, None)
+
+    gateway.drop(times=1, reached=True)
+    assert place() == Answer(0, None)
+    with pytest.raises(requests.ConnectionError):
+        retry_on_transient_error(lambda: WIRES[0].order(gateway))()
+    assert sent(gateway) == 1
+
+
+@ALL
+def test_an_order_that_is_another_one_leaves(wire: Wire, gateway: KisGateway) -> None:
+    gateway.fail(503, times=1, reached=True)
+    assert both(lambda: wire.order(gateway))().status == 503
+    assert both(lambda: wire.order(gateway, 2))() == GOOD
+
+
+def test_a_program_that_has_looked_may_order_again(gateway: KisGateway) -> None:
+    wire = WIRES[0]
+    place = both(lambda: wire.order(gateway))
+    look = both(lambda path: wire.get(gateway, path))
+    gateway.fail(503, times=1, path=ORDER)
+    assert look(BALANCE) == GOOD, "before the loss: it tells nothing about it"
+    assert place().status == 503
+    assert look(BUYABLE) == GOOD, "what could be bought tells nothing either"
+    assert place().status == 503
+    assert sent(gateway) == 1
+    gateway.refuse_calls("EGW00206", 1)
+    assert look(BALANCE).msg_cd == "EGW00206"
+    assert place().status == 503, "the look was not answered"
+    assert look(BALANCE) == GOOD
+    assert place() == GOOD
+    assert sent(gateway) == 2
+
+
+def test_a_look_at_another_account_lifts_nothing(gateway: KisGateway) -> None:
+    wire = WIRES[0]
+    gateway.accept("PSsomebodyelse", "asecret")
+    gateway.fail(503, times=1, path=ORDER)
+    place = both(lambda: wire.order(gateway))
+    assert place().status == 503
+    look = both(lambda: wire.get(gateway, BALANCE, authorization="", appkey="PSsomebodyelse", appsecret="asecret"))
+    assert look() == GOOD
+    assert place().status == 503
+    assert sent(gateway) == 1
+
+
+@pytest.mark.parametrize(("hold", "passes"), [(0.0, 0.0), (0.2, 0.25)])
+def test_an_order_is_held_back_for_order_hold_seconds(hold: float, passes: float, gateway: KisGateway) -> None:
+    place = both(lambda: WIRES[0].order(gateway), RetryPolicy(order_hold=hold))
+    gateway.fail(503, times=1)
+    assert place().status == 503
+    time.sleep(passes)
+    assert place() == GOOD
+
+
+@ALL
+def test_an_idempotent_order_is_repeated_as_a_read_is(wire: Wire, gateway: KisGateway) -> None:
+    gateway.drop(times=1, reached=True)
+    gateway.fail(503, times=1, reached=True)
+    assert both(lambda: wire.order(gateway), idempotent=True)() == GOOD
+    assert sent(gateway) == 3
+
+
+@ALL
+def test_an_order_that_may_not_be_repeated_at_all_leaves_once(wire: Wire, gateway: KisGateway) -> None:
+    gateway.refuse_calls("EGW00201", 1)
+    assert both(lambda: wire.order(gateway), idempotent=False)().msg_cd == "EGW00201"
+    assert sent(gateway) == 1
+
+
+# Refused before KIS acted.
+
+
+@ALL
+def test_an_order_that_was_refused_is_placed_once(wire: Wire, gateway: KisGateway) -> None:
+    place = both(lambda: wire.order(gateway))
+    gateway.refuse_calls("EGW00201", 2)
+    assert place() == GOOD
+    gateway.expire()
+    assert place() == GOOD
+    assert len(gateway.orders) == 2
+    assert (sent(gateway), gateway.counts.refused) == (5, 3)
+
+
+@ALL
+def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
+    keys = {"app_key": "PSneverleft", "app_secret": "asecret"}
+    with KisGateway(**keys) as closed:
+        headers_for(closed)
+    later = KisGateway(port=closed.server.port, **keys)
+    opening = threading.Timer(0.3, later.__enter__)
+    opening.start()
+    try:
+        answer = both(lambda: wire.order(closed))()
+    finally:
+        opening.join()
+        later.close()
+    assert answer == GOOD
+    assert len(later.orders) == 1
+
+
+def test_an_order_that_never_left_is_not_held_back() -> None:
+    with KisGateway() as closed:
+        pass
+    place = both(lambda: WIRES[0].order(closed), BRIEF)
+    with pytest.raises(requests.ConnectionError):
+        place()
+    with KisGateway(port=closed.server.port, app_key=closed.credentials.app_key, app_secret="s") as other:
+        assert outcome(place) != GOOD, "its secret is another"
+        assert sent(other) == 1
+
+
+# Beside other requests.
+
+
+async def test_an_order_beside_a_refused_read_is_placed_once(gateway: KisGateway) -> None:
+    async def ask(client: httpx.AsyncClient, method: str, path: str) -> str:
+        response = await client.request(method, gateway.url + path, headers=headers, json={"PDNO": "005930"})
+        return str(response.json()["msg_cd"])
+
+    @refresh_on_expired_token
+    async def trade() -> list[str]:
+        async with httpx.AsyncClient() as client:
+            return await asyncio.gather(ask(client, "POST", ORDER), ask(client, "GET", BALANCE))
+
+    headers = headers_for(gateway)
+    gateway.expire_at(2)
+    assert await trade() == ["MCA00000"] * 2
+    assert (sent(gateway) + sent(gateway, BALANCE), len(gateway.orders)) == (3, 1)
+
+
+@ALL
+@pytest.mark.parametrize(
+    "refuse", [KisGateway.expire_at, lambda gateway, _: gateway.refuse_calls("EGW00201", 1, path=BALANCE)]
+)
+def test_an_order_before_a_refused_read_is_placed_once(wire: Wire, refuse: Any, gateway: KisGateway) -> None:
+    @both
+    def trade() -> list[Answer]:
+        return [wire.order(gateway), wire.get(gateway, BALANCE)]
+
+    refuse(gateway, 2)
+    assert trade() == [GOOD, GOOD]
+    assert (sent(gateway), sent(gateway, BALANCE)) == (1, 2)
+
+
+@pytest.mark.parametrize("lose", [_drop, _fail, _uncertain])
+def test_an_order_in_a_pool_is_placed_once(lose: Callable[[KisGateway], None], gateway: KisGateway) -> None:
+    wire = WIRES[0]
+
+    @both
+    def trade() -> list[Any]:
+        with ThreadPoolExecutor(4) as pool:
+            asked = [
+                pool.submit(outcome, lambda: wire.order(gateway)),
+                *(pool.submit(wire.get, gateway) for _ in range(8)),
+            ]
+            return [each.result() for each in asked]
+
+    lose(gateway)
+    gateway.refuse_calls("EGW00201", share=0.3, path=PRICE)
+    first, *reads = trade()
+    assert (first != GOOD, reads) == (True, [GOOD] * 8)
+    assert trade() == [first, *reads]
+    assert (sent(gateway), len(gateway.orders)) == (1, 1)
+
+
+@ALL
+def test_an_order_that_a_redirect_answered_is_never_repeated(wire: Wire, gateway: KisGateway) -> None:
+    gateway.fail(303, times=1, location=f"{gateway.url}{BALANCE}", reached=True, path=ORDER)
+    gateway.expire_at(2)
+    outcome(both(lambda: wire.order(gateway)))
+    assert (sent(gateway), len(gateway.orders)) == (1, 1)

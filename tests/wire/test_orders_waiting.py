@@ -1,0 +1,269 @@
+"""What an order waits for, and for how long; who gave it up, and what else went on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import requests
+
+from kis_retry import MemoryTokenStore, RateLimiter, RefreshEvent, RetryPolicy, TokenManager
+from kis_retry import install, refresh_on_expired_token, retry_on_transient_error
+from kis_retry.testing import KisGateway
+from patience import until, until_async
+from senders import BALANCE, ORDER, PRICE, WIRES, Answer, Wire, headers_for, issued, query
+
+ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+GOOD = Answer(200, "MCA00000")
+BODY = {"PDNO": "005930", "ORD_QTY": "1"}
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No refresh goes on for longer than its test."""
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "2")
+
+
+@pytest.fixture
+def gateway() -> Iterator[KisGateway]:
+    with KisGateway() as running:
+        issued(running)
+        yield running
+        running.heal()
+
+
+def both(function: Any, policy: RetryPolicy | None = None, limiter: RateLimiter | None = None) -> Any:
+    return retry_on_transient_error(policy=policy, limiter=limiter)(refresh_on_expired_token(policy=policy)(function))
+
+
+def sent(gateway: KisGateway, path: str = ORDER) -> int:
+    return [request.path for request in gateway.received].count(path)
+
+
+def took(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    with suppress(Exception):
+        call()
+    return time.monotonic() - began
+
+
+# Deadlines.
+
+
+@ALL
+def test_an_order_that_is_turned_away_for_longer_than_its_deadline_ends_as_kis_said(
+    wire: Wire, gateway: KisGateway, events: list[RefreshEvent]
+) -> None:
+    gateway.refuse_calls("EGW00201")
+    place = both(lambda: wire.order(gateway), RetryPolicy(order_deadline=0.4))
+    began = time.monotonic()
+    assert place().msg_cd == "EGW00201"
+    assert time.monotonic() - began < 2
+    assert sent(gateway) > 1
+    assert events[-1].name == "call_given_up"
+    gateway.heal()
+    assert place() == GOOD, "it was refused before KIS acted, so it is not held back"
+
+
+@pytest.mark.parametrize("code", ["EGW00201", "EGW00123"])
+def test_with_no_order_deadline_an_order_leaves_once(code: str, gateway: KisGateway) -> None:
+    gateway.refuse_calls(code, 1)
+    place = both(lambda: WIRES[0].order(gateway), RetryPolicy(order_deadline=0))
+    assert place().msg_cd == code
+    assert sent(gateway) == 1
+
+
+def test_an_order_whose_token_takes_too_long_is_not_sent_again(gateway: KisGateway) -> None:
+    place = both(lambda: WIRES[0].order(gateway), RetryPolicy(order_deadline=0.3))
+    gateway.expire()
+    gateway.hang("tokens", seconds=1)
+    began = time.monotonic()
+    assert place().msg_cd == "EGW00123"
+    assert time.monotonic() - began < 0.9, "it did not wait for the token to the end"
+    until(lambda: gateway.counts.token_requests == 2)
+    assert sent(gateway) == 1
+
+
+@ALL
+def test_an_order_waits_for_a_first_token_no_longer_than_its_deadline(wire: Wire, gateway: KisGateway) -> None:
+    """Its token is known to be dead: then it leaves as it is, and the caller gets what KIS says."""
+    place = both(lambda: wire.order(gateway), RetryPolicy(order_deadline=0.3))
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+    manager.note_refused(str(gateway.current_token))
+    gateway.expire()
+    gateway.hang("tokens", seconds=1)
+    assert took(place) < 0.9
+    assert (sent(gateway), gateway.counts.refused) == (1, 1)
+
+
+def test_an_order_without_a_token_gets_one(gateway: KisGateway) -> None:
+    place = both(lambda: WIRES[0].order(gateway, authorization=""), RetryPolicy(order_deadline=0))
+    gateway.expire()
+    assert place() == GOOD
+
+
+# Its slot.
+
+
+def test_an_order_overtakes_the_reads_that_wait(gateway: KisGateway) -> None:
+    wire = WIRES[0]
+    limiter = RateLimiter(gateway.credentials, rate=8, store=MemoryTokenStore())
+    read = both(lambda: wire.get(gateway), limiter=limiter)
+    place = both(lambda: wire.order(gateway), RetryPolicy(order_deadline=0.1), limiter)
+    with ThreadPoolExecutor(9) as pool:
+        reads = [pool.submit(read) for _ in range(8)]
+        until(lambda: sent(gateway, PRICE) >= 1)
+        answer = place()
+        before = sent(gateway, PRICE)
+    assert [each.result() for each in reads] == [GOOD] * 8
+    assert answer == GOOD, "for its slot it waits as long as it takes"
+    assert before < 6
+
+
+# Given up.
+
+
+async def ask_httpx(gateway: KisGateway) -> str:
+    async with httpx.AsyncClient(headers=headers_for(gateway)) as client:
+        return str((await client.post(gateway.url + ORDER, json=BODY)).json()["msg_cd"])
+
+
+async def ask_aiohttp(gateway: KisGateway) -> str:
+    async with aiohttp.ClientSession(headers=headers_for(gateway)) as session:
+        async with session.post(gateway.url + ORDER, json=BODY) as response:
+            return str((await response.json())["msg_cd"])
+
+
+@pytest.mark.parametrize("ask", [ask_httpx, ask_aiohttp])
+async def test_an_order_that_its_task_gave_up_is_held_back(
+    ask: Any, gateway: KisGateway, events: list[RefreshEvent]
+) -> None:
+    place = both(ask)
+    gateway.hang(times=1, seconds=20, reached=True)
+    task = asyncio.create_task(place(gateway))
+    await until_async(lambda: sent(gateway) == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match="nobody waited"):
+            await place(gateway)
+    gateway.heal()
+    assert (sent(gateway), len(gateway.orders)) == (1, 1)
+    assert [event.name for event in events] == ["order_held_back"] * 2
+
+
+async def test_an_order_given_up_before_it_left_is_not_held_back(gateway: KisGateway) -> None:
+    limiter = RateLimiter(gateway.credentials, rate=0.5, store=MemoryTokenStore())
+    assert await asyncio.to_thread(both(lambda: WIRES[0].get(gateway), limiter=limiter)) == GOOD
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(both(ask_httpx, limiter=limiter)(gateway), 0.1)
+    assert sent(gateway) == 0
+    assert await both(ask_httpx)(gateway) == "MCA00000"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("ask", [ask_httpx, ask_aiohttp])
+def test_a_pending_call_that_is_collected_disturbs_no_other(
+    ask: Any, gateway: KisGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: raised.append(found.exc_value))
+    place = both(ask)
+    gateway.hang(times=1, seconds=20, path=ORDER, reached=True)
+    loop = asyncio.new_event_loop()
+    pending: Any = loop.create_task(place(gateway))
+    loop.run_until_complete(until_async(lambda: sent(gateway) == 1))
+    loop.close()
+
+    @both
+    async def trade() -> list[str]:
+        nonlocal pending
+        async with httpx.AsyncClient(headers=headers) as client:
+            pending = None
+            gc.collect()
+            gateway.expire()
+            answers = [await client.get(gateway.url + BALANCE) for _ in range(2)]
+        return [answer.json()["msg_cd"] for answer in answers]
+
+    headers = headers_for(gateway)
+    assert asyncio.run(trade()) == ["MCA00000"] * 2
+    with pytest.raises(TimeoutError, match="nobody waited"):
+        asyncio.run(place(gateway))
+    assert (sent(gateway), len(gateway.orders)) == (1, 1)
+    assert [error for error in raised if not isinstance(error, (RuntimeError, ResourceWarning))] == []
+
+
+# Beside.
+
+
+def test_two_equal_orders_that_wait_end_alike_where_the_first_is_lost(gateway: KisGateway) -> None:
+    """The second one had been asked for before the first was lost, and leaves no more."""
+    limiter = RateLimiter(gateway.credentials, rate=2, store=MemoryTokenStore())
+    place = both(lambda: WIRES[0].order(gateway), limiter=limiter)
+    assert both(lambda: WIRES[0].get(gateway), limiter=limiter)() == GOOD
+    gateway.fail(503, times=1, reached=True)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [each.result() for each in [pool.submit(place), pool.submit(place)]]
+    assert answers == [Answer(503, None)] * 2
+    assert len(gateway.orders) == 1
+
+
+def test_one_lost_order_of_a_process_that_is_protected_as_a_whole(gateway: KisGateway) -> None:
+    install(rate=0)
+    gateway.drop(times=1, reached=True)
+    for _ in range(3):
+        with pytest.raises(requests.ConnectionError):
+            WIRES[0].order(gateway)
+    assert sent(gateway) == 1
+
+
+PROGRAM = """
+import sys, json
+from kis_retry import refresh_on_expired_token, retry_on_transient_error
+url, headers = sys.argv[1], json.loads(sys.argv[2])
+
+@retry_on_transient_error
+@refresh_on_expired_token
+def trade():
+    import {library} as library
+    {client}
+    order = ask("POST", url + "/uapi/domestic-stock/v1/trading/order-cash", headers=headers, json={{"PDNO": "1"}})
+    return order["rt_cd"], ask("GET", url + "/uapi/domestic-stock/v1/trading/inquire-balance", headers=headers)["rt_cd"]
+
+print(*trade())
+"""
+CLIENTS = {
+    "requests": "ask = lambda *given, **named: library.request(*given, **named).json()",
+    "httpx": "ask = lambda *given, **named: library.request(*given, **named).json()",
+    "aiohttp": """import asyncio
+    async def send(*given, **named):
+        async with library.ClientSession() as session, session.request(*given, **named) as response:
+            return await response.json()
+    ask = lambda *given, **named: asyncio.run(send(*given, **named))""",
+}
+
+
+@pytest.mark.parametrize("library", CLIENTS)
+def test_a_library_may_be_imported_inside_the_function(library: str, gateway: KisGateway) -> None:
+    import json
+
+    program = PROGRAM.format(library=library, client=CLIENTS[library])
+    headers = json.dumps(headers_for(gateway))
+    gateway.expire_at(2)
+    run = subprocess.run(
+        [sys.executable, "-c", program, gateway.url, headers], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.stdout.split(), run.stderr.count("Traceback")) == (["0", "0"], 0), run.stderr
+    assert (sent(gateway), sent(gateway, BALANCE)) == (1, 2)
