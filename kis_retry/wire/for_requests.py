@@ -160,4 +160,4 @@ def _retries(found: Any, call: LibraryCall) -> Any:
 
 
 def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
-    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False)
+    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False, decode_content=False)
