@@ -29,7 +29,6 @@ __all__ = [
     "Rules",
     "chain",
     "protect_process",
-    "run_thread",
     "start_thread",
     "submit",
 ]
