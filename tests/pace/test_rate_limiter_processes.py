@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -96,7 +97,7 @@ def until_slots(workers: list[Worker], count: int) -> None:
 
 
 def longest_gap(times: list[float]) -> float:
-    return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 pytestmark = pytest.mark.one_python
