@@ -135,7 +135,7 @@ def test_one_that_is_set_to_less_slows_nobody(place: str) -> None:
     workers = [Worker(place, rate) for rate in (18, 3)]
     for worker in workers:
         worker.tell()
-    until_slots(workers, 60)
+    until_slots(workers, 45)
     for worker in workers:
         worker.end()
     fast, slow = ([now for _, now in worker.slots] for worker in workers)

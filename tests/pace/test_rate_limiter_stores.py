@@ -288,7 +288,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path, listen: Any) -> Any:
         (tmp_path / "a-file").write_text("no folder")
         return lambda: FileTokenStore(tmp_path / "a-file" / "store")
     if request.param == "silent":
-        address = listen(lambda connection: connection.recv(1) and time.sleep(0.5))
+        address = listen(lambda connection: [connection.recv(4_096) for _ in range(20)])
         return lambda: RedisTokenStore(f"redis://{address}/0?socket_timeout=0.3")
     return lambda: RedisTokenStore("redis://127.0.0.1:1/0")
 
