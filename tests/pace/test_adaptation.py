@@ -10,7 +10,7 @@ import pytest
 
 from kis_retry.pace.adaptation import Adaptation
 from kis_retry.pace.state import Ask, PaceState
-from pacing import Kis, Simulation
+from simulated_pace import Kis, Simulation
 
 QUARTER = 15 * 60.0
 

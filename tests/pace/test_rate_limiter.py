@@ -29,8 +29,8 @@ from kis_retry import (
     on_event,
 )
 from kis_retry.pace.limiter import is_limiter
-from pacing import worst_second
 from patience import PATIENCE, until, until_async
+from simulated_pace import worst_second
 
 if TYPE_CHECKING:
     from pathlib import Path

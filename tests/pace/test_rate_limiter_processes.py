@@ -22,8 +22,8 @@ import pytest
 from alarms import alarm_once
 from children import Child
 from kis_retry import Credentials, FileTokenStore, MemoryTokenStore, RateLimiter, RedisTokenStore, TokenStore
-from pacing import worst_second
 from patience import PATIENCE
+from simulated_pace import worst_second
 
 KEY = Credentials("a-key", "a-secret")
 PROGRAM = Path(__file__).parents[1] / "programs" / "slots.py"

@@ -21,8 +21,8 @@ from kis_retry import Credentials, FileTokenStore, RateLimiter, RedisTokenStore
 from kis_retry.pace.redis_script import SCRIPT
 from kis_retry.pace.state import Ask, PaceState
 from kis_retry.stores.base import key_of
-from pacing import worst_second
 from patience import PATIENCE, until
+from simulated_pace import worst_second
 
 KEY = Credentials("a-key", "a-secret")
 FULL = 18 / 1.024

@@ -9,7 +9,7 @@ import pytest
 
 from kis_retry.pace.state import Ask, PaceState, interval_of
 from kis_retry.pace.waiting import Reservation, Ticket, WaitingLine
-from pacing import Call, Kis, Process, Simulation, worst_second
+from simulated_pace import Call, Kis, Process, Simulation, worst_second
 
 FULL = 1 / interval_of(18)
 
