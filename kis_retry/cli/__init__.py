@@ -17,6 +17,7 @@ from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
+from ..errors import ConfigurationError, KisRetryError
 from .output import echo, echo_error
 
 __all__ = ["main", "parser"]
@@ -43,7 +44,7 @@ connections, lets the token die at US symbol 11,776 while the token endpoint is
 away, and is away itself for a moment. The batch aborts after five identical
 failures in a row. Needs no app key.
 """
-_TOKEN = """\
+_SHARED = """\
 The token that every process with this app key shares, as the store has it.
 Without an option nothing is asked of KIS. Credentials: see kis-retry config.
 """
@@ -91,24 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        return _explain(error)
+    except KisRetryError as error:
+        echo_error(str(error))
+        return 2 if isinstance(error, ConfigurationError) else 1
+    except (OSError, EOFError) as error:  # those of requests too, whose text may hold an address with a password
+        echo_error(f"{getattr(error, 'strerror', None) or 'KIS could not be reached'} ({type(error).__name__})")
+        return 1
     finally:
         logger.removeHandler(quiet)
     return status
-
-
-def _explain(error: Exception) -> int:
-    """Say it in one line; what is nobody's mistake but this program's is raised again."""
-    from ..errors import ConfigurationError, KisRetryError
-
-    if isinstance(error, KisRetryError):
-        echo_error(str(error))
-        return 2 if isinstance(error, ConfigurationError) else 1
-    if isinstance(error, (OSError, EOFError)):  # those of requests too, whose text may hold an address with a password
-        echo_error(f"{getattr(error, 'strerror', None) or 'KIS could not be reached'} ({type(error).__name__})")
-        return 1
-    raise error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--symbols", type=_count, metavar="N", help="as many instead, in the same proportion")
     demo.add_argument("--threads", type=_count, default=4, metavar="N", help="threads that ask (default: 4)")
 
-    token = add("token", help="show, renew or revoke the shared token", description=_TOKEN)
+    token = add("token", help="show, renew or revoke the shared token", description=_SHARED)
     action = token.add_mutually_exclusive_group()
     action.add_argument("--refresh", action="store_true", help="have KIS issue a new one (the holder gets a notice)")
     action.add_argument("--revoke", action="store_true", help="have KIS forget it, and take it out of the store")

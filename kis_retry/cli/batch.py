@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import pickle
 import signal
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from itertools import chain
 from typing import Any
 
 from .. import KisClient
 from ..testing import KisGateway
 
-__all__ = ["FAST_FORWARD", "IN_A_ROW", "PACE", "Batch", "Failure", "Tracker", "gateway_process"]
+__all__ = ["FAST_FORWARD", "IN_A_ROW", "PACE", "Batch", "Failure", "Tracker", "gateway_process", "serve"]
 
 DOMESTIC, OVERSEAS = 5_000, 11_780  # symbols of the batch whose token died at US symbol 11,776
 IN_A_ROW = 5  # identical failures after which that batch gave up
@@ -84,22 +86,28 @@ class Batch:
 
     def outcomes(
         self, fetch: Callable[[int], Failure | None], gateway: Gateway, threads: int, tell: Callable[[str], None]
-    ) -> Iterator[Failure | None]:
+    ) -> Generator[Failure | None, None, None]:
         """Yield the outcome of each symbol in order, and tell what happens; who closes this has no more asked for."""
         pool = ThreadPoolExecutor(threads)
+
+        def ask(first: int, end: int) -> Iterator[Failure | None]:
+            several = max((end - first) // 1_000, 1)  # a thread's symbols in a row: each hand-over costs
+            rows = [range(number, min(number + several, end)) for number in range(first, end, several)]
+            return chain.from_iterable(pool.map(lambda row: [fetch(number) for number in row], rows))
+
         try:
             tell(_misbehave(gateway))
-            yield from pool.map(fetch, range(1, self._dies))
+            yield from ask(1, self._dies)
             gateway("heal")  # so that nothing comes between five failures for the token, as in the real batch
             gateway("expire")
             gateway("outage", self._outage / 2, "tokens", status=503)
             tell(f"the token dies at {self.name(self._dies)}, and its endpoint is away for {self._outage / 2:g} s")
-            yield from pool.map(fetch, range(self._dies, self.overseas + 1))
+            yield from ask(self._dies, self.overseas + 1)
             tell(_misbehave(gateway))
-            yield from pool.map(fetch, range(self.overseas + 1, self._away))
+            yield from ask(self.overseas + 1, self._away)
             gateway("outage", self._outage, "calls", status=503)
             tell(f"the API is away for {self._outage:g} s at {self.name(self._away)}")
-            yield from pool.map(fetch, range(self._away, self.symbols + 1))
+            yield from ask(self._away, self.symbols + 1)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -113,30 +121,32 @@ def _misbehave(gateway: Gateway) -> str:
 @contextmanager
 def gateway_process(**settings: Any) -> Iterator[Gateway]:
     """Run a gateway beside this process, so that the batch has an interpreter for itself; it ends with either."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the process inherits: Ctrl-C is the demo's
-    process.start()
-    signal.signal(signal.SIGINT, handler)
-    theirs.close()
+    command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+    # A session of its own: Ctrl-C at the terminal is for this process alone.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:  # noqa: S603
 
-    def call(name: str, *arguments: Any, **options: Any) -> Any:
-        ours.send((name, arguments, options))
-        return ours.recv()
+        def call(name: str, *arguments: Any, **options: Any) -> Any:
+            assert process.stdin is not None  # noqa: S101  # as asked for
+            assert process.stdout is not None  # noqa: S101
+            pickle.dump((name, arguments, options), process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)  # noqa: S301  # this very package wrote it
 
-    try:
-        with ours:
-            yield call
-    finally:
-        process.join(5)
-        process.kill()
+        call("open", **settings)
+        yield call
 
 
-def _serve(pipe: Connection, settings: dict[str, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def serve() -> None:
+    """Be that gateway, until nobody writes to standard input any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where there are no sessions
+    calls, answers = sys.stdin.buffer, sys.stdout.buffer
+    _, _, settings = pickle.load(calls)  # noqa: S301  # this very package wrote it
     with KisGateway(**settings) as gateway, suppress(EOFError, OSError):
+        found: Any = None
         while True:
-            name, arguments, options = pipe.recv()
+            pickle.dump(found, answers)
+            answers.flush()
+            name, arguments, options = pickle.load(calls)  # noqa: S301
             found = getattr(gateway, name)
-            pipe.send(found(*arguments, **options) if callable(found) else found)
+            if callable(found):
+                found = found(*arguments, **options)

@@ -19,19 +19,13 @@ from .output import echo, echo_error, echo_json, echo_table
 
 __all__ = ["config", "problems"]
 
+Convert = Callable[[str], object]
+_POLICY = fields(RetryPolicy)
 _OTHER = "-"  # stands for the rest of the credentials while one of them is checked
 
 
 class _Row(NamedTuple):
-    """
-    One variable.
-
-    Attributes:
-        value: what is in force, safe to show; None where nothing is, or nothing usable.
-        origin: "environment", ".env" or "default".
-        read_from: the name under which it was found.
-        error: what is wrong with it.
-    """
+    """One variable: `value` is what is in force, safe to show; `read_from` the name under which it was found."""
 
     variable: str
     value: str | None
@@ -39,11 +33,10 @@ class _Row(NamedTuple):
     read_from: str | None = None
     error: str | None = None
 
-    @property
     def texts(self) -> tuple[str, str, str]:
         shown = "not usable" if self.error else self.value or "not set"
-        other_name = self.read_from not in {None, self.variable}
-        return self.variable, shown, f"{self.origin}, {self.read_from}" if other_name else self.origin
+        other = f", {self.read_from}" if self.read_from not in {None, self.variable} else ""
+        return self.variable, shown, self.origin + other
 
 
 def config(arguments: Namespace) -> int:
@@ -58,17 +51,14 @@ def config(arguments: Namespace) -> int:
     errors = [row.error for row in rows if row.error]
     env_file = environment.env_file and str(environment.env_file)
     if arguments.json:
-        settings = [row._asdict() for row in rows]
-        echo_json({"settings": settings, "errors": errors, "env_file": env_file, "unknown": unknown})
+        found = {"settings": [row._asdict() for row in rows], "errors": errors}
+        echo_json({**found, "env_file": env_file, "unknown": unknown})
     else:
-        echo_table([("variable", "value", "from"), *(row.texts for row in rows)])
+        echo_table([("variable", "value", "from"), *(row.texts() for row in rows)])
         echo(f".env file: {env_file or 'none at or above ' + ' or '.join(map(str, environment.searched))}")
-    for path, reason in environment.ignored:
-        echo_error(f"{path} is ignored: {reason}")
-    for name in unknown:
-        echo_error(f"{name} is no variable of kis-retry, and changes nothing")
-    for error in errors:
-        echo_error(error)
+    ignored = [f"{path} is ignored: {reason}" for path, reason in environment.ignored]
+    for line in (*ignored, *(f"{name} is no variable of kis-retry, and changes nothing" for name in unknown), *errors):
+        echo_error(line)
     return 2 if errors else 0
 
 
@@ -90,16 +80,15 @@ def _rows(environment: Environment) -> list[_Row]:
         row(("KIS_BASE_URL",), host, lambda text: Credentials(_OTHER, _OTHER, base_url=text).base_url),
         row((STORE_VARIABLE,), "file", lambda text: store_named(text) and text),
         row(("KIS_RATE_LIMIT",), rate, parse_rate, RATE_TAKES),
-        *(row((variable_of(each.name),), each.default, partial(parse, each), takes(each)) for each in fields(RetryPolicy)),
+        *(
+            row((variable_of(each.name),), each.default, partial(parse, each), takes(each))
+            for each in fields(RetryPolicy)
+        ),
     ]
 
 
 def _row(
-    environment: Environment,
-    variables: tuple[str, ...],
-    default: object,
-    convert: Callable[[str], object],
-    takes: str = "",
+    environment: Environment, variables: tuple[str, ...], default: object, convert: Convert, takes: str = ""
 ) -> _Row:
     setting = environment.find(*variables)
     if setting is None:

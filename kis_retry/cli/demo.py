@@ -73,7 +73,13 @@ def demo(arguments: Namespace) -> int:
         report = _report(batch, tracker, events, {**gateway("counts"), "seconds": round(time.monotonic() - began, 2)})
     _draw(console, report)
     if arguments.json:
-        echo_json({"protected": protected, **report, "events": [asdict(event) for event in events]})
+        echo_json(
+            {
+                "protected": protected,
+                **report,
+                "events": [{"name": event.name, **_set_fields(event)} for event in events],
+            }
+        )
     return 0 if tracker.answered == batch.symbols else 1
 
 
@@ -110,7 +116,7 @@ def _showing(console: Console, total: int, events: list[RefreshEvent]) -> Iterat
         kind = event.name, event.msg_cd or event.error
         if event.name in _ALWAYS_SHOWN or kind not in shown:
             shown.add(kind)
-            tell(_description(event))
+            tell(" ".join([event.name, *(f"{name}={value}" for name, value in _set_fields(event).items())]))
 
     # Raised at any place, it might be dropped (in a destructor), or leave a lock held.
     handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
@@ -123,18 +129,10 @@ def _showing(console: Console, total: int, events: list[RefreshEvent]) -> Iterat
         signal.signal(signal.SIGINT, handler)
 
 
-def _description(event: RefreshEvent) -> str:
-    parts = [
-        event.callable,
-        event.msg_cd or event.error,
-        f"token {event.token}" if event.token else None,
-        f"in place of {event.previous_token}" if event.previous_token else None,
-        event.source,
-        f"took {event.elapsed:.3f} s" if event.elapsed is not None else None,
-        f"waits up to {event.wait:.1f} s" if event.wait is not None else None,
-        f"{event.rate:g} calls a second" if event.rate is not None else None,
-    ]
-    return f"{event.name}: {', '.join(part for part in parts if part)}"
+def _set_fields(event: RefreshEvent) -> dict[str, Any]:
+    """Return what an event has to say, beside its name and the day on which the token ends."""
+    found = {name: value for name, value in asdict(event).items() if name not in {"name", "expires_at"}}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items() if value}
 
 
 def _report(batch: Batch, tracker: Tracker, events: list[RefreshEvent], counts: Mapping[str, float]) -> dict[str, Any]:
@@ -146,12 +144,10 @@ def _report(batch: Batch, tracker: Tracker, events: list[RefreshEvent], counts: 
     if tracker.aborted and tracker.failure:
         place = f"{batch.name(tracker.asked)} after {IN_A_ROW} identical failures in a row"
         result = f"aborted at {place}, {result}: {tracker.failure[1]}"
+    asked = {"answered": tracker.answered, "lost": tracker.lost.total(), "never_asked": batch.symbols - tracker.asked}
     return {
-        **{name: counts.get(name) for name in _COUNTS},
         "symbols": batch.symbols,
-        "answered": tracker.answered,
-        "lost": tracker.lost.total(),
-        "never_asked": batch.symbols - tracker.asked,
+        **{name: {**counts, **asked}[name] for name in _COUNTS},
         "aborted_at": tracker.asked if tracker.aborted else None,
         "codes": {code: {"repeated": repeated[code], "lost": tracker.lost[code]} for code in codes},
         "result": result,

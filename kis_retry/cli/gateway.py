@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import shlex
 import signal
@@ -16,10 +15,8 @@ from .output import echo, echo_error, echo_json
 
 __all__ = ["FAULTS", "GATEWAY_SETTINGS", "gateway"]
 
-GATEWAY_SETTINGS = (
-    *("host", "port", "app_key", "app_secret", "latency"),
-    *("expired_status", "rate_limit", "rate_window", "seed"),
-)
+_RATE = ("rate_limit", "rate_window")
+GATEWAY_SETTINGS = ("host", "port", "app_key", "app_secret", "latency", "expired_status", "seed", *_RATE)
 """What the command line sets of `KisGateway`, by its names."""
 
 FAULTS = ("drop", "expire", "expire_at", "fail", "hang", "outage", "refuse_calls", "refuse_tokens", "same_token")
@@ -73,11 +70,11 @@ def _ask_for(made: KisGateway, fault: str) -> None:
 
 
 def _introduce(running: KisGateway, arguments: Namespace) -> None:
-    if not _is_loopback(arguments.host):
+    if not arguments.host.startswith("127.") and arguments.host not in {"localhost", "::1"}:
         echo_error(f"warning: whoever reaches {arguments.host} can use this gateway, and nothing is encrypted")
     if not arguments.quiet:
-        lines = "these lines are a .env file" if arguments.env else "the first line is KIS_BASE_URL, the second the keys"
-        echo_error(f"{lines}; Ctrl-C stops it")
+        lines = "a .env file" if arguments.env else "its URL, and the keys that it accepts"
+        echo_error(f"on stdout is {lines}; Ctrl-C stops it")
     keys = running.credentials
     if arguments.env:
         values = {"BASE_URL": running.url, "APP_KEY": keys.app_key, "APP_SECRET": keys.app_secret}
@@ -86,10 +83,3 @@ def _introduce(running: KisGateway, arguments: Namespace) -> None:
     else:
         echo(running.url)
         echo_json({"app_key": keys.app_key, "app_secret": keys.app_secret, "account": keys.account})
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def _refuse_blind_python(command: list[str]) -> None:
 def _shebang(program: str) -> list[str]:
     """Return the words with which a script names its Python; none where the program is no such script."""
     try:
-        with open(shutil.which(program) or program, "rb") as file:
+        with Path(shutil.which(program) or program).open("rb") as file:
             line = file.readline(256)
     except OSError:
         return []
@@ -90,11 +89,10 @@ def _blind_option(options: list[str]) -> str | None:
 
 
 def _become(command: list[str], environment: dict[str, str]) -> int:
-    sys.stdout.flush()
-    if os.name == "nt":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's
-        program = shutil.which(command[0]) or command[0]
-        return subprocess.run([program, *command[1:]], env=environment, check=False).returncode  # noqa: S603  # as asked
-    for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and the command would go on to do so
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-    os.execvpe(command[0], command, environment)  # noqa: S606  # as asked
+    if os.name != "nt":
+        for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and the command would go on to do so
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        os.execvpe(command[0], command, environment)  # noqa: S606  # as asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's
+    program = shutil.which(command[0]) or command[0]
+    return subprocess.run([program, *command[1:]], env=environment, check=False).returncode  # noqa: S603  # as asked

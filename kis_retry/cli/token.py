@@ -16,22 +16,10 @@ _SEOUL = timezone(timedelta(hours=9))
 
 
 def token(arguments: Namespace) -> int:
-    """
-    Renew or revoke the token where that is asked for, and show the one that is shared then.
-
-    Without either nothing is asked of KIS and nothing is issued.
-
-    Raises:
-        ConfigurationError: no credentials, or an unusable variable.
-        KisRetryError: KIS refuses or cannot be reached, or the store cannot.
-    """
+    """Renew or revoke the token where that is asked for, and show the one that is shared then."""
     manager = TokenManager.from_env()
     found = _load(manager)  # first: a token that nobody could keep is not issued
-    done = None
-    if arguments.refresh:
-        done = _refresh(manager, found)
-    elif arguments.revoke:
-        done = _revoke(manager)
+    done = _refresh(manager, found) if arguments.refresh else _revoke(manager) if arguments.revoke else None
     if isinstance(manager.store, MemoryTokenStore):
         echo_error("KIS_TOKEN_STORE=memory: each process has a token of its own, and this one ends now")
     state = _state(manager, _load(manager) if done else found, done)

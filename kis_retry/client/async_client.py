@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ..errors import TokenIssueError
+from ..forking import after_fork
 from ..token import AccessToken
 from ..tokens.source import as_source
 from .base import ClientBase, each_request
@@ -72,10 +73,12 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient
 
     def _connect(self) -> None:
         import_httpx()
+        self._leave_connections()
+        after_fork(self, AsyncKisClient._leave_connections)
+
+    def _leave_connections(self) -> None:
         # By event loop: one cannot use a connection of another.
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-
-    _leave_connections = _connect
 
     def _session(self) -> httpx.AsyncClient:
         if self._given_session is not None:
@@ -97,10 +100,10 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient
 
     async def _walk(self, pages: Pages) -> AsyncIterator[Payload]:
         while (call := pages.next_call()) is not None:
-            yield pages.take(await self._page(call))
+            yield pages.take(await self._one_of_pages(call))
 
     @each_request
-    async def _page(self, call: Call) -> Answer:
+    async def _one_of_pages(self, call: Call) -> Answer:
         return await self._ask(call)
 
     async def _ask(self, call: Call) -> Answer:

@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 from ..credentials import Credentials
 from ..decorators import refresh_on_expired_token, retry_on_transient_error
 from ..events import warn
-from ..forking import after_fork
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore
@@ -39,6 +38,7 @@ _MEANINGS = {
 
 def each_request(method: _Method) -> _Method:
     """Put both decorators on a method: it keeps its token nowhere, since a client takes the current one each time."""
+    method.__qualname__ = f"KisClient.{method.__name__.removeprefix('_one_of_')}"  # by which events tell of it
     renewing = refresh_on_expired_token(bind=lambda _client, _token: None)
     protected: _Method = retry_on_transient_error(renewing(method))
     return protected
@@ -89,7 +89,6 @@ class ClientBase(Generic[_Result, _Session]):
         self._found = endpoints.LastFound()
         self._warned: set[tuple[str, str]] = set()
         self._connect()
-        after_fork(self, ClientBase._after_fork)
 
     @classmethod
     def from_env(cls: type[_Client], prefix: str = "KIS_") -> _Client:  # noqa: PYI019  # Self is of Python 3.11
@@ -253,12 +252,6 @@ class ClientBase(Generic[_Result, _Session]):
 
     def _connect(self) -> None:
         raise NotImplementedError
-
-    def _leave_connections(self) -> None:
-        raise NotImplementedError
-
-    def _after_fork(self) -> None:
-        self._leave_connections()
 
     def _token_at_hand(self, call: Call) -> AccessToken | None:
         """

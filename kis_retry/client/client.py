@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from ..errors import TokenIssueError
+from ..forking import after_fork
 from ..sessions import leave_connections_to_parent
 from ..token import AccessToken
 from ..tokens.source import as_source
@@ -102,6 +103,7 @@ class KisClient(ClientBase[Payload, requests.Session]):
 
     def _connect(self) -> None:
         self._session = self._given_session or new_session(self.credentials.base_url)
+        after_fork(self, KisClient._leave_connections)
 
     def _leave_connections(self) -> None:
         leave_connections_to_parent(self._session)
@@ -118,10 +120,10 @@ class KisClient(ClientBase[Payload, requests.Session]):
 
     def _walk(self, pages: Pages) -> Iterator[Payload]:
         while (call := pages.next_call()) is not None:
-            yield pages.take(self._page(call))
+            yield pages.take(self._one_of_pages(call))
 
     @each_request
-    def _page(self, call: Call) -> Answer:
+    def _one_of_pages(self, call: Call) -> Answer:
         return self._ask(call)
 
     def _ask(self, call: Call) -> Answer:

@@ -52,8 +52,8 @@ class Call(NamedTuple):
     method: str
     path: str
     tr_id: str
-    query: dict[str, str]
-    headers: dict[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str] = {}
     body: bytes | None = None
 
     @property
@@ -110,7 +110,7 @@ def domestic_price(symbol: str, symbol_type: str) -> Flow:
     """Ask for a domestic price."""
     tr_id = _lookup("symbol_type", symbol_type, PRICE_TRANSACTIONS)
     query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": _symbol(symbol)}
-    return (yield get("/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, query))
+    return (yield Call("GET", "/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, query))
 
 
 def overseas_price(found: LastFound, symbol: str, country_code: str) -> Flow:
@@ -119,7 +119,7 @@ def overseas_price(found: LastFound, symbol: str, country_code: str) -> Flow:
     symbol = _symbol(symbol)
     for exchange in found.order(exchanges):
         query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol}
-        answer = yield get("/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", query)
+        answer = yield Call("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", query)
         rt_cd, known = answer.get("rt_cd"), bool(_output(answer).get("rsym"))
         if rt_cd == "0" and known:
             found.note(exchanges, exchange)
@@ -135,7 +135,7 @@ def stock_info(found: LastFound, symbol: str, country_code: str) -> Flow:
     answer: Payload = {}
     for product_type in found.order(product_types):
         query = {"PDNO": symbol, "PRDT_TYPE_CD": product_type}
-        answer = yield get("/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", query)
+        answer = yield Call("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", query)
         if answer.get("rt_cd") == "0":
             found.note(product_types, product_type)
         if answer.get("rt_cd") != "7":
@@ -147,7 +147,7 @@ def search_stock_info(symbol: str, country_code: str) -> Flow:
     """Ask for the details of a domestic stock."""
     _lookup("country_code", country_code, {"KR": ()})
     query = {"PDNO": _symbol(symbol), "PRDT_TYPE_CD": "300"}
-    return (yield get("/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", query))
+    return (yield Call("GET", "/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", query))
 
 
 def ipo_schedule(from_date: str | None, to_date: str | None, symbol: str) -> Flow:
@@ -158,7 +158,7 @@ def ipo_schedule(from_date: str | None, to_date: str | None, symbol: str) -> Flo
     if first.date() > last.date():
         raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
     query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
-    return (yield get("/uapi/domestic-stock/v1/ksdinfo/pub-offer", "HHKDB669108C0", query, {"custtype": "P"}))
+    return (yield Call("GET", "/uapi/domestic-stock/v1/ksdinfo/pub-offer", "HHKDB669108C0", query, {"custtype": "P"}))
 
 
 def price(found: LastFound, symbol: str, country_code: str) -> Flow:

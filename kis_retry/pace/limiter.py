@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..clock import Monotonic
 from ..credentials import Credentials
 from ..errors import ConfigurationError
-from ..forking import after_fork
 from ..settings import Environment
 from ..stores.base import documents_of, key_of
 from ..stores.from_env import store_from_env
@@ -33,14 +30,13 @@ class RateLimiter:
     """
     One pace for everybody with that app key: threads, tasks, processes and machines.
 
-    Calls leave evenly spaced, so that no second holds more of them than KIS takes, in the order in which they came. The
-    pace is shared where the token is: a folder shares it among the processes of one machine, Redis among machines.
-    Where the store fails, the machine's file store takes its place, and each process paces itself where that fails too
-    (one warning `store_unavailable`). A process that is set to less slows nobody else.
+    Calls leave evenly spaced, in the order in which they came, so that no second holds more of them than KIS takes. The
+    pace is shared where the token is: in a folder by the processes of one machine, on Redis by machines; a process that
+    is set to less slows nobody else. Where the store fails the machine's file store takes its place, then memory.
 
     If KIS refuses most calls, and fewer at a pace just under what gets through, that is the pace until more gets
-    through (`rate_lowered`, `rate_raised`). Refusals at random, which KIS has within its limit, do not slow it down.
-    While nothing gets through, a few calls a second try whether KIS is back.
+    through (`rate_lowered`, `rate_raised`); refusals at random do not slow it down. While nothing gets through at all,
+    a few calls a second try whether KIS is back.
 
     Safe to share between threads and event loops, to use after `os.fork`, and to pickle to spawned workers.
 
@@ -84,7 +80,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Calls a second that are in force: less than was set while KIS lets less through; 0 where there is no pace."""
+        """Calls a second that are in force, fewer than were set while KIS lets fewer through; 0: there is no pace."""
         queue = self._queue()
         return queue.line.in_force if queue else 0.0
 
@@ -113,7 +109,7 @@ class RateLimiter:
         return reservation.granted
 
     async def acquire_async(self, timeout: float | None = None) -> bool:
-        """Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread."""
+        """Wait for a slot, `timeout` seconds at most, as `acquire` does, but without stopping the event loop."""
         import asyncio  # by now it is loaded: a loop runs
 
         reservation = self._reserve(timeout=timeout)
@@ -211,8 +207,7 @@ def _rate_from_env(credentials: Credentials, prefix: str = "KIS_") -> float:
     return (PAPER_RATE if credentials.paper else REAL_RATE) if found is None else found
 
 
-_finding = threading.Lock()  # guards _queues
-_queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictionary()
+_queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictionary()  # keeps no store alive
 
 
 def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> SlotQueue:
@@ -220,19 +215,9 @@ def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> S
     key, published = key_of(credentials), PAPER_RATE if credentials.paper else REAL_RATE
     documents: Any = documents_of(store)
     place = getattr(documents, "folder", None) or getattr(documents, "url", None) or weakref.ref(documents or store)
-    with _finding:
-        try:
-            queue = _queues.get((place, key, rate))
-        except TypeError:  # a store that cannot be a key
-            return SlotQueue(pace_of(store, key), rate, published)
-        if queue is None:
-            queue = _queues[place, key, rate] = SlotQueue(pace_of(store, key), rate, published)
-        return queue
-
-
-def _begin_anew(_: object) -> None:
-    global _finding
-    _finding = threading.Lock()
-
-
-after_fork(sys.modules[__name__], _begin_anew)
+    try:
+        # No lock: a signal handler's exception could leave it locked. Two queues for one pace do no harm.
+        queue = _queues.get((place, key, rate))
+        return queue or _queues.setdefault((place, key, rate), SlotQueue(pace_of(store, key), rate, published))
+    except TypeError:  # a store that cannot be a key
+        return SlotQueue(pace_of(store, key), rate, published)

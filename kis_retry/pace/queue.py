@@ -58,7 +58,6 @@ class SlotQueue:
         """Begin anew, in a child too: the parent's waiters and slots are the parent's."""
         self.line = WaitingLine(self.line.rate, self.line.published)
         self._inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._starting = threading.Lock()  # guards the start of a thread
         self._serving = threading.Lock()  # held by the thread that serves
         self._served = False  # there is such a thread, or one is being started
 
@@ -69,8 +68,7 @@ class SlotQueue:
         reservation = Reservation(ticket, arrived=now, order=order, timeout=timeout)
         self._inbox.put((self.line.add, reservation))
         if not self._served:
-            with self._starting:
-                self._start_serving(reservation)
+            self._start_serving(reservation)
         return reservation
 
     def report(self, reservation: Reservation, outcome: str) -> None:
@@ -78,8 +76,7 @@ class SlotQueue:
         self._inbox.put((self.line.report, reservation.generation, outcome, Monotonic.now()))
 
     def _start_serving(self, reservation: Reservation) -> None:
-        if self._served:
-            return
+        """Start the thread. Two may be started, for there is no lock: a signal handler could leave it locked."""
         try:
             self._served = True
             _start(self._serve)
@@ -90,7 +87,9 @@ class SlotQueue:
             raise
 
     def _serve(self, until: Callable[[], bool] = lambda: False) -> None:
-        with self._serving:  # two may have been started where a signal handler's exception met the first start
+        with self._serving:
+            if self._inbox.empty():  # another thread has served it
+                return
             self._served = True
             asks = self._start_asking() if self._store.blocks else None
             try:

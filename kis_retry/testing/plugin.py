@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ except ImportError as error:
     raise ImportError("a fixture of kis_retry needs pytest: pip install 'kis-retry[testing]'") from error
 
 if TYPE_CHECKING:
+    from ..tokens.manager import TokenManager
     from .gateway import KisGateway
 
 __all__ = ["kis_gateway", "kis_gateway_env"]
@@ -25,6 +27,7 @@ _STAND_IN = {
 }
 _last = {"port": 0}  # where a client that was made in an earlier test looks
 _keys: list[tuple[str, str]] = []  # of the gateways of earlier tests, which modules may have kept
+_tokens: deque[str] = deque(maxlen=32)  # of earlier tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,7 +76,8 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     It is the `kis_gateway` of the same test. KIS_APP_KEY, KIS_APP_SECRET, KIS_ACCOUNT_NO and KIS_BASE_URL are its own,
     tokens are kept in memory, and calls are not paced (KIS_RATE_LIMIT=0); what else is set stays. No `.env` file
     changes any of them. What was made before, from other credentials, is led to it too, whatever key it has: nothing
-    of this process reaches KIS's hosts, and nobody has a token from before the test. After it all is as it was.
+    of this process reaches KIS's hosts, and nobody has a token or a lost order from before the
+    test. After it all is as it was.
     """
     from .hosts import divert
 
@@ -86,23 +90,33 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
-    with _no_token_from_before(), divert(kis_gateway.url):
+    with _nothing_from_before(), divert(kis_gateway.url):
         yield kis_gateway
 
 
 @contextmanager
-def _no_token_from_before() -> Iterator[None]:
-    """Have every `TokenManager` of this process begin with nothing, and share nothing outside of the test."""
-    from kis_retry import MemoryTokenStore, TokenManager
-    from kis_retry.tokens.manager import every_manager
+def _nothing_from_before() -> Iterator[None]:
+    """Have this process begin with no token and no lost order, and share nothing outside of the test."""
+    from ..stores.memory import MemoryTokenStore
+    from ..tokens.manager import TokenManager, every_manager
+    from ..wire.orders import LOST, LostOrders
 
-    store = MemoryTokenStore()
-    before = [(manager, dict(vars(manager))) for manager in every_manager()]
-    for manager, _ in before:
+    store, managers = MemoryTokenStore(), every_manager()
+    before = [(each, dict(vars(each))) for each in (LOST, *managers)]
+    dead = [*_tokens, *_in_memory(managers)]
+    LostOrders.__init__(LOST)
+    for manager in managers:
         TokenManager.__init__(manager, manager.credentials, store=store, policy=manager.policy)
+        for value in dead:  # which a client may still send
+            manager.note_refused(value)
     try:
         yield
     finally:
-        for manager, state in before:
-            vars(manager).clear()
-            vars(manager).update(state)
+        _tokens.extend(_in_memory(every_manager()))
+        for each, state in before:
+            vars(each).clear()
+            vars(each).update(state)
+
+
+def _in_memory(managers: list[TokenManager]) -> list[str]:
+    return [token.value for token in (manager.peek() for manager in managers) if token is not None]

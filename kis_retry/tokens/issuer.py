@@ -12,7 +12,7 @@ import netrc  # noqa: F401  # requests imports it at its first request, when a c
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -20,15 +20,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from ..answers import Meaning, judge_error
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
+from ..sessions import behind, leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
 from .cache import Clock
 
-__all__ = ["SEOUL", "TokenIssuer", "leave_connections_to_parent", "read_answer"]
+__all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 
 SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
@@ -173,17 +173,6 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     return _token(bare(value), expires_at)
 
 
-def leave_connections_to_parent(session: requests.Session) -> None:
-    """
-    Give every adapter of `session` empty pools, with the settings it has, in a forked child.
-
-    Two processes that talk over one connection get each other's answers: the price of another symbol, and no error.
-    """
-    for adapter in getattr(session, "adapters", {}).values():  # a stand-in of the user's may have none
-        if isinstance(adapter, HTTPAdapter):  # others, as mocks are, keep no connections that requests knows of
-            adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs leave it out
-
-
 def _token(value: str, expires_at: datetime) -> AccessToken:
     try:
         return AccessToken(value, expires_at)
@@ -226,19 +215,7 @@ def _code_in(body: object) -> str | None:
 
 def _cause_of(error: Exception) -> str:
     """Say why the host could not be reached, in words that hold no URL, no query and no body."""
-    if type(error) is OSError and "TLS" in str(error):  # of requests, for a bundle of certificates that is not there
-        return f"{error} ({_TRUST})"
-    made_of = list(_behind(error))
+    missing = missing_bundle(error) if isinstance(error, OSError) else None
+    made_of = list(behind(error))
     causes = (words for kind, words in _CAUSES if any(isinstance(found, kind) for found in made_of))
-    return next(causes, type(error).__name__)
-
-
-def _behind(error: BaseException) -> Iterator[BaseException]:
-    """Walk through `error` and everything that it was made of or raised from."""
-    seen, waiting = set[int](), list[object]([error])
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, BaseException) and id(found) not in seen:
-            seen.add(id(found))
-            yield found
-            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
+    return missing or next(causes, type(error).__name__)

@@ -69,6 +69,9 @@ class Refresher(LiveSource):
         policy: RetryPolicy | None,
         clock: Clock,
     ) -> None:
+        if store is None or policy is None:
+            import environs  # noqa: F401  # a child forked while a thread imports it at its first call would wait for ever
+
         self._issuer, self._ask_kis, self._key, self._clock = issuer, ask, key, clock
         self._given = store, policy
         self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
@@ -215,8 +218,9 @@ class Refresher(LiveSource):
         if failure is not None:
             if not failure.retryable:
                 raise without_traceback(failure)
-            with suppress(TokenIssueLimited):  # it is back, and to wait out its minute is certain to help
+            with suppress(TokenIssueLimited):
                 return self._ask(rejected, before, self._clock.monotonic() + _PROBE_TIMEOUT, once=True)
+            self._failure = None  # it is back, and to wait out its minute, with whoever joins, is certain to help
         try:
             return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
         except BaseException as error:  # of somebody's code that exits, too: nobody asks again at once

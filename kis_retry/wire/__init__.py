@@ -38,6 +38,12 @@ Module, class and method; our module and the function that stands in the method'
 The whole library, not the module of it that has the class: when that has been imported, the rest may be still to come.
 """
 
+_AGENTS = (
+    ("opentelemetry.instrumentation.instrumentor", "BaseInstrumentor.uninstrument"),
+    ("elasticapm.instrumentation.packages.base", "AbstractInstrumentedModule.uninstrument"),
+)
+"""Where an APM agent takes itself off, for which it takes whatever stands in its methods' place."""
+
 _patching = threading.RLock()  # guards the rest; a signal handler may decorate, too
 _ours: dict[tuple[type, str], Callable[..., Any]] = {}  # what stands in the place of which method
 _looks: tuple[tuple[Any, str, Any], ...] = ()  # the members of each class, and what stood there at the last look
@@ -52,13 +58,13 @@ def watch() -> None:
             if not _is_hooked:
                 for place in _PLACES:
                     wrapt.register_post_import_hook(_patch_module(*place), place[0])
+                for module, method in _AGENTS:
+                    wrapt.register_post_import_hook(_patch_agent(method), module)
                 _is_hooked = True
         return
     for members, name, seen in _looks:
         if members.get(name) is not seen:
-            with _patching:
-                for (owner, method), ours in list(_ours.items()):
-                    _put(owner, method, ours)
+            _put_all()
             return
 
 
@@ -72,11 +78,37 @@ def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> 
     return patch
 
 
+def _patch_agent(method: str) -> Callable[[Any], None]:
+    def patch(agent: Any) -> None:
+        wrapt.wrap_function_wrapper(agent, method, _stand_aside)
+
+    return patch
+
+
+def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Let an agent take itself off, and not what stands in front of it."""
+    with _patching:
+        for (owner, name), ours in _ours.items():
+            found = vars(owner)[name]
+            if _is_ours(found, ours):
+                setattr(owner, name, found.__wrapped__)
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        _put_all()
+
+
 def _class_of(library: Any, owner: str, name: str) -> Any:
     """Return the library's own class that has the method, also where gevent or `requests_cache` has put in another."""
     kinds = [kind for kind in getattr(library, owner).__mro__ if name in vars(kind)]
     root = library.__name__.partition(".")[0]
     return next((kind for kind in kinds if kind.__module__.partition(".")[0] == root), None)
+
+
+def _put_all() -> None:
+    with _patching:
+        for (owner, name), ours in list(_ours.items()):
+            _put(owner, name, ours)
 
 
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
@@ -91,10 +123,16 @@ def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
 
 def _is_in(found: Any, ours: Callable[..., Any]) -> bool:
     while found is not None:
-        if isinstance(found, wrapt.FunctionWrapper) and found._self_wrapper is ours:  # noqa: SLF001  # its only sign
+        if _is_ours(found, ours):
             return True
         found = getattr(found, "__wrapped__", None)
     return False
+
+
+def _is_ours(found: Any, ours: Callable[..., Any]) -> bool:
+    """Say whether it is our wrapper, as it is or as it comes from its class, whence others wrap it."""
+    kinds = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
+    return isinstance(found, kinds) and found._self_wrapper is ours  # noqa: SLF001  # its only sign
 
 
 def _remake_lock(_: object) -> None:

@@ -31,7 +31,6 @@ __all__ = [
     "Rules",
     "chain",
     "protect_process",
-    "run_thread",
     "start_thread",
     "submit",
 ]
@@ -48,7 +47,7 @@ class Rules:
         repeats: one that was turned away for a moment leaves again.
         calls_again: a function whose requests nobody sees is itself called again.
         sources: `tokens=`.
-        policy, limiter, idempotent: as the decorators take them.
+        policy, bind, limiter, idempotent: as the decorators take them.
         watches: requests are protected; else they are only noticed.
         binding: where the function keeps its token.
         limiter_of: makes the pace of an account, where all accounts are paced.
@@ -60,6 +59,7 @@ class Rules:
     calls_again: bool = True
     sources: tuple[LiveSource, ...] = ()
     policy: RetryPolicy | None = None
+    bind: Callable[..., object] | None = None
     limiter: RateLimiter | None = None
     idempotent: bool | None = None
     watches: bool = True

@@ -122,9 +122,7 @@ def test_what_does_not_count_of_an_env_file_is_said(capsys: pytest.CaptureFixtur
     assert "evil.example" not in shown + said
 
 
-def test_names_that_nobody_reads_are_said(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_that_nobody_reads_are_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_RETRY_MAXRETRIES", "3")
     Path(".env").write_text("KIS_RETRY_WAITS=4\n", "utf-8")
     assert main(["config", "--json"]) == 0

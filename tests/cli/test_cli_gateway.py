@@ -73,7 +73,7 @@ def test_a_signal_ends_it_with_status_0_and_its_counts(number: signal.Signals, s
     assert process.returncode == 0
     counts = json.loads(out)
     assert (counts["calls"], counts["answered"], counts["refused"], counts["tokens_issued"]) == (3, 1, 2, 2)
-    assert err == "kis-retry: the first line is KIS_BASE_URL, the second the keys; Ctrl-C stops it\n"
+    assert err == "kis-retry: on stdout is its URL, and the keys that it accepts; Ctrl-C stops it\n"
 
 
 def test_it_needs_no_extra(start: Starter) -> None:
@@ -94,7 +94,7 @@ def test_its_credentials_and_its_ways_can_be_chosen(start: Starter) -> None:
     assert url.startswith("http://127.0.0.1:")
     assert (keys["app_key"], keys["app_secret"]) == ("my-key", "my-secret")
     assert requests.get(f"{url}/uapi/x", timeout=10).json()["msg_cd"] == "EGW00316"
-    codes = set()
+    codes = set[int | None]()
     for _ in range(2):
         try:
             codes.add(requests.get(f"{url}/uapi/x", timeout=10).status_code)
@@ -136,9 +136,7 @@ def test_it_listens_elsewhere_only_with_a_warning(start: Starter) -> None:
 
 
 @pytest.mark.parametrize(("words", "place"), [(["--host", "192.0.2.1"], "192.0.2.1"), (["--port", "70000"], "70000")])
-def test_a_place_that_is_not_here_is_status_1(
-    words: list[str], place: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_place_that_is_not_here_is_status_1(words: list[str], place: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gateway", *words]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert place in said

@@ -175,9 +175,7 @@ def test_a_terminal_that_cannot_write_korean_gets_escapes(monkeypatch: pytest.Mo
     assert r"KIS_RETRY_WAIT='\ub9cc\ub8cc' is not usable" in done.stderr
 
 
-def test_a_value_cannot_move_the_cursor(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_value_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_BASE_URL", "http://host\x1b[2J")
     main(["config"])
     said = capsys.readouterr()

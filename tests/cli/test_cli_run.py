@@ -138,7 +138,7 @@ def kis(gateway: KisGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     gateway.expire()
     (tmp_path / "ask.py").write_text(ASK)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("KIS_TOKEN_STORE", str(tmp_path / "tokens"))
     for name, value in {
         "URL": gateway.url,
@@ -243,7 +243,9 @@ def test_arguments_and_streams_are_the_programs() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_is_for_the_program_itself(number: signal.Signals) -> None:
-    code = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); print(os.getpid(), flush=True); input()"
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); print(os.getpid(), flush=True); input()"
+    )
     command = [sys.executable, "-m", "kis_retry", "run", sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -281,13 +283,19 @@ def test_a_library_that_is_not_there_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_sitecustomize_that_was_there_still_runs(there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sitecustomize_that_was_there_still_runs(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = tmp_path / "before"
     before.mkdir()
     if there:
         (before / "sitecustomize.py").write_text("import sys\nsys.path.append('/added')\nfrom requests import get\n")
     monkeypatch.setenv("PYTHONPATH", str(before))
-    code = "import sys, sitecustomize; print(sitecustomize.__file__, '/added' in sys.path, sys.path.count('" + str(before) + "'))"
+    code = (
+        "import sys, sitecustomize; print(sitecustomize.__file__, '/added' in sys.path, sys.path.count('"
+        + str(before)
+        + "'))"
+    )
     done = run_python("-c", code)
     file, added, count = done.stdout.split()
     assert Path(file).parent.name == ("before" if there else "startup")

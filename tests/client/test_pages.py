@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients import Asking, asking
-from kis_retry import Credentials, PageError
+from kis_retry import Credentials, PageError, RefreshEvent
 from kis_retry.testing import KisGateway
 from loopback import Loopback, Reply
 
@@ -34,7 +34,7 @@ def test_each_row_comes_once_and_in_order(gateway: KisGateway, client: Asking, c
 @pytest.mark.parametrize("page", [1, 2, 4])
 @pytest.mark.parametrize("fault", ["expired", "refused", "dropped", "failing"])
 def test_a_page_that_failed_is_asked_for_again_and_no_other(
-    gateway: KisGateway, client: Asking, page: int, fault: str
+    gateway: KisGateway, client: Asking, events: list[RefreshEvent], page: int, fault: str
 ) -> None:
     gateway.list_pages(BALANCE, pages=4, rows=10)
     client.fetch_domestic_price("005930")
@@ -53,6 +53,7 @@ def test_a_page_that_failed_is_asked_for_again_and_no_other(
         client.next_page(pages)
     assert rows(found) == ROWS
     assert gateway.counts.calls == 5
+    assert {event.callable for event in events if event.name == "call_recovered"} == {"KisClient.pages"}
 
 
 def test_a_page_that_is_refused_is_an_error_with_the_answer_of_kis(gateway: KisGateway, client: Asking) -> None:

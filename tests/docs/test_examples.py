@@ -1,55 +1,116 @@
-"""The examples run as they are, on their own gateway, and leave nothing in the user's cache folder."""
+"""The examples run as they are, on a gateway of their own; they show no secret and leave nothing behind."""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
+from blocks import environ_for, run
 from kis_retry.testing import KisGateway
 
 pytestmark = pytest.mark.one_python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+STORY = ["kis_retry.token_expired", "kis_retry.token_refreshed", "kis_retry.call_recovered"]
+SECRET = re.compile(r"eyJ|Bearer|PS[0-9a-f]{34}|[\w-]{64}")  # a token, an app key, an app secret
 
-EXPECTED = {
+PRINTED = {
+    "async_client.py": ["200 of 200 symbols answered, with 2 tokens"],
+    "async_httpx.py": ["200 of 200 answers are good", "and 1 token was issued for all of them"],
+    "official_sample.py": ["as it is: 4 of 12 tables hold data", "protected: 12 of 12 tables hold data"],
     "overnight_batch.py": ["token_expired", "token_refreshed", "call_recovered", "400 of 400 symbols answered"],
     "own_function.py": ["005930 ", "000660 ", "035420 ", "KIS refused 1 call and issued 2 tokens"],
+    "websocket_key.py": ["000660 71900", "2 websockets were opened with 1 key"],
+    "json_log_lines.py": [],
+    "prometheus_events.py": [
+        'kis_retry_events_total{error="",event="token_expired",source=""} 2.0',
+        'kis_retry_events_total{error="",event="token_refreshed",source="issued"} 2.0',
+        'kis_retry_refresh_seconds_count{event="token_refreshed"} 2.0',
+        "kis_retry_token_expires_timestamp_seconds ",
+    ],
+    "structlog_events.py": [],
 }
 """What each prints, among other things, where there are no credentials; all of them exit with 0."""
 
+NEEDED = {
+    "async_client.py": "httpx",
+    "async_httpx.py": "httpx",
+    "protect_korea_investment_stock.py": "korea_investment_stock",
+    "protect_mojito.py": "mojito",
+    "websocket_key.py": "websockets",
+}
+"""What each cannot do without, and says so in one line."""
 
-def run(name: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], capture_output=True, encoding="utf-8", timeout=60, check=False
-    )
 
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_an_example_runs_without_credentials(name: str) -> None:
-    done = run(name)
+def run_example(name: str, *words: str, **environ: str) -> list[str]:
+    done = run([sys.executable, str(EXAMPLES / name), *words], Path.cwd(), environ)
     assert (done.returncode, done.stderr) == (0, "")
-    for text in EXPECTED[name]:
-        assert text in done.stdout
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_runs_without_credentials(name: str) -> None:
+    said = "\n".join(run_example(name))
+    for text in PRINTED[name]:
+        assert text in said
+    assert SECRET.findall(said) == []
     assert [path for path in Path.home().rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["own_function.py"])
-def test_an_example_takes_credentials_from_the_environment(
-    name: str, gateway: KisGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", gateway.credentials.app_key)
-    monkeypatch.setenv("KIS_APP_SECRET", gateway.credentials.app_secret)
-    monkeypatch.setenv("KIS_BASE_URL", gateway.url)
-    done = run(name)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "a KIS of its own" not in done.stdout
+def test_an_example_takes_credentials_from_the_environment(gateway: KisGateway) -> None:
+    assert len(run_example("own_function.py", **environ_for(gateway))) == 3
     assert gateway.counts.answered == 3
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+def test_the_websocket_example_opens_each_with_the_one_key(gateway: KisGateway) -> None:
+    keys = []
+
+    def answer(socket: ServerConnection) -> None:
+        keys.append(json.loads(socket.recv())["header"]["approval_key"])
+        socket.send("0|H0STCNT0|001|000000^093000^12345")
+
+    with serve(answer, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        said = run_example("websocket_key.py", url, **environ_for(gateway))
+    assert said == ["005930 12345", "000660 12345"]
+    assert keys == gateway.approval_keys * 2
+    assert len(gateway.approval_keys) == 1
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_an_example_says_in_one_line_what_to_install(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{NEEDED[name]}.py").write_text("raise ImportError('not installed')\n", "utf-8")
+    path, script = [str(tmp_path), *sys.path], str(EXAMPLES / name)
+    program = f"import sys, runpy; sys.path[:] = {path!r}; runpy.run_path({script!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("This example needs ")
+    assert "pip install" in done.stderr
+
+
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.py")])
 def test_an_example_says_how_to_run_it(name: str) -> None:
-    text = (EXAMPLES / name).read_text("utf-8")
-    assert f"python {name}" in text.split('"""')[1]
+    assert f"python {name}" in (EXAMPLES / name).read_text("utf-8").split('"""')[1]
+
+
+def test_the_structlog_example_tells_the_story_of_two_expiries() -> None:
+    lines = run_example("structlog_events.py")
+    assert [re.findall(r" event='(.*?)'", line) for line in lines] == [[name] for name in STORY * 2]
+    assert ["symbol='000660'" in line for line in lines] == [True] * 3 + [False] * 3
+
+
+def test_the_json_example_prints_one_object_a_line() -> None:
+    entries = [json.loads(line) for line in run_example("json_log_lines.py")]
+    assert [f"kis_retry.{entry['kis_name']}" for entry in entries] == STORY
+    assert all(None not in entry.values() for entry in entries)
+    assert entries[0]["kis_token"] == entries[1]["kis_previous_token"]

@@ -13,7 +13,7 @@ import pytest
 
 from kis_retry.testing import KisGateway
 from kis_retry.testing.hosts import divert
-from packages import PINS
+from packages import HERE, PINS
 
 
 def _installed(name: str) -> str | None:
@@ -26,8 +26,18 @@ def _installed(name: str) -> str | None:
 _missing = [f"{name}=={wanted}" for name, wanted in PINS.items() if wanted and _installed(name) != wanted]
 if _missing:
     raise pytest.UsageError(f"KIS_RETRY_REAL names {', '.join(_missing)}, which is not what is installed")
-if not PINS:
-    collect_ignore_glob = ["test_*.py"]
+EXAMPLES = ("korea-investment-stock", "mojito2")
+"""Packages with an example of their own."""
+
+collect_ignore = [
+    name
+    for name, is_here in (
+        ("test_agents.py", "elastic-apm" in PINS),
+        ("test_examples.py", any(name in PINS for name in EXAMPLES)),
+        ("test_packages.py", bool(HERE)),
+    )
+    if not is_here
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +48,6 @@ def no_thread_left() -> None:
 @pytest.fixture(params=[500, 200])
 def gateway(request: pytest.FixtureRequest) -> Iterator[KisGateway]:
     """A gateway in the place of KIS that takes a moment for each answer, and refuses with HTTP 500 or 200."""
-    with KisGateway(expired_status=request.param, latency=0.002) as running, divert(running.server):
+    with KisGateway(expired_status=request.param, latency=0.002) as running, divert(running.url):
         yield running
 

@@ -90,7 +90,7 @@ def test_protected_it_loses_nothing(name: str, gateway: KisGateway) -> None:
 @with_each
 def test_a_program_under_kis_retry_run_loses_nothing(name: str, gateway: KisGateway) -> None:
     plan_expiry(name, gateway)
-    program = [packages.__file__, name, gateway.server.host, str(gateway.server.port), *keys_of(gateway)[:2]]
+    program = [packages.__file__, name, gateway.url, *keys_of(gateway)[:2]]
     command = [sys.executable, "-m", "kis_retry", "run", sys.executable, *program]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert done.returncode == 0, done.stderr

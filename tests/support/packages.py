@@ -1,7 +1,7 @@
 """
 The packages that people use, put to work as their own pages say: made, one read, one order. They know nothing of us.
 
-As a program it makes a batch with one of them and prints what came of it: `python packages.py NAME HOST PORT KEY SECRET`.
+As a program it makes a batch with one of them and prints what came of it: `python packages.py NAME URL KEY SECRET`.
 """
 
 from __future__ import annotations
@@ -193,6 +193,52 @@ def _finestock_order(api: Any) -> bool:
     return api.do_order("005930", finestock.ORDER_FLAG.BUY, 0, 1).order is not None
 
 
+# -- python-kis, kis-trader, kispilot
+
+
+def _python_kis(keys: Keys) -> Any:
+    from pykis import PyKis
+    from pykis.utils.rate_limit import RateLimiter
+
+    given = {"id": "somebody", "account": keys.account, "appkey": keys.app_key, "secretkey": keys.app_secret}
+    kis = PyKis(**given, use_websocket=False)
+    kis._rate_limiters = {domain: RateLimiter(10**6, 1) for domain in ("real", "virtual")}
+    return kis
+
+
+def _python_kis_price(kis: Any, symbol: str) -> Any:
+    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
+    return kis.fetch("/uapi/domestic-stock/v1/quotations/inquire-price", api="FHKST01010100", params=query)
+
+
+def _python_kis_order(kis: Any) -> bool:
+    from pykis.api.account.order import domestic_order
+
+    return bool(domestic_order(kis, kis.primary, "005930", "buy", price=70_000, qty=1).number)
+
+
+def _kis_trader(keys: Keys) -> Any:
+    from kis_trader import KISClient
+
+    given = {"app_key": keys.app_key, "app_secret": keys.app_secret, "account": keys.account}
+    return KISClient(**given, environment="real", throttle=False)
+
+
+def _kispilot(keys: Keys) -> Any:
+    """It reads its keys once, when it is imported."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kispilot"]:
+        del sys.modules[name]
+    os.environ.update(REAL_APPKEY=keys.app_key, REAL_APP_SECRET=keys.app_secret, CANO=keys.number)
+    os.environ.update(ACNT_PRDT_CD=keys.product, XDG_DATA_HOME=os.environ["HOME"])
+    os.environ.update(PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring")
+    from kispilot.api.oauth.kis_token import get_access_token
+    from kispilot.api.order import order_cash
+    from kispilot.api.price import price_inquire_price
+
+    get_access_token()
+    return SimpleNamespace(price=price_inquire_price, order=order_cash)
+
+
 PACKAGES = {
     "korea-investment-stock": Package(_korea_investment_stock, _price_at_home_or_abroad, _is_success, calls=1.5),
     "mojito2": Package(
@@ -222,6 +268,26 @@ PACKAGES = {
         lambda agent: agent.client,
     ),
     "finestock": Package(_finestock, lambda api, symbol: api.get_price(symbol), order=_finestock_order),
+    "python-kis": Package(
+        _python_kis,
+        _python_kis_price,
+        lambda answer: answer.rt_cd == "0",
+        _python_kis_order,
+    ),
+    "kis-trader": Package(
+        _kis_trader,
+        lambda client, symbol: client.domestic.stock(symbol).quote(),
+        lambda quote: quote.current_price > 0,
+        lambda client: bool(client.domestic.stock("005930").buy(quantity=1)),
+        lambda client: client.transport,
+    ),
+    "kispilot": Package(
+        _kispilot,
+        lambda made, symbol: made.price.inquire_price(symbol),
+        lambda body: body.rt_cd == "0",
+        lambda made: made.order.buy_cash("005930", "1", "01", "0").rt_cd == "0",
+        lambda made: made.price,
+    ),
 }
 
 
@@ -273,11 +339,11 @@ def begin(name: str, keys: Keys) -> Any:
     return made
 
 
-def main(name: str, host: str, port: str, *keys: str) -> None:
+def main(name: str, url: str, *keys: str) -> None:
     """Make a batch with one package against a gateway in the place of KIS."""
     from kis_retry.testing.hosts import divert
 
-    with divert(SimpleNamespace(host=host, port=int(port))):  # type: ignore[arg-type]  # all that it asks of a server
+    with divert(url):
         lost = batch(name, begin(name, Keys(*keys)))
     print(f"\n{json.dumps(lost)}", flush=True)
     os._exit(0)  # threads of other people's packages are theirs

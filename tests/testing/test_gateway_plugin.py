@@ -283,15 +283,18 @@ def test_an_order_is_a_new_one_in_each_test(project: pytest.Pytester) -> None:
         import pytest, requests
         from kis_retry import KisClient
 
+        made_early = KisClient.from_env()
+
         @pytest.mark.parametrize("number", [1, 2])
-        def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, number):
+        @pytest.mark.parametrize("client", [made_early, None])
+        def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, client, number):
             kis_gateway_env.drop(times=1, reached=True)
-            with KisClient.from_env() as client, pytest.raises(requests.ConnectionError):
-                client.post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
+            with pytest.raises(requests.ConnectionError):
+                (client or KisClient.from_env()).post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
             assert len(kis_gateway_env.orders) == 1
         """
     )
-    passed(project, 2)
+    passed(project, 4)
 
 
 def test_with_stand_in_credentials_no_test_reaches_kis(project: pytest.Pytester) -> None:

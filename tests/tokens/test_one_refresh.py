@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -365,6 +366,29 @@ class TestForks:
                 child = Child(lambda manager=manager: bool(manager.token().value))  # type: ignore[misc]  # bound now
                 assert child.ended_well()
                 ended(refreshing)
+
+    @pytest.mark.parametrize("moment", [0.0, 0.01])
+    def test_a_child_forked_during_the_first_call_of_a_process_meets_no_late_import(
+        self, moment: float, tmp_path: Path
+    ) -> None:
+        program = f"""
+            import os, threading, time, warnings
+            from kis_retry import TokenManager
+            from kis_retry.testing import KisGateway
+            warnings.simplefilter("ignore")
+            with KisGateway(issue_interval=0, latency=0.05) as gateway:
+                manager = TokenManager(gateway.credentials)  # store and policy are read by the first call
+                threading.Thread(target=manager.token).start()
+                time.sleep({moment})
+                child = os.fork()
+                if child == 0:
+                    os._exit(0 if manager.token().value else 1)
+                print(os.waitpid(child, 0)[1])
+        """
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        assert ran.stdout == "0\n"
 
     def test_children_share_the_parents_store_and_one_issue(self, gateway: KisGateway, tmp_path: Path) -> None:
         store = FileTokenStore(tmp_path / "cache")

@@ -27,7 +27,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.wanted = not LIBRARIES.isdisjoint(sys.modules)
-        self._loading: "list[str]" = []
+        self._loading: list[str] = []
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
         if name not in LIBRARIES and name.partition(".")[0] != "kis_retry":
@@ -35,7 +35,7 @@ class _Watch:
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, self)
+            spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]  # in all that counts it is one
         return spec
 
     def load(self, module: "ModuleType", loader: "Any") -> None:
@@ -82,11 +82,10 @@ def _install() -> None:
 
 def _import_the_next() -> None:
     """Import the `sitecustomize` that this one hides; Python reports its errors, as without this one."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    index = next(index for index, entry in enumerate(sys.path) if os.path.abspath(entry) == folder)
+    index = sys.path.index(os.path.dirname(__file__))  # noqa: PTH120  # pathlib is not imported yet
     entry, this = sys.path.pop(index), sys.modules.pop(__name__)
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401  # somebody's, or none
     except ImportError as error:
         if error.name != __name__:
             raise
@@ -96,6 +95,7 @@ def _import_the_next() -> None:
 
 
 if __name__ == "sitecustomize":
-    sys.meta_path.insert(0, _Watch())  # type: ignore[arg-type]  # its parts of the protocol are those that count
-    sys.meta_path[0].install_if_wanted()  # type: ignore[union-attr]
+    watch = _Watch()
+    sys.meta_path.insert(0, watch)
+    watch.install_if_wanted()
     _import_the_next()

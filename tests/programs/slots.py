@@ -1,5 +1,5 @@
 """
-Threads that take slots until they are killed or told to stop, and say when: `pacing.py STORE RATE THREADS`.
+Threads that take slots until they are killed or told to stop, and say when: `slots.py STORE RATE THREADS`.
 
 Waits for a line, then prints one for each slot, the thread's number and the machine's monotonic time; a second line
 ends it.
