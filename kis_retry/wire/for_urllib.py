@@ -124,7 +124,7 @@ class _Call(LibraryCall):
         headers["Content-Type"] = "application/json"
         response = urllib.response.addinfourl(io.BytesIO(body), headers, url, status)
         sent = self.judged(response, status, body, redirected=False)
-        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None  # noqa: PLR2004
+        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None
         return replace(sent, error=error)
 
 

@@ -41,7 +41,7 @@ class Ending(NamedTuple):
 
 
 def is_lost(ending: Ending) -> bool:
-    """Say whether nobody knows what became of an order that ended like this: there was no verdict of KIS, or no clear one."""
+    """Say whether nobody knows what became of an order: KIS said nothing, or nothing clear."""
     verdict = ending.verdict
     if verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN):
         return True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import time
 import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,13 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import RetryPolicy, refresh_on_expired_token, retry_on_transient_error
+from kis_retry import RetryPolicy
 from kis_retry.testing import KisGateway
-from senders import PRICE, WIRES, Wire, headers_for, issued
+from senders import PRICE, WIRES, Wire, headers_for
+from senders import both as at_both
 
 BRIEF = RetryPolicy(transient_deadline=0.02, order_deadline=0.02, order_hold=0, issue_wait=0)
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
 
 
 class Argument:
@@ -53,8 +41,7 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def both(function: Any) -> Any:
-    return retry_on_transient_error(policy=BRIEF)(refresh_on_expired_token(policy=BRIEF)(function))
+both = partial(at_both, policy=BRIEF)
 
 
 def _good(gateway: KisGateway) -> None:
@@ -127,9 +114,9 @@ def test_no_argument_outlives_a_call(
 def sockets() -> int:
     """How many sockets this process has open."""
     found = 0
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            found += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one with which this is read
+            found += str(descriptor.readlink()).startswith("socket:")
     return found
 
 
