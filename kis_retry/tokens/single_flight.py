@@ -159,7 +159,7 @@ def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
         try:
             outcome = done(change(ended))
         except BaseException as error:  # it is whose future it is that has to know
-            outcome = failed(error)
+            outcome = failed(error.with_traceback(None))  # which would keep everything that waits here alive
         _settle(changed, outcome)
 
     future.add_done_callback(settle)
