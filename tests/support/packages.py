@@ -255,7 +255,7 @@ PACKAGES = {
         lambda api: "ODNO" in api.buy_kr_stock("005930", 1, 0),
     ),
     "kis-wrapper": Package(
-        _kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order, type
+        _kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order
     ),
     "kis-wrapper, async": Package(
         _kis_wrapper_async, _kis_wrapper_async_price, lambda answer: "stck_prpr" in answer, None, _class_of_clients
@@ -265,7 +265,6 @@ PACKAGES = {
         lambda agent, symbol: agent.get_stock_price(symbol),
         _is_success,
         lambda agent: _is_success(agent.account_api.order_cash("005930", 1, 0, "BUY", "01")),
-        lambda agent: agent.client,
     ),
     "finestock": Package(_finestock, lambda api, symbol: api.get_price(symbol), order=_finestock_order),
     "python-kis": Package(
