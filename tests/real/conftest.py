@@ -52,4 +52,3 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[KisGateway]:
         for symbol in FAR_SYMBOLS:
             running.list_symbol(symbol, "AMS")  # the third exchange of the US that is asked
         yield running
-

@@ -158,7 +158,7 @@ async def _kis_wrapper_async_price(client: Any, symbol: str) -> Any:
 
 def _kis_agent(keys: Keys) -> Any:
     _let_nothing_be_downloaded()
-    os.environ.setdefault("KIS_TOKEN_PATH", os.path.join(os.environ["HOME"], "kis-agent.json"))
+    os.environ.setdefault("KIS_TOKEN_PATH", str(Path.home() / "kis-agent.json"))
     from kis_agent import Agent
 
     agent = Agent(keys.app_key, keys.app_secret, keys.number, keys.product)
@@ -256,9 +256,7 @@ PACKAGES = {
         lambda price: price > 0,
         lambda api: "ODNO" in api.buy_kr_stock("005930", 1, 0),
     ),
-    "kis-wrapper": Package(
-        _kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order
-    ),
+    "kis-wrapper": Package(_kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order),
     "kis-wrapper, async": Package(
         _kis_wrapper_async, _kis_wrapper_async_price, lambda answer: "stck_prpr" in answer, None, _class_of_clients
     ),
