@@ -1,5 +1,5 @@
 """
-Configure Sphinx for the documentation, in both languages: `docs/en` and `docs/ko`.
+How Sphinx builds the documentation: one configuration for both languages, `docs/en` and `docs/ko`.
 
     sphinx-build -W -n -c docs docs/en build/en
     sphinx-build -W -n -c docs -D language=ko docs/ko build/ko
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
 from typing import Any
 
 from sphinx.search import SearchLanguage
 
 project = "kis-retry"
 copyright = "the authors of kis-retry, MIT licence"  # noqa: A001  # Sphinx's name for it
-release = version_of("kis-retry")
+about = metadata("kis-retry")
+release = about["Version"]
+urls = dict(url.split(", ", 1) for url in about.get_all("Project-URL") or [])
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence"]
@@ -37,14 +39,18 @@ templates_path = ["_templates"]
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
+        "sidebar/head.html",
         "sidebar/search.html",
-        "sidebar/other_language.html",
         "sidebar/scroll-start.html",
         "sidebar/navigation.html",
         "sidebar/scroll-end.html",
     ]
 }
-html_context = {"languages": {"en": "English", "ko": "한국어"}}
+html_context = {
+    "languages": {"en": "English", "ko": "한국어"},
+    "repository": urls.get("Repository"),  # before the first release there is none to name
+    "package_index": urls["Package index"],
+}
 pygments_style = "default"
 pygments_dark_style = "github-dark"
 
@@ -57,34 +63,17 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
-# Types of other packages have no page here to link to, and the build must not need the network. Nor have those types of
-# this package that a reader never names.
+# Types of other packages have no page here to link to, and the build must not need the network. Nor have type variables
+# and those types of this package that a reader knows by the values that they take.
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|contextlib|datetime|os|typing|requests|prometheus_client)\..*"),
     ("py:.*", r"(object|str|bytes|int|float|bool|tuple|list|dict|None|Exception|ValueError|TypeError|ImportError)"),
-    ("py:.*", r"([\w.]+\.)?(_\w+|CollectorRegistry|Path|Where|Which|Window|F|T|Clock|Reservation|Ticket)"),
-    ("py:.*", r"kis_retry\.testing\.answers\.(Request|WireResponse)"),
+    ("py:.*", r"(CollectorRegistry|Path|Where|Which|Window|_Paced)"),
+    ("py:.*", r"kis_retry\.(decorators\.F|protecting\.T|client\.base\._\w+|tokens\.cache\.Clock)"),
 ]
 
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 PUBLIC = {name: f"{module}.{name}" for module in MODULES for name in import_module(module).__all__}
-
-# What sticks to the end of a Korean noun; the shortest word that is left is what both the index and the search take.
-PARTICLES = (
-    "은 는 이 가 을 를 의 에 에서 에게 와 과 도 로 으로 만 부터 까지 마다 보다 처럼 나 이나 라면 이라면 이며 입니다"
-)
-NOUN = f"^(.{{2,}}?)(?:{'|'.join(PARTICLES.split())})+$"
-
-
-class SearchKorean(SearchLanguage):
-    """Korean words without their particles, so that 데코레이터 finds 데코레이터를."""
-
-    lang = "ko"
-    language_name = "Korean"
-    js_stemmer_code = f"var Stemmer = function () {{ this.stemWord = (w) => w.replace(/{NOUN}/, '$1'); }};"
-
-    def stem(self, word: str) -> str:
-        return re.sub(NOUN, r"\1", word.lower())
 
 
 def link_public_names(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
@@ -96,15 +85,40 @@ def link_public_names(_app: Any, _what: str, _name: str, _obj: Any, _options: An
 
 
 def resolve_public_name(app: Any, env: Any, node: Any, shown: Any) -> Any:
-    """Have an annotation lead to a public name, whichever module it is defined in and under whichever it is known."""
+    """Have an annotation lead to a public name, whichever module it is defined in."""
     public = PUBLIC.get(str(node.get("reftarget", "")).rpartition(".")[2])
     if node.get("refdomain") != "py" or public is None or public == node["reftarget"]:
         return None
     return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, shown)
 
 
+class SearchKorean(SearchLanguage):
+    """
+    Find a Korean noun whatever particle sticks to it: 데코레이터가, 데코레이터를 and 데코레이터 are one word.
+
+    All that particles and the endings of 하다 and 되다 may make up is cut off, down to two letters, in the index and from
+    what is searched for alike. A noun that loses a letter of its own by that is found all the same.
+    """
+
+    lang = "ko"
+    ENDINGS = (
+        "은 는 이 가 을 를 의 에 와 과 도 로 만 나 야 라 들 면 고 며 서 으로 에서 에게 까지 부터 마다 보다 처럼 이나 이며 이고 "
+        "입니다 합니다 하는 하고 하며 하면 하여 해서 해 한 할 된 될 됩니다 되는 되고 되면 되어"
+    )
+    PATTERN = f"^(.{{2,}}?)(?:{'|'.join(ENDINGS.split())})+$"
+    js_stemmer_code = f"""
+var Stemmer = function () {{
+  const ending = /{PATTERN}/u;
+  this.stemWord = (word) => word.replace(ending, "$1");
+}};
+"""
+
+    def stem(self, word: str) -> str:
+        return re.sub(self.PATTERN, r"\1", word.lower())
+
+
 def setup(app: Any) -> None:
-    """Connect the above; Sphinx calls this."""
-    app.add_search_language(SearchKorean)
+    """Called by Sphinx."""
     app.connect("autodoc-process-docstring", link_public_names)
     app.connect("missing-reference", resolve_public_name)
+    app.add_search_language(SearchKorean)

@@ -27,7 +27,6 @@ __all__ = [
     "UNCERTAIN_CODES",
     "Meaning",
     "Verdict",
-    "code_of",
     "is_rate_limited_response",
     "is_token_expired_error",
     "is_token_expired_response",
@@ -201,11 +200,6 @@ def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
         if judge_error(error).meaning in _PASSING:
             return Verdict(Meaning.TRANSIENT, unanswered=True)
         return judge_answer(status, None)
-
-
-def code_of(value: object) -> str | None:
-    """Return KIS's code of an answer, for an event; None where there is none that fits. Never raises."""
-    return judge(value).code
 
 
 def is_token_expired_response(value: object, codes: Collection[str] = EXPIRED_CODES) -> bool:

@@ -122,11 +122,10 @@ class _Callback:
 class _Argument:
     """An argument, whether it is given by keyword, by position or left to its default."""
 
-    def __init__(self, name: str, index: int | None = None, default: Any = None, before: Any = None) -> None:
+    def __init__(self, name: str, index: int | None = None, default: Any = None) -> None:
         self.name = name
         self.index = index
         self.default = default
-        self._before = before  # defaults of the arguments in front of one that can be given by position alone
 
     def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.name in kwargs:
@@ -138,8 +137,6 @@ class _Argument:
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> Arguments:
         if self.index is not None and self.index < len(args) and self.name not in kwargs:
             return (*args[: self.index], value, *args[self.index + 1 :]), kwargs
-        if self._before is not None:
-            return (*args, *self._before[len(args) :], value), kwargs
         return args, {**kwargs, self.name: value}
 
 
@@ -224,8 +221,7 @@ def _arguments_of(function: Callable[..., object]) -> tuple[dict[str, _Argument]
             continue
         by_position = parameter.kind is not parameter.KEYWORD_ONLY
         default = None if parameter.default is parameter.empty else parameter.default
-        before = tuple(p.default for p in parameters[:index]) if parameter.kind is parameter.POSITIONAL_ONLY else None
-        argument = _Argument(parameter.name, index if by_position else None, default, before)
+        argument = _Argument(parameter.name, index if by_position else None, default)
         first = first or argument
         if parameter.kind is not parameter.VAR_POSITIONAL:
             arguments[parameter.name] = argument

@@ -137,7 +137,8 @@ class FunctionCall:
         replacement = yield from renewed(source, rejected, code, None, self._tell)
         if replacement is None:
             return False
-        protection.rebind(rejected if protection.keeps(rejected or "") else None, replacement.token, own=True)
+        protection.call_back(replacement.token)
+        protection.rebind(rejected if protection.keeps(rejected or "") else None, replacement.token)
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
         if seconds:
             yield Sleep(seconds)

@@ -84,8 +84,8 @@ class Credentials:
         `KOREA_INVESTMENT_API_KEY`, `…_API_SECRET` and `…_ACCOUNT_NO` are read where the first three are missing.
 
         Args:
-            prefix: begins these names instead of `KIS_`, for a second pair of keys, such as "KIS_PAPER_" for
-                `KIS_PAPER_APP_KEY` and the rest. A prefix that ends in "PAPER_" means paper trading, unless
+            prefix: begins these names instead of `KIS_`, for a second pair of keys, such as `KIS_PAPER_` for
+                `KIS_PAPER_APP_KEY` and the rest. A prefix that ends in `PAPER_` means paper trading, unless
                 `<prefix>PAPER` says otherwise.
 
         Raises:

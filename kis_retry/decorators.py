@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, overload
 
@@ -29,10 +30,6 @@ __all__ = ["decorated", "is_decoratable", "refresh_on_expired_token", "retry_on_
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PLAIN = frozenset((str, int, float, bytes, bool, dict, list, tuple, type(None)))  # first arguments without a policy
-
-
-@overload
-def refresh_on_expired_token(fn: F) -> F: ...
 
 
 @overload
@@ -91,18 +88,8 @@ def refresh_on_expired_token(
     Raises:
         TypeError: when decorating: not a function, a generator function or a class; an argument of a wrong kind.
     """
-    return _decorate(
-        fn,
-        refreshes=True,
-        tokens=tokens,
-        policy=policy,
-        bind=bind,
-        watch_transport=watch_transport,
-    )
-
-
-@overload
-def retry_on_transient_error(fn: F) -> F: ...
+    watches = bool(watch_transport)
+    return _decorate(fn, refreshes=True, tokens=tokens, policy=policy, bind=bind, watches=watches)
 
 
 @overload
@@ -159,18 +146,15 @@ def retry_on_transient_error(
 
 def rules_of(
     *,
-    refreshes: bool = False,
-    repeats: bool = False,
-    calls_again: bool = True,
     tokens: Any = None,
     policy: Any = None,
     bind: Any = None,
     limiter: Any = None,
     idempotent: Any = None,
-    watch_transport: bool = True,
-) -> Callable[[Callable[..., Any]], Rules]:
-    """Return what makes the rules of a function from these arguments, which are checked at once."""
-    if tokens is not None and (isinstance(tokens, type) or not is_source(tokens)):
+    **other: Any,
+) -> Rules:
+    """Return the rules of a decorator with these arguments, which are checked here."""
+    if tokens is not None and not is_source(tokens):
         raise TypeError(f"tokens= takes a TokenSource (TokenManager.from_env()), not {_shown(tokens)}")
     if policy is not None and not isinstance(policy, RetryPolicy):
         raise TypeError(f"policy= takes a RetryPolicy, not {_shown(policy)}")
@@ -181,22 +165,7 @@ def rules_of(
     if idempotent not in (None, True, False):
         raise TypeError(f"idempotent= takes True, False or None, not {_shown(idempotent)}")
     sources = (as_source(tokens),) if tokens is not None else ()
-
-    def make(function: Callable[..., Any]) -> Rules:
-        return Rules(
-            name=getattr(function, "__qualname__", type(function).__qualname__),
-            refreshes=refreshes,
-            repeats=repeats,
-            calls_again=calls_again,
-            sources=sources,
-            policy=policy,
-            limiter=limiter,
-            idempotent=idempotent,
-            watches=bool(watch_transport),
-            binding=Binding(function, bind),
-        )
-
-    return make
+    return Rules(sources=sources, policy=policy, bind=bind, limiter=limiter, idempotent=idempotent, **other)
 
 
 def is_decoratable(function: Any) -> bool:
@@ -209,15 +178,15 @@ def is_decoratable(function: Any) -> bool:
 
 def decorated(function: F, rules: Rules) -> F:
     """Return `function` with `rules` in force around each call; its signature, docstring and types stay."""
-    wrapped = (
-        _coroutine_function(function, rules) if inspect.iscoroutinefunction(function) else _function(function, rules)
-    )
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    own = replace(rules, name=name, binding=Binding(function, rules.bind))
     watch()
-    return wrapped  # type: ignore[return-value]  # called and awaited as `function` is
+    wrapped = _coroutine_function if inspect.iscoroutinefunction(function) else _function
+    return wrapped(function, own)  # type: ignore[return-value]  # called and awaited as `function` is
 
 
 def _decorate(fn: Any, **arguments: Any) -> Any:
-    make = rules_of(**arguments)
+    rules = rules_of(**arguments)
 
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
@@ -227,7 +196,7 @@ def _decorate(fn: Any, **arguments: Any) -> Any:
         if not is_decoratable(function):
             advice = "; protect() takes a class" if isinstance(function, type) else ""
             raise TypeError(f"the decorator takes a function or a coroutine function, not {_shown(function)}{advice}")
-        return decorated(function, make(function))
+        return decorated(function, rules)
 
     return decorate if fn is None else decorate(fn)
 
@@ -258,9 +227,12 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             ACTIVE.reset(before)
             begin.takes_slots = rules.repeats and not protection.seen
         call = FunctionCall(protection, function)
-        if call.concerns(returned):
-            returned = run(call.flow(returned), call.send)
-        return returned.end()
+        try:
+            if call.concerns(returned):
+                returned = run(call.flow(returned), call.send)
+            return returned.end()
+        finally:
+            del returned  # a circle would keep the call's arguments alive
 
     return protected
 
@@ -287,9 +259,12 @@ async def _awaited(value: Any, function: Callable[..., Any], protection: Protect
     """Await what the function gave, or gives now, under its protection."""
     call = FunctionCall(protection, function)
     returned = await call.send_async(value)
-    if call.concerns(returned):
-        returned = await run_async(call.flow(returned), call.send_async)
-    return returned.end()
+    try:
+        if call.concerns(returned):
+            returned = await run_async(call.flow(returned), call.send_async)
+        return returned.end()
+    finally:
+        del returned  # as above
 
 
 class _Beginning:

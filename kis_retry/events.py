@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -16,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from functools import partial
-from opcode import opmap
-from types import FunctionType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from .signals import code_of, is_from_signal_handler
 
 __all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event", "warn"]
 
@@ -134,7 +133,7 @@ def emit(event: RefreshEvent, level: int | None = None) -> None:
         object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
     _guarded(partial(_log, event))
     for hook in list(_hooks.values()):
-        _guarded(partial(hook, event), getattr(hook, "__qualname__", type(hook).__qualname__))
+        _guarded(partial(hook, event), _name_of(hook)[1])
 
 
 def level_of(event: RefreshEvent) -> int:
@@ -177,35 +176,22 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
 
 
 def _is_of_signal(error: BaseException) -> bool:
-    """Say whether a signal (Ctrl-C, a handler of the program) raised this, and not the code that it came in on."""
+    """Say whether a signal raised this (Ctrl-C, a handler of the program), and not the code that it came in on."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    trace = error.__traceback__
-    while trace is not None:
-        code, at = trace.tb_frame.f_code, trace.tb_lasti
-        if code in handlers:
-            return True
-        trace = trace.tb_next
-    # Python's own handler of Ctrl-C has no frame: it shows as an interrupt that no statement raised.
-    return isinstance(error, KeyboardInterrupt) and code.co_code[at] != opmap["RAISE_VARARGS"]
+    return isinstance(error, KeyboardInterrupt) or is_from_signal_handler(error)
 
 
 def _is_older_version(known: Hook, hook: Hook) -> bool:
     """Say whether both are one function of one module that was run twice; closures of one run share their code."""
-    old, new = _function_of(known), _function_of(hook)
-    if old is None or new is None or old.__code__ is new.__code__:
+    old, new = code_of(known), code_of(hook)
+    if old is None or new is None or old is new or _name_of(known) != _name_of(hook):
         return False
-    if (old.__module__, old.__qualname__) != (new.__module__, new.__qualname__):
-        return False
-    return new.__name__ != "<lambda>" or old.__code__ == new.__code__  # several lambdas have one name
+    return bool(_name_of(hook)[1] != "<lambda>" or old == new)  # several lambdas have one name
 
 
-def _function_of(hook: Any) -> FunctionType | None:
-    function = getattr(hook, "__func__", hook)
-    if not isinstance(function, FunctionType):
-        function = getattr(type(hook), "__call__", None)  # noqa: B004  # its code, not whether it can be called
-    return function if isinstance(function, FunctionType) else None
+def _name_of(hook: Hook) -> tuple[str, str]:
+    return hook.__module__, getattr(hook, "__qualname__", type(hook).__qualname__)
 
 
 def _log(event: RefreshEvent) -> None:

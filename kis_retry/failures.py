@@ -16,64 +16,33 @@ from typing import Literal
 
 __all__ = ["failure_of"]
 
-_NEVER_LEFT = frozenset(
-    (
-        "aiohttp.ClientConnectorError",
-        "aiohttp.ConnectionTimeoutError",
-        "builtins.ConnectionRefusedError",
-        "httpcore.ConnectError",
-        "httpcore.ConnectTimeout",
-        "httpcore.PoolTimeout",
-        "httpx.ConnectError",
-        "httpx.ConnectTimeout",
-        "httpx.PoolTimeout",
-        "requests.ConnectTimeout",
-        "socket.gaierror",
-        "socket.herror",
-        "urllib3.ConnectTimeoutError",
-        "urllib3.NewConnectionError",
-    )
-)
-_UNANSWERED = _NEVER_LEFT | frozenset(
-    (
-        "aiohttp.ClientConnectionError",
-        "aiohttp.ClientPayloadError",
-        "asyncio.TimeoutError",
-        "builtins.ConnectionError",
-        "builtins.TimeoutError",
-        "concurrent.TimeoutError",
-        "http.BadStatusLine",
-        "http.IncompleteRead",
-        "httpcore.NetworkError",
-        "httpcore.ProxyError",
-        "httpcore.RemoteProtocolError",
-        "httpcore.TimeoutException",
-        "httpx.NetworkError",
-        "httpx.ProxyError",
-        "httpx.RemoteProtocolError",
-        "httpx.TimeoutException",
-        "requests.ChunkedEncodingError",
-        "requests.ConnectionError",
-        "requests.Timeout",
-        "urllib3.ProtocolError",
-        "urllib3.ProxyError",
-        "urllib3.TimeoutError",
-    )
-)
-_FINAL = frozenset(
-    (
-        "aiohttp.ClientConnectorCertificateError",
-        "aiohttp.InvalidURL",
-        "aiohttp.ServerFingerprintMismatch",
-        "requests.InvalidURL",
-        "ssl.SSLCertVerificationError",
-        "urllib3.CertificateError",
-        "urllib3.LocationValueError",
-    )
-)
-_TLS = frozenset(("aiohttp.ClientSSLError", "requests.SSLError", "ssl.SSLError", "urllib3.SSLError"))
-_DROPPED_TLS = frozenset(("ssl.SSLEOFError", "ssl.SSLZeroReturnError", "ssl.SSLSyscallError"))
-_WRAPPERS = frozenset(("requests.RetryError", "urllib.URLError", "urllib3.MaxRetryError"))  # as good as what they wrap
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NEVER_LEFT = _names("""
+    aiohttp.ClientConnectorError aiohttp.ConnectionTimeoutError builtins.ConnectionRefusedError
+    httpcore.ConnectError httpcore.ConnectTimeout httpcore.PoolTimeout httpx.ConnectError
+    httpx.ConnectTimeout httpx.PoolTimeout requests.ConnectTimeout socket.gaierror socket.herror
+    urllib3.ConnectTimeoutError urllib3.NewConnectionError
+""")
+_UNANSWERED = _NEVER_LEFT | _names("""
+    aiohttp.ClientConnectionError aiohttp.ClientPayloadError asyncio.TimeoutError
+    builtins.ConnectionError builtins.TimeoutError concurrent.TimeoutError http.BadStatusLine
+    http.IncompleteRead httpcore.NetworkError httpcore.ProxyError httpcore.RemoteProtocolError
+    httpcore.TimeoutException httpx.NetworkError httpx.ProxyError httpx.RemoteProtocolError
+    httpx.TimeoutException requests.ChunkedEncodingError requests.ConnectionError requests.Timeout
+    urllib3.ProtocolError urllib3.ProxyError urllib3.TimeoutError
+""")
+_FINAL = _names("""
+    aiohttp.ClientConnectorCertificateError aiohttp.InvalidURL aiohttp.ServerFingerprintMismatch
+    requests.InvalidURL ssl.SSLCertVerificationError urllib3.CertificateError
+    urllib3.LocationValueError
+""")
+_TLS = _names("aiohttp.ClientSSLError requests.SSLError ssl.SSLError urllib3.SSLError")
+_DROPPED_TLS = _names("ssl.SSLEOFError ssl.SSLZeroReturnError ssl.SSLSyscallError")
+_WRAPPERS = _names("requests.RetryError urllib.URLError urllib3.MaxRetryError")  # as good as what they wrap
 _ENVELOPES = _WRAPPERS | {"requests.ConnectionError", "urllib3.ProxyError"}  # say nothing of when it failed themselves
 _UNREACHABLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN))
 _TOO_MANY = re.compile(r"too many (429|5(?!00)\d\d) error responses")  # urllib3's words for a status that it repeated

@@ -75,7 +75,7 @@ class RetryPolicy:
         Read `KIS_RETRY_ENABLED`, `KIS_RETRY_MAX_RETRIES` and the rest; what is not set keeps its default.
 
         Args:
-            prefix: of variables that go before these, such as "KIS_PAPER_" for `KIS_PAPER_RETRY_WAIT`.
+            prefix: of variables that go before these, such as `KIS_PAPER_` for `KIS_PAPER_RETRY_WAIT`.
 
         Raises:
             ConfigurationError: a variable holds something else than it takes; the message names all three.

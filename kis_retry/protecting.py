@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -16,10 +16,10 @@ from .pace.limiter import RATE_TAKES, RateLimiter, checked_rate, parse_rate
 from .policy import RetryPolicy
 from .settings import Environment
 from .stores.from_env import store_from_env
-from .tokens.source import LiveSource, TokenSource, as_source, is_source
+from .tokens.source import LiveSource, TokenSource
 from .wire import watch
 from .wire.account import credentials_of
-from .wire.protection import Protection, Rules, protect_process
+from .wire.protection import Protection, protect_process
 from .wire.request import ApiRequest
 
 __all__ = ["install", "protect", "uninstall", "unprotect"]
@@ -68,18 +68,14 @@ def protect(
         ValueError: nothing in the target matches; the message says what was looked for.
         TypeError: a method named outright cannot be protected, or the target cannot be changed.
     """
-    shared = {
-        "tokens": tokens,
-        "policy": policy,
-        "bind": bind,
-        "watch_transport": watch_transport,
-        "calls_again": methods is not None,
-    }
-    refreshing = rules_of(refreshes=True, **shared)
-    repeating = rules_of(repeats=True, limiter=limiter, **{**shared, "tokens": None, "bind": None})
+    calls_again, watches = methods is not None, bool(watch_transport)
+    refreshing = rules_of(
+        refreshes=True, tokens=tokens, policy=policy, bind=bind, calls_again=calls_again, watches=watches
+    )
+    repeating = rules_of(repeats=True, policy=policy, limiter=limiter, calls_again=calls_again, watches=watches)
 
     def both(function: Any) -> Any:
-        return decorated(decorated(function, refreshing(function)), repeating(function))
+        return decorated(decorated(function, refreshing), repeating)
 
     ours = {name: _around(member, both) for name, member in _matching(target, methods).items()}
     if isinstance(target, (type, types.ModuleType)):
@@ -141,17 +137,13 @@ def install(
         ConfigurationError: a variable or an argument cannot be used; the message names it.
         TypeError: an argument is of a wrong kind; the message names it.
     """
-    given = _sources(tokens)
-    if policy is not None and not isinstance(policy, RetryPolicy):
-        raise TypeError(f"policy= takes a RetryPolicy, not {type(policy).__name__}")
+    several = [tokens] if tokens is None or isinstance(tokens, type) or not isinstance(tokens, Iterable) else tokens
+    sources = tuple(source for each in several for source in rules_of(tokens=each).sources)
+    rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_Limiters(rate)), sources=sources)
     bounds = policy or RetryPolicy.from_env()
-    if not bounds.enabled:
-        return
-    rules = Rules(
-        refreshes=True, repeats=True, sources=given, policy=policy, limiter_of=_Limiters(rate), calls_again=False
-    )
-    protect_process(Protection(rules, bounds))
-    watch()
+    if bounds.enabled:
+        protect_process(Protection(rules, bounds))
+        watch()
 
 
 def uninstall() -> None:
@@ -177,18 +169,6 @@ class _Limiters:
             made = RateLimiter(credentials, rate=self._rate, store=getattr(source, "store", None) or store_from_env())
             self._made.setdefault(account, made)  # atomic: of threads that come here together all take one
         return self._made[account]
-
-
-def _sources(tokens: Any) -> tuple[LiveSource, ...]:
-    several = (tokens,) if tokens is None or is_source(tokens) or isinstance(tokens, type) else tokens
-    try:
-        given = [each for each in several if each is not None]
-    except TypeError:
-        given = [tokens]
-    for each in given:
-        if isinstance(each, type) or not is_source(each):
-            raise TypeError(f"tokens= takes a TokenSource or several, not {type(each).__name__}")
-    return tuple(as_source(each) for each in given)
 
 
 def _around(member: Any, both: Callable[[Any], Any]) -> Any:

@@ -168,12 +168,12 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeySe
 
 
 @pytest.fixture
-def new_valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], ValkeyServer]]:
-    """Make running servers of a test's own, for those that stop or pause them."""
+def new_valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ValkeyServer]]:
+    """Make running servers of a test's own, for those that stop or pause them, or need other settings."""
     servers: list[ValkeyServer] = []
 
-    def new() -> ValkeyServer:
-        servers.append(ValkeyServer(tmp_path_factory.mktemp("valkey")))
+    def new(**settings: str) -> ValkeyServer:
+        servers.append(ValkeyServer(tmp_path_factory.mktemp("valkey"), **settings))
         servers[-1].start()
         return servers[-1]
 

@@ -170,7 +170,7 @@ class Outage(BaseException):
     pass
 
 
-RAISED = [LookupError, SystemExit, KeyboardInterrupt, GeneratorExit, Outage]
+RAISED = [LookupError, SystemExit, GeneratorExit, Outage]
 
 
 @pytest.mark.parametrize("kind", RAISED)

@@ -30,14 +30,13 @@ class RateLimiter:
     """
     One pace for everybody with that app key: threads, tasks, processes and machines.
 
-    Calls leave evenly spaced, so that no second holds more of them than KIS takes, in the order in which they came. The
-    pace is shared where the token is: a folder shares it among the processes of one machine, Redis among machines.
-    Where the store fails, the machine's file store takes its place, and each process paces itself where that fails too
-    (one warning `store_unavailable`). A process that is set to less slows nobody else.
+    Calls leave evenly spaced, in the order in which they came, so that no second holds more of them than KIS takes. The
+    pace is shared where the token is: in a folder by the processes of one machine, on Redis by machines; a process that
+    is set to less slows nobody else. Where the store fails the machine's file store takes its place, then memory.
 
     If KIS refuses most calls, and fewer at a pace just under what gets through, that is the pace until more gets
-    through (`rate_lowered`, `rate_raised`). Refusals at random, which KIS has within its limit, do not slow it down.
-    While nothing gets through, a few calls a second try whether KIS is back.
+    through (`rate_lowered`, `rate_raised`); refusals at random do not slow it down. While nothing gets through at all,
+    a few calls a second try whether KIS is back.
 
     Safe to share between threads and event loops, to use after `os.fork`, and to pickle to spawned workers.
 
@@ -81,7 +80,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Calls a second that are in force: less than was set while KIS lets less through; 0 where there is no pace."""
+        """Calls a second that are in force, fewer than were set while KIS lets fewer through; 0: there is no pace."""
         queue = self._queue()
         return queue.line.in_force if queue else 0.0
 
@@ -110,7 +109,7 @@ class RateLimiter:
         return reservation.granted
 
     async def acquire_async(self, timeout: float | None = None) -> bool:
-        """Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread."""
+        """Wait for a slot, `timeout` seconds at most, as `acquire` does, but without stopping the event loop."""
         import asyncio  # by now it is loaded: a loop runs
 
         reservation = self._reserve(timeout=timeout)

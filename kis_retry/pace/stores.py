@@ -4,64 +4,42 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-import weakref
 from collections import deque
 from dataclasses import asdict, replace
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Monotonic
-from ..forking import after_fork
 from ..stores.base import documents_of
 from ..stores.entry import fallback_documents, warn_unavailable
+from ..stores.memory import MemoryTokenStore
 from .queue import PaceStore, tell
 from .redis_script import SCRIPT
 from .state import FORGOTTEN, Ask, Block, PaceState
 
 if TYPE_CHECKING:
-    from ..stores.base import TokenStore
+    from ..stores.base import DocumentStore, TokenStore
     from .adaptation import Adaptation
 
-__all__ = ["MemoryPace", "ServerClock", "pace_of"]
+__all__ = ["DocumentPace", "ServerClock", "pace_of"]
 
 KIND = "pace"
 LOCK_WAIT = 0.5  # seconds; the lock is held for less than a millisecond
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds without a store that failed: each try may take its time-out
 
-_in_memory: weakref.WeakKeyDictionary[Any, dict[str, MemoryPace]] = weakref.WeakKeyDictionary()  # ends with the store
 DIGEST = sha1(SCRIPT.encode("ascii"), usedforsecurity=False).hexdigest()
 
 
-class MemoryPace:
-    """For one process."""
-
-    blocks = False
-
-    def __init__(self) -> None:
-        self._state = PaceState()
-        self._make_lock()
-        after_fork(self, MemoryPace._make_lock)
-
-    def _make_lock(self) -> None:
-        self._lock = threading.Lock()  # guards _state
-
-    def reserve(self, ask: Ask) -> Block:
-        with self._lock:
-            return self._state.reserve(ask, Monotonic.now())
-
-
 class DocumentPace:
-    """For the processes of one machine, by its monotonic clock: a document that is changed under its lock."""
+    """For one process, or the processes of one machine, by its monotonic clock: a document changed under its lock."""
 
-    blocks = True
-
-    def __init__(self, documents: Any, key: str) -> None:
+    def __init__(self, documents: DocumentStore, key: str) -> None:
+        self.blocks = not isinstance(documents, MemoryTokenStore)
         self._documents, self._key = documents, key
 
     def reserve(self, ask: Ask) -> Block:
         with self._documents.lock(self._key, KIND, timeout=LOCK_WAIT, lease=LOCK_WAIT) as held:
-            if not held:
+            if not held and self.blocks:
                 raise TimeoutError("the lock of the pace is held by somebody who does not let it go")
             now = Monotonic.now()
             state = PaceState.decode(self._documents.read(self._key, KIND), now)
@@ -165,13 +143,10 @@ class FallbackPace:
 def pace_of(store: TokenStore, key: str) -> PaceStore:
     """Return where `store` keeps the pace of `key`; in memory, with a warning, where it is somebody else's store."""
     documents: Any = documents_of(store)
-    if hasattr(documents, "client"):
-        return FallbackPace(store, RedisPace(documents, key), DocumentPace(fallback_documents(), key), MemoryPace())
-    if hasattr(documents, "folder"):
-        return FallbackPace(store, DocumentPace(documents, key), DocumentPace(fallback_documents(), key), MemoryPace())
     if documents is None:
         tell(warn_unavailable, store, KIND, "it keeps tokens alone")
-    try:
-        return _in_memory.setdefault(documents or store, {}).setdefault(key, MemoryPace())
-    except TypeError:  # somebody's class that cannot be a key: each of its limiters has a pace of its own
-        return MemoryPace()
+    memory = DocumentPace(documents if isinstance(documents, MemoryTokenStore) else MemoryTokenStore(), key)
+    if documents is None or isinstance(documents, MemoryTokenStore):
+        return memory
+    shared = RedisPace(documents, key) if hasattr(documents, "client") else DocumentPace(documents, key)
+    return FallbackPace(store, shared, DocumentPace(fallback_documents(), key), memory)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import queue
 import threading
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from statistics import fmean
 from typing import NamedTuple
 
@@ -46,23 +48,14 @@ class Turn(Future[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._coming = threading.Lock()
-        self._coming.acquire()
+        over = self._over = queue.SimpleQueue[None]()
+        self.add_done_callback(lambda _: over.put(None))
 
     def result(self, timeout: float | None = None) -> None:
-        if self._coming.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-            self._coming.release()
+        with suppress(queue.Empty):
+            self._over.get(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+            self._over.put(None)  # for whoever asks again
         super().result(0)
-
-    def set_result(self, result: None) -> None:
-        super().set_result(result)
-        self._coming.release()
-
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        if cancelled and self._coming.locked():
-            self._coming.release()
-        return cancelled
 
 
 class Reservation:
@@ -237,7 +230,7 @@ class WaitingLine:
         return max(reservation.deadline, reservation.arrived + ANSWER_WAIT if self._asking else 0.0)
 
     def _due(self) -> float:
-        """A store's clock is known to half a trip: its slots may seem nearer to each other than they are."""
+        """Return when the first slot is due: by a distant clock slots may seem nearer to each other than they are."""
         return max(self._slots[0].at, self._home - min(self._interval / 2, LATE + self._trip / 2))
 
     @property

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import wrapt
-
 from ..forking import after_fork
 
 __all__ = ["watch"]
@@ -30,8 +28,6 @@ _PLACES = (
     ("aiohttp", "ClientSession", "_request", "for_aiohttp", "request"),
     ("urllib.request", "OpenerDirector", "open", "for_urllib", "open_url"),
     ("threading", "Thread", "start", "protection", "start_thread"),
-    ("threading", "Thread", "run", "protection", "run_thread"),
-    ("threading", "Timer", "run", "protection", "run_thread"),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "protection", "submit"),
 )
 """
@@ -39,6 +35,12 @@ Module, class and method; our module and the function that stands in the method'
 
 The whole library, not the module of it that has the class: when that has been imported, the rest may be still to come.
 """
+
+_AGENTS = (
+    ("opentelemetry.instrumentation.instrumentor", "BaseInstrumentor.uninstrument"),
+    ("elasticapm.instrumentation.packages.base", "AbstractInstrumentedModule.uninstrument"),
+)
+"""Where an APM agent takes itself off, for which it takes whatever stands in its methods' place."""
 
 _patching = threading.RLock()  # guards the rest; a signal handler may decorate, too
 _ours: dict[tuple[type, str], Callable[..., Any]] = {}  # what stands in the place of which method
@@ -50,41 +52,72 @@ def watch() -> None:
     """Watch what the program has imported, and what it will import; and put back what others took off."""
     global _is_hooked
     if not _is_hooked:
+        import wrapt  # with asyncio it is a fifth of the package's import, and nobody forks while functions are decorated
+
         with _patching:
             if not _is_hooked:
                 for place in _PLACES:
                     wrapt.register_post_import_hook(_patch_module(*place), place[0])
+                for module, method in _AGENTS:
+                    wrapt.register_post_import_hook(_patch_agent(method), module)
                 _is_hooked = True
         return
     for members, name, seen in _looks:
         if members.get(name) is not seen:
-            with _patching:
-                for (owner, method), ours in list(_ours.items()):
-                    _put(owner, method, ours)
+            _put_all()
             return
 
 
 def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> Callable[[Any], None]:
     def patch(library: Any) -> None:
-        found = _class_of(library, owner)
-        if found is not None and name in vars(found):
+        found = _class_of(library, owner, name)
+        if found is not None:
             with _patching:
                 _put(found, name, getattr(import_module(f"{_WIRE}.{module}"), function))
 
     return patch
 
 
-def _class_of(library: Any, name: str) -> Any:
-    """Return the class itself, also where `requests_cache` has put another one in the place of its name."""
-    found = getattr(library, name, None)
-    if library.__name__ != "requests":
-        return found
-    return next(kind for kind in found.__mro__ if kind.__module__ == "requests.sessions")  # type: ignore[union-attr]
+def _patch_agent(method: str) -> Callable[[Any], None]:
+    def patch(agent: Any) -> None:
+        import wrapt  # imported by now
+
+        wrapt.wrap_function_wrapper(agent, method, _stand_aside)
+
+    return patch
+
+
+def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Let an agent take itself off, and not what stands in front of it."""
+    with _patching:
+        for (owner, name), ours in _ours.items():
+            found = vars(owner)[name]
+            if _is_ours(found, ours):
+                setattr(owner, name, found.__wrapped__)
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        _put_all()
+
+
+def _class_of(library: Any, owner: str, name: str) -> Any:
+    """Return the library's own class that has the method, also where gevent or `requests_cache` has put in another."""
+    kinds = [kind for kind in getattr(library, owner).__mro__ if name in vars(kind)]
+    root = library.__name__.partition(".")[0]
+    return next((kind for kind in kinds if kind.__module__.partition(".")[0] == root), None)
+
+
+def _put_all() -> None:
+    with _patching:
+        for (owner, name), ours in list(_ours.items()):
+            _put(owner, name, ours)
 
 
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     """Stand in the place of a method, unless that is so already, however many others have wrapped it since."""
     global _looks
+    import wrapt  # as above
+
     found = vars(owner)[name]
     if not _is_in(found, ours):
         setattr(owner, name, wrapt.FunctionWrapper(found, ours))
@@ -94,10 +127,15 @@ def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
 
 def _is_in(found: Any, ours: Callable[..., Any]) -> bool:
     while found is not None:
-        if isinstance(found, wrapt.FunctionWrapper) and found._self_wrapper is ours:  # noqa: SLF001  # its only sign
+        if _is_ours(found, ours):
             return True
         found = getattr(found, "__wrapped__", None)
     return False
+
+
+def _is_ours(found: Any, ours: Callable[..., Any]) -> bool:
+    """Say whether it is our wrapper, as it is or as it comes from its class, whence others wrap it."""
+    return getattr(found, "_self_wrapper", None) is ours
 
 
 def _remake_lock(_: object) -> None:

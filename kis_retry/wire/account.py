@@ -7,10 +7,13 @@ An account is a base URL, an app key and a secret. A request of one account neve
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..credentials import Credentials
 from ..errors import ConfigurationError
+from ..pace.limiter import RateLimiter
+from ..policy import RetryPolicy
 from ..settings import Environment
 from ..stores.base import TokenStore
 from ..stores.file import FileTokenStore
@@ -20,9 +23,62 @@ from ..tokens.source import LiveSource
 from .protection import Protection
 from .request import ApiRequest, TokenRequest, same_host
 
-__all__ = ["credentials_of", "source_of_account", "source_of_request"]
+__all__ = ["Guard", "SessionMaker", "credentials_of", "guard_of", "source_of_account"]
 
 SessionMaker = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """
+    Token source, policies and limiter of one request.
+
+    Attributes:
+        source: of its account; None where nobody knows whose it is.
+        owner: the protection that knows it.
+        policy: the bounds of a refresh.
+        transient_policy: those of a repeat after failures that pass, and of an order.
+        repeats: such a repeat is allowed.
+        limiter: the pace of its account.
+        is_order: it may be acted upon: anything but a read, unless it was said to be repeatable.
+    """
+
+    source: LiveSource | None
+    owner: Protection | None
+    policy: RetryPolicy
+    transient_policy: RetryPolicy
+    repeats: bool
+    limiter: RateLimiter | None
+    is_order: bool
+
+
+def guard_of(request: ApiRequest, protections: tuple[Protection, ...], new_session: SessionMaker) -> Guard:
+    """Resolve token source, policies and limiter: each rule is that of the innermost protection that has it."""
+    owner = source = repeater = limiter = None
+    refreshers = [each for each in protections if each.rules.refreshes]
+    for each in refreshers:
+        source = source_of_request(request, each, new_session) if each.rules.watches else None
+        if source is not None or not each.rules.watches:
+            owner = each
+            break
+    for each in protections:
+        if not each.rules.repeats:
+            continue
+        repeater = repeater or each
+        limiter = limiter or each.limiter(request, source)
+    first = owner or protections[0]
+    policy = first.rules.policy or getattr(source, "policy", None) or first.policy
+    idempotent = repeater.rules.idempotent if repeater is not None else None
+    patience = repeater.policy if repeater is not None else policy
+    return Guard(
+        source=source,
+        owner=owner,
+        policy=policy,
+        transient_policy=patience,
+        repeats=repeater is not None and idempotent is not False and patience.transient_deadline > 0,
+        limiter=limiter,
+        is_order=not request.is_read and not idempotent,
+    )
 
 _learned: dict[tuple[str, str, str], TokenManager] = {}
 

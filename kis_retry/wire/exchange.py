@@ -17,14 +17,12 @@ from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
-from ..pace.limiter import RateLimiter
 from ..pace.waiting import Reservation, Ticket
-from ..policy import RetryPolicy
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
 from ..token import AccessToken
-from ..tokens.source import LiveSource, Replacement
-from .account import source_of_request
+from ..tokens.source import Replacement
+from .account import guard_of
 from .library import LibraryCall, Sent
 from .orders import LOST, Ending, is_lost
 from .protection import Protection
@@ -55,17 +53,16 @@ class Exchange:
         self._request = request
         self._protections = protections
         self._library = library
-        self._owner, self._source = self._resolve()
-        self._repeater = next((each for each in protections if each.rules.repeats and each.rules.watches), None)
-        self._limiter = self._find_limiter()
+        guard = guard_of(request, protections, library.new_session)
+        self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
         self._ticket: Ticket | None = None
         self._sends = 0
         self._last: Sent | None = None
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
-        library.codes = self._policy.expired_codes
-        library.alone = self._is_order or (self._repeater is not None and self._patience.transient_deadline > 0)
+        library.codes = guard.policy.expired_codes
+        library.alone = guard.is_order or guard.repeats
 
     def flow(self) -> Flow[Sent]:
         """Send the request until its outcome is final."""
@@ -73,12 +70,13 @@ class Exchange:
         held = self._held_back()
         if held is not None:
             return held
-        self._leave_by = (
-            None if self._request.is_read else Monotonic.now() + (self._order_deadline or _LEAST_ORDER_WAIT)
-        )
+        if self._is_order:
+            self._leave_by = Monotonic.now() + (self._order_deadline or _LEAST_ORDER_WAIT)
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
+        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._request.token is not None:
+            self._source.note_refused(self._request.token)
         self._tell_end(sent)
         return sent
 
@@ -88,19 +86,19 @@ class Exchange:
         """Send it, and once more with another token where it was refused for the one it had."""
         sent = yield from self._attempt()
         if sent.verdict.meaning is Meaning.EXPIRED and self._may_renew(sent):
-            sent = yield from repeat(partial(refreshing, self._policy), sent, self._resend, self._renew)
+            sent = yield from repeat(partial(refreshing, self._guard.policy), sent, self._resend, self._renew)
         return sent
 
     def _repeated(self, first: Sent) -> Flow[Sent]:
         """Send it until KIS answers, or until the deadline."""
-        seconds = self._patience.transient_deadline
+        seconds = self._guard.transient_policy.transient_deadline
         deadline = Monotonic.now() + seconds
         if self._is_order:
             deadline = min(deadline, self._leave_by or deadline)
         else:
             self._leave_by = deadline
         again = _READ_AGAIN if not self._is_order else _ORDER_AGAIN
-        cause = partial(passing, partial(_has_meaning, again), deadline, self._limiter is not None)
+        cause = partial(passing, partial(_has_meaning, again), deadline, self._guard.limiter is not None)
         return (yield from repeat(cause, first, self._renewed, self._await_repeat))
 
     def _resend(self) -> Flow[Sent]:
@@ -124,6 +122,11 @@ class Exchange:
                 slot.cancel()
             self._is_over = True
             return self._last
+        held = self._held_back()  # the same order, lost while this one waited
+        if held is not None:
+            if slot is not None:
+                slot.cancel()
+            return held
         self._put_newer_token()
         self._sends += 1
         sent_at = Monotonic.now()
@@ -177,7 +180,10 @@ class Exchange:
             return
         self._request.token = token.value
         for protection in self._protections:
-            protection.rebind(before, token, own=protection is self._owner)
+            if protection is self._guard.owner and protection.owns(self._source):
+                protection.call_back(token)
+            if before is not None:  # an empty place may be meant for a token of somebody else's
+                protection.rebind(before, token)
 
     def _wait_for_token(self, future: Any) -> Flow[AccessToken | None]:
         """Wait for a token; None where none can be had in time, so that KIS's own answer reaches the caller."""
@@ -190,7 +196,7 @@ class Exchange:
         return found.token if isinstance(found, Replacement) else found
 
     def _take_slot(self) -> Flow[Reservation | None]:
-        limiter = self._limiter
+        limiter = self._guard.limiter
         if limiter is None or not self._request.is_paced:
             return None
         slot = limiter.reserve(order=self._is_order, ticket=self._ticket)
@@ -208,9 +214,9 @@ class Exchange:
         return slot
 
     def _report(self, slot: Reservation | None, sent: Sent) -> None:
-        if slot is not None and self._limiter is not None:
+        if slot is not None and self._guard.limiter is not None:
             failed = "failed" if sent.verdict.unanswered and sent.verdict.meaning is Meaning.TRANSIENT else "answered"
-            self._limiter.report(slot, _REPORTED.get(sent.verdict.meaning, failed))
+            self._guard.limiter.report(slot, _REPORTED.get(sent.verdict.meaning, failed))
 
     # -- before the next attempt
 
@@ -247,22 +253,8 @@ class Exchange:
     # -- judgements
 
     @property
-    def _is_order(self) -> bool:
-        """Whether it may be acted upon: anything but a read, unless it was said to be repeatable."""
-        return not self._request.is_read and not (self._repeater is not None and self._repeater.rules.idempotent)
-
-    @property
-    def _policy(self) -> RetryPolicy:
-        owner = self._owner or self._protections[0]
-        return owner.rules.policy or getattr(self._source, "policy", None) or owner.policy
-
-    @property
-    def _patience(self) -> RetryPolicy:
-        return self._repeater.policy if self._repeater is not None else self._policy
-
-    @property
     def _order_deadline(self) -> float:
-        return self._patience.order_deadline
+        return self._guard.transient_policy.order_deadline
 
     def _may_renew(self, sent: Sent) -> bool:
         if self._source is None:
@@ -273,10 +265,8 @@ class Exchange:
         return not self._is_order or self._order_deadline > 0
 
     def _may_pass(self, sent: Sent) -> bool:
-        repeater, meaning = self._repeater, sent.verdict.meaning
-        if repeater is None or repeater.rules.idempotent is False or repeater.policy.transient_deadline == 0:
-            return False
-        if not self._request.is_repeatable or sent.replayed or self._is_over:
+        meaning = sent.verdict.meaning
+        if not self._guard.repeats or not self._request.is_repeatable or sent.replayed or self._is_over:
             return False
         if not self._is_order:
             return meaning in _READ_AGAIN
@@ -288,41 +278,25 @@ class Exchange:
     def _is_late(self) -> bool:
         return self._leave_by is not None and Monotonic.now() > self._leave_by
 
-    def _resolve(self) -> tuple[Protection | None, LiveSource | None]:
-        """Return the innermost protection that knows whose the request is, and the source of its account."""
-        for protection in self._protections:
-            if not protection.rules.refreshes:
-                continue
-            if not protection.rules.watches:
-                break
-            source = source_of_request(self._request, protection, self._library.new_session)
-            if source is not None:
-                return protection, source
-        return None, None
-
-    def _find_limiter(self) -> RateLimiter | None:
-        found = (each.limiter(self._request, self._source) for each in self._protections if each.rules.repeats)
-        return next((limiter for limiter in found if limiter is not None), None)
-
     # -- orders
 
     def _held_back(self) -> Sent | None:
         if not self._is_order or not self._request.is_repeatable:
             return None
-        ending = LOST.ending_of(self._request, self._patience.order_hold)
+        ending = LOST.ending_of(self._request, self._guard.transient_policy.order_hold)
         if ending is None:
             return None
         self._tell("order_held_back", msg_cd=ending.verdict.code, error=ending.verdict.error)
         return replace(self._library.retold(ending), verdict=ending.verdict, replayed=True)
 
     def _note_lost(self, ending: Ending) -> None:
-        if self._is_order and self._request.is_repeatable and self._patience.order_hold > 0:
+        if self._is_order and self._request.is_repeatable and self._guard.transient_policy.order_hold > 0:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        if any(protection.rules.watches for protection in self._protections):
-            for protection in self._protections:
-                protection.seen = True
+        watched = [each for each in self._protections if each.rules.watches]
+        for protection in self._protections if watched else ():
+            protection.seen = True
 
     def _count_order(self, change: int) -> None:
         if self._is_order:

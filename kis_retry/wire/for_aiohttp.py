@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,17 +22,15 @@ from ..engine import run_async
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short, read_request
 from .token_endpoint import adopt, note_revoked, source_of_token_request
 
 __all__ = ["request"]
 
-_UNDER_WAY: ContextVar[bool] = ContextVar("kis_retry_aiohttp", default=False)
-
 
 async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `ClientSession._request`, for `wrapt`."""
-    protections = () if _UNDER_WAY.get() else chain()
+    protections = chain()
     if not protections:
         return await wrapped(*args, **kwargs)
     method, url, *rest = args if len(args) > 1 else (*args, kwargs.get("str_or_url", ""))
@@ -96,14 +93,12 @@ class _Call(LibraryCall):
         headers = CIMultiDict(self._options.get("headers") or {})
         seen.put_token(headers)
         options = {**self._options, "raise_for_status": False, "headers": headers}
-        under_way = _UNDER_WAY.set(True)
         try:
-            response = await self._wrapped(self._method, self._url, **options)
-            body = await _read(response) if is_short_text(response.headers) else None
+            with self.under_way():
+                response = await self._wrapped(self._method, self._url, **options)
+                body = await _read(response) if is_short(response.headers, response.status) else None
         except Exception as error:
             return self.failed(error)
-        finally:
-            _UNDER_WAY.reset(under_way)
         return self.judged(response, response.status, body, redirected=bool(response.history))
 
     async def raised_for_status(self, response: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 from ..engine import run, run_async
@@ -16,12 +15,11 @@ from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import Protection, chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short_text, read_request
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short, read_request
 from .token_endpoint import Said, answered, note_revoked, source_of_token_request
 
 __all__ = ["send", "send_async"]
 
-_UNDER_WAY: ContextVar[bool] = ContextVar("kis_retry_httpx", default=False)
 _REDIRECTED = "kis_retry.redirected"  # in the extensions of a request, which its redirect shares
 
 
@@ -61,6 +59,11 @@ class _Call(LibraryCall):
         self._httpx = sys.modules[type(prepared).__module__.partition(".")[0]]
         self.lost = self._httpx.ReadError
 
+    def body(self) -> Any:
+        """Return the body as it can be sent again, or `UNREPEATABLE`: a redirect's is a stream of bytes at hand."""
+        stream = self._prepared.stream
+        return b"".join(stream) if isinstance(stream, self._httpx.ByteStream) else UNREPEATABLE
+
     def answer(self, status: int, body: bytes) -> Sent:
         """Return an answer of KIS's that is made here."""
         headers = {"content-type": "application/json"}
@@ -81,28 +84,26 @@ class _Call(LibraryCall):
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
-        under_way = _UNDER_WAY.set(True)
         try:
-            response = self._wrapped(self._copy(request))
-            came = b"".join(response.iter_raw()) if self._is_to_be_read(response) else None
+            with self.under_way():
+                response = self._wrapped(self._copy(request))
+                came = b"".join(response.iter_raw()) if self._is_to_be_read(response) else None
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
             return self.failed(error)
-        finally:
-            _UNDER_WAY.reset(under_way)
         return self._read(response, came)
 
     async def send_async(self, request: ApiRequest) -> Sent:
         """Send a copy once, as `send` does."""
-        under_way = _UNDER_WAY.set(True)
         try:
-            response = await self._wrapped(self._copy(request))
-            came = b"".join([part async for part in response.aiter_raw()]) if self._is_to_be_read(response) else None
+            with self.under_way():
+                response = await self._wrapped(self._copy(request))
+                came = (
+                    b"".join([part async for part in response.aiter_raw()]) if self._is_to_be_read(response) else None
+                )
         except Exception as error:
             return self.failed(error)
-        finally:
-            _UNDER_WAY.reset(under_way)
         return self._read(response, came)
 
     def _copy(self, request: ApiRequest) -> Any:
@@ -110,12 +111,17 @@ class _Call(LibraryCall):
         copy = self._httpx.Request(
             ours.method, ours.url, headers=ours.headers, stream=ours.stream, extensions=ours.extensions
         )
+        vars(copy).update({name: value for name, value in vars(ours).items() if name == "_content"})  # it has been read
         request.put_token(copy.headers)
         return copy
 
     def _is_to_be_read(self, response: Any) -> bool:
         """Say whether the body is KIS's, and has not been read by whatever stands in for the network."""
-        return is_short_text(response.headers) and not response.is_stream_consumed and not _is_read(response)
+        return (
+            is_short(response.headers, response.status_code)
+            and not response.is_stream_consumed
+            and not _is_read(response)
+        )
 
     def _read(self, response: Any, came: bytes | None) -> Sent:
         """Judge an answer, its body put back as it came, to be read again."""
@@ -135,13 +141,13 @@ def _seen(
     wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[_Call | None, Any, tuple[Protection, ...]]:
     """Return one call of a client, what its request is, and what protects it; no call where nothing does."""
-    protections = () if _UNDER_WAY.get() else chain()
+    protections = chain()
     prepared = args[0] if args else kwargs.get("request")
     if not protections or prepared is None:
         return None, None, ()
-    content = vars(prepared).get("_content", UNREPEATABLE)  # a body that is no stream
-    request = read_request(prepared.method, prepared.url, prepared.headers, content)
-    return (_Call(wrapped, prepared) if request is not None else None), request, protections
+    call = _Call(wrapped, prepared)
+    request = read_request(prepared.method, prepared.url, prepared.headers, call.body())
+    return (call if request is not None else None), request, protections
 
 
 def _is_read(response: Any) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 import requests
@@ -22,20 +21,19 @@ from ..engine import run
 from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
-from .protection import Protection, chain
-from .request import ApiRequest, TokenRequest, is_short_text, read_request
+from .protection import UNDER_WAY, Protection, chain
+from .request import ApiRequest, TokenRequest, is_short, read_request
 from .token_endpoint import answered, note_revoked, source_of_token_request
 
 __all__ = ["open_urllib3", "send"]
 
-_UNDER_WAY: ContextVar[_Call | None] = ContextVar("kis_retry_requests", default=None)
 _NO_RETRIES = urllib3.Retry(0, read=False)  # as `requests` has it by default
 _RETRIES = 4  # the place of `retries` among the arguments of `urlopen`
 
 
 def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `Session.send`, for `wrapt`."""
-    protections = chain() if _UNDER_WAY.get() is None else ()
+    protections = chain()
     prepared = args[0] if args else kwargs.get("request")
     if not protections or not isinstance(prepared, requests.PreparedRequest):
         return wrapped(*args, **kwargs)
@@ -52,11 +50,13 @@ def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwarg
 
 def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `HTTPConnectionPool.urlopen`, for `wrapt`."""
-    call = _UNDER_WAY.get()
-    if call is not None and len(args) > _RETRIES:
-        args = (*args[:_RETRIES], call.retries(args[_RETRIES]), *args[_RETRIES + 1 :])
-    elif call is not None:
-        kwargs = {**kwargs, "retries": call.retries(kwargs.get("retries"))}
+    call = UNDER_WAY.get()
+    if not isinstance(call, LibraryCall):
+        return wrapped(*args, **kwargs)
+    if len(args) > _RETRIES:
+        args = (*args[:_RETRIES], _retries(args[_RETRIES], call), *args[_RETRIES + 1 :])
+    else:
+        kwargs = {**kwargs, "retries": _retries(kwargs.get("retries"), call)}
     return wrapped(*args, **kwargs)
 
 
@@ -100,25 +100,16 @@ class _Call(LibraryCall):
         )
         return self.judged(response, status, response.content, redirected=False)
 
-    def retries(self, found: Any) -> Any:
-        """Return what `urllib3` may repeat by itself: nothing, or all that the caller asked for but HTTP 500."""
-        if self.alone:
-            return _NO_RETRIES
-        statuses = getattr(found, "status_forcelist", None)
-        return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
-
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
-        under_way = _UNDER_WAY.set(self)
         try:
-            response = self._wrapped(self._copy(request), **self._options)
-            body = self._read(response)
+            with self.under_way():
+                response = self._wrapped(self._copy(request), **self._options)
+                body = self._read(response)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
             return self.failed(error)
-        finally:
-            _UNDER_WAY.reset(under_way)
         redirected = any(each.is_redirect for each in response.history)
         return self.judged(response, response.status_code, body, redirected=redirected)
 
@@ -135,9 +126,16 @@ class _Call(LibraryCall):
         if not self._options.get("stream", self._session.stream):
             body: bytes = response.content
             return body
-        if not is_short_text(response.headers) or not isinstance(response.raw, urllib3.BaseHTTPResponse):
+        if not is_short(response.headers, response.status_code) or not isinstance(
+            response.raw, urllib3.BaseHTTPResponse
+        ):
             return None
-        came, headers = response.raw.read(decode_content=False), response.raw.headers
+        try:
+            came, headers = response.raw.read(decode_content=False), response.raw.headers
+        except urllib3.exceptions.ProtocolError as error:  # as `requests` has it for whoever reads the body
+            raise requests.exceptions.ChunkedEncodingError(error, request=response.request) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.ConnectionError(error, request=response.request) from error
         response.raw.release_conn()
         response.raw = _raw(came, headers, response.status_code)
         return _raw(came, headers, response.status_code).read(decode_content=True)
@@ -153,5 +151,13 @@ class _Call(LibraryCall):
         return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
 
 
+def _retries(found: Any, call: LibraryCall) -> Any:
+    """Return what `urllib3` may repeat by itself: nothing, or all that the caller asked for but HTTP 500."""
+    if call.alone:
+        return _NO_RETRIES
+    statuses = getattr(found, "status_forcelist", None)
+    return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
+
+
 def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
-    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False)
+    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False, decode_content=False)

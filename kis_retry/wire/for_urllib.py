@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 import urllib.response
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import replace
 from email.message import Message
 from typing import Any
@@ -22,17 +21,15 @@ from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, header_of, is_short_text, read_request
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short, read_request
 from .token_endpoint import answered, note_revoked, source_of_token_request
 
 __all__ = ["open_url"]
 
-_UNDER_WAY: ContextVar[bool] = ContextVar("kis_retry_urllib", default=False)
-
 
 def open_url(wrapped: Callable[..., Any], opener: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `OpenerDirector.open`, for `wrapt`."""
-    protections = () if _UNDER_WAY.get() else chain()
+    protections = chain()
     if not protections:
         return wrapped(*args, **kwargs)
     return _open(wrapped, protections, *args, **kwargs)
@@ -81,25 +78,24 @@ class _Call(LibraryCall):
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
-        under_way = _UNDER_WAY.set(True)
         try:
-            response = self._wrapped(self._copy(request), None, *self._rest, **self._options)
-            body = _read(response)
+            with self.under_way():
+                response = self._wrapped(self._copy(request), None, *self._rest, **self._options)
+                body = _read(response)
         except urllib.error.HTTPError as error:
             return self._refused(error)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
             return self.failed(error)
-        finally:
-            _UNDER_WAY.reset(under_way)
         redirected = response.geturl() != self._given.full_url
         return self.judged(response, response.status, body, redirected=redirected)
 
     def _refused(self, error: urllib.error.HTTPError) -> Sent:
         """Judge an answer that is raised, its body put back."""
         try:
-            body = error.read()
+            with error:
+                body = error.read()
         except Exception as broken:  # the connection was dropped in the middle of it
             return self.failed(broken)
         again = urllib.error.HTTPError(error.url or "", error.code, error.msg, error.hdrs, io.BytesIO(body))
@@ -119,8 +115,7 @@ class _Call(LibraryCall):
         copy.unredirected_hdrs = dict(given.unredirected_hdrs)
         vars(copy).update({name: value for name, value in vars(given).items() if name == "_tunnel_host"})  # of a proxy
         # What goes along with a redirect, to another host too, is what the caller's own token went along with.
-        has_own = header_of(copy.headers, "authorization") is not None
-        request.put_token(copy.headers if has_own else copy.unredirected_hdrs)
+        request.put_token(copy.headers if "Authorization" in copy.headers else copy.unredirected_hdrs)
         return copy
 
     def answer(self, status: int, body: bytes) -> Sent:
@@ -135,7 +130,7 @@ class _Call(LibraryCall):
 
 def _read(response: Any) -> bytes | None:
     """Read an answer, and put its body back as it came."""
-    if not is_short_text(response.headers):
+    if not is_short(response.headers, response.status):
         return None
     body: bytes = response.read()
     response.fp = io.BufferedReader(io.BytesIO(body))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ..answers import Verdict, judge_answer, judge_error
 from .orders import Ending, rebuilt
+from .protection import UNDER_WAY
 
 __all__ = ["LibraryCall", "Sent"]
 
@@ -56,6 +59,16 @@ class LibraryCall:
     alone = False
     lost: type[Exception] = ConnectionError
     """The error of this library for a connection that broke, where that of a lost order cannot be made again."""
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Have whatever sends inside leave the request alone."""
+        UNDER_WAY.set(self)
+        try:
+            yield
+        finally:
+            if UNDER_WAY.get() is self:  # else it is a coroutine that is collected unfinished, and this is another's
+                UNDER_WAY.set(None)
 
     def new_session(self) -> Any:
         """Return a session for token requests with the proxies and certificates of this one; None: the usual ones."""

@@ -8,7 +8,10 @@ worker carries nothing itself.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +24,16 @@ from ..tokens.broker import broker_source, is_broker
 from ..tokens.source import LiveSource, as_source, is_source
 from .request import ApiRequest, same_host
 
-__all__ = ["ACTIVE", "Protection", "Rules", "chain", "protect_process", "run_thread", "start_thread", "submit"]
-
-_CARRIED = "_kis_retry_protection"  # in a thread that is to be started
+__all__ = [
+    "ACTIVE",
+    "UNDER_WAY",
+    "Protection",
+    "Rules",
+    "chain",
+    "protect_process",
+    "start_thread",
+    "submit",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class Rules:
         repeats: one that was turned away for a moment leaves again.
         calls_again: a function whose requests nobody sees is itself called again.
         sources: `tokens=`.
-        policy, limiter, idempotent: as the decorators take them.
+        policy, bind, limiter, idempotent: as the decorators take them.
         watches: requests are protected; else they are only noticed.
         binding: where the function keeps its token.
         limiter_of: makes the pace of an account, where all accounts are paced.
@@ -49,6 +59,7 @@ class Rules:
     calls_again: bool = True
     sources: tuple[LiveSource, ...] = ()
     policy: RetryPolicy | None = None
+    bind: Callable[..., object] | None = None
     limiter: RateLimiter | None = None
     idempotent: bool | None = None
     watches: bool = True
@@ -127,15 +138,24 @@ class Protection:
         binding = self.rules.binding
         return binding is not None and binding.kept(self.args, self.kwargs) == token
 
-    def rebind(self, dead: str | None, token: AccessToken, *, own: bool) -> None:
-        """Put `token` wherever the function keeps `dead`; `own`: it is of the account of this protection."""
-        binding = self.rules.binding
-        if binding is None:
-            return
-        if own:
-            binding.call_back(self.args, token)
-        self.args, self.kwargs = binding.rebind(self.args, self.kwargs, dead, token)
+    def owns(self, source: LiveSource | None) -> bool:
+        """Say whether a token of `source` is of the account of this protection, as far as one was given."""
+        given = self.sources()
+        return not given or source in given
 
+    def call_back(self, token: AccessToken) -> None:
+        """Hand `token` to `bind=`."""
+        if self.rules.binding is not None:
+            self.rules.binding.call_back(self.args, token)
+
+    def rebind(self, dead: str | None, token: AccessToken) -> None:
+        """Put `token` wherever the function keeps `dead`; None: into the first place that is empty."""
+        if self.rules.binding is not None:
+            self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+
+
+UNDER_WAY: ContextVar[object | None] = ContextVar("kis_retry_under_way", default=None)
+"""The call of a library that is sending here: however many layers wrap it, its request is dealt with once."""
 
 _of_process: Protection | None = None
 
@@ -148,10 +168,22 @@ def protect_process(protection: Protection | None) -> None:
 
 def chain() -> tuple[Protection, ...]:
     """Return the protections of a request that leaves now, the innermost first."""
-    active: Protection | None = ACTIVE.get()  # type: ignore[assignment]  # no other activity is ever set
-    if (active is None and _of_process is None) or is_unprotected():
+    active = _active()
+    if (active is None and _of_process is None) or is_unprotected() or UNDER_WAY.get() is not None:
         return ()
     return tuple(_chain(active))
+
+
+def _active() -> Any:
+    """Return what is active here: a greenlet of gevent begins with an empty context, and has what its spawner has."""
+    active, gevent = ACTIVE.get(), sys.modules.get("gevent")
+    greenlet = gevent.getcurrent() if active is None and gevent is not None else None
+    while active is None and hasattr(greenlet, "spawning_greenlet"):
+        if isinstance(getattr(getattr(greenlet, "_run", None), "__self__", None), threading.Thread):
+            break  # it is a thread's, which has its own
+        greenlet = greenlet.spawning_greenlet()
+        active = (getattr(greenlet, "gr_context", None) or {}).get(ACTIVE)
+    return active
 
 
 def _chain(protection: Protection | None) -> Iterator[Protection]:
@@ -168,27 +200,32 @@ def _paces(limiter: RateLimiter, request: ApiRequest) -> bool:
 
 
 def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Stand in the place of `Thread.start`, for `wrapt`."""
-    protection = ACTIVE.get()
-    if protection is not None:
-        setattr(thread, _CARRIED, protection)
-    return wrapped(*args, **kwargs)
+    """Stand in the place of `Thread.start`, for `wrapt`; what the thread runs is its own, or whatever its class has."""
+    protection = _active()
+    if protection is None or thread.ident is not None:
+        return wrapped(*args, **kwargs)
+    run, own = thread.run, vars(thread)
 
+    def carried() -> None:
+        own.pop("run", None)
+        _under(protection, run)
 
-def run_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Stand in the place of `Thread.run` and `Timer.run`, for `wrapt`."""
-    protection = vars(thread).pop(_CARRIED, None)
-    return _under(protection, wrapped, args, kwargs) if protection is not None else wrapped(*args, **kwargs)
+    thread.run = carried
+    try:
+        return wrapped(*args, **kwargs)
+    except BaseException:  # it could not be started
+        own.pop("run", None)
+        raise
 
 
 def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `ThreadPoolExecutor.submit`, for `wrapt`."""
-    protection = ACTIVE.get()
+    protection = _active()
     if protection is None or not args:
         return wrapped(*args, **kwargs)
 
     def task(*given: Any, **named: Any) -> Any:
-        return _under(protection, args[0], given, named)
+        return _under(protection, args[0], *given, **named)
 
     before = ACTIVE.set(None)  # of the worker that this may start
     try:
@@ -197,7 +234,7 @@ def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs
         ACTIVE.reset(before)
 
 
-def _under(protection: Protection, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _under(protection: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     before = ACTIVE.set(protection)
     try:
         return function(*args, **kwargs)

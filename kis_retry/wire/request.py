@@ -15,7 +15,7 @@ __all__ = [
     "ApiRequest",
     "TokenRequest",
     "header_of",
-    "is_short_text",
+    "is_short",
     "read_request",
     "same_host",
 ]
@@ -176,13 +176,13 @@ def header_of(headers: Mapping[Any, Any] | None, name: str) -> str | None:
     return (text.strip() or None) if isinstance(text, str) else None
 
 
-def is_short_text(headers: Mapping[Any, Any]) -> bool:
+def is_short(headers: Mapping[Any, Any], status: int) -> bool:
     """
-    Say whether a streamed answer may be read here, to be judged: text of any kind that comes to an end.
+    Say whether a streamed answer may be read here, to be judged: a failure, or text of any kind that comes to an end.
 
     A type that is missing counts too; `text/event-stream` and JSON line by line go on and on.
     """
-    return _TEXT.match(header_of(headers, "content-type") or "") is not None
+    return status >= 400 or _TEXT.match(header_of(headers, "content-type") or "") is not None
 
 
 def _base_url(scheme: str, netloc: str, prefix: str) -> str:

@@ -138,7 +138,7 @@ def kis(gateway: KisGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     gateway.expire()
     (tmp_path / "ask.py").write_text(ASK)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("KIS_TOKEN_STORE", str(tmp_path / "tokens"))
     for name, value in {
         "URL": gateway.url,

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import freezegun
@@ -28,8 +29,8 @@ from kis_retry import (
     on_event,
 )
 from kis_retry.pace.limiter import is_limiter
-from pacing import worst_second
 from patience import PATIENCE, until, until_async
+from simulated_pace import worst_second
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,7 +199,7 @@ def test_a_pace_keeps_no_store_and_no_client_alive(valkey_server: Any) -> None:
     stores = [MemoryTokenStore(), RedisTokenStore(client)]
     for store in stores:
         assert RateLimiter(KEY, rate=5, store=store).acquire(PATIENCE)
-    gone = [weakref.ref(client), *map(weakref.ref, stores)]
+    gone: list[Callable[[], object]] = [weakref.ref(client), *map(weakref.ref, stores)]
     del client, store, stores
     until(lambda: gc.collect() and not any(reference() for reference in gone))
 
@@ -268,7 +269,7 @@ def test_an_order_overtakes_reads_and_a_repeat_keeps_its_place() -> None:
     assert again.ticket is repeated.ticket
     done: list[Any] = []
     for each in (*reads, again, order):
-        each.future.add_done_callback(lambda _, each=each: done.append(each))
+        each.future.add_done_callback(partial(lambda each, _: done.append(each), each))
     until(lambda: len(done) == 7)
     assert done == [order, again, *reads]
 

@@ -21,8 +21,8 @@ from kis_retry import Credentials, FileTokenStore, RateLimiter, RedisTokenStore
 from kis_retry.pace.redis_script import SCRIPT
 from kis_retry.pace.state import Ask, PaceState
 from kis_retry.stores.base import key_of
-from pacing import worst_second
 from patience import PATIENCE, until
+from simulated_pace import worst_second
 
 KEY = Credentials("a-key", "a-secret")
 FULL = 18 / 1.024
@@ -288,9 +288,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path, listen: Any) -> Any:
         (tmp_path / "a-file").write_text("no folder")
         return lambda: FileTokenStore(tmp_path / "a-file" / "store")
     if request.param == "silent":
-        done = threading.Event()
-        request.addfinalizer(done.set)
-        address = listen(lambda _: done.wait(PATIENCE))
+        address = listen(lambda connection: [connection.recv(4_096) for _ in range(20)])
         return lambda: RedisTokenStore(f"redis://{address}/0?socket_timeout=0.3")
     return lambda: RedisTokenStore("redis://127.0.0.1:1/0")
 

@@ -13,7 +13,7 @@ import pytest
 
 from kis_retry.testing import KisGateway
 from kis_retry.testing.hosts import divert
-from packages import PINS
+from packages import HERE, PINS
 
 
 def _installed(name: str) -> str | None:
@@ -26,8 +26,18 @@ def _installed(name: str) -> str | None:
 _missing = [f"{name}=={wanted}" for name, wanted in PINS.items() if wanted and _installed(name) != wanted]
 if _missing:
     raise pytest.UsageError(f"KIS_RETRY_REAL names {', '.join(_missing)}, which is not what is installed")
-if not PINS:
-    collect_ignore_glob = ["test_*.py"]
+EXAMPLES = ("korea-investment-stock", "mojito2")
+"""Packages with an example of their own."""
+
+collect_ignore = [
+    name
+    for name, is_here in (
+        ("test_agents.py", "elastic-apm" in PINS),
+        ("test_examples.py", any(name in PINS for name in EXAMPLES)),
+        ("test_packages.py", bool(HERE)),
+    )
+    if not is_here
+]
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ class Loopback:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
-    def __enter__(self) -> Loopback:
+    def __enter__(self) -> Loopback:  # noqa: PYI034  # Self is of Python 3.11
         self._thread.start()
         return self
 
@@ -93,9 +93,9 @@ class Loopback:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            do_POST = do_GET
+            do_POST = do_GET  # noqa: N815  # the name that http.server looks for
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as in the base class
                 """Say nothing."""
 
         return Handler

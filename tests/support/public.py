@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from kis_retry.tokens.source import LiveSource
+
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 NAMES = [f"{module}.{name}" for module in MODULES for name in import_module(module).__all__]
 
-FOR_FRONT_ENDS = {"claim", "receive", "resume"}
-FOR_CALLS = {"current_unless", "is_new", "issued", "note_refused", "peek", "renewal_due", "replace", "successor_of"}
-"""Methods of `KisGateway` for its front ends, and of `TokenManager` for the calls under way: not for users."""
+LEFT_OUT = {"RateLimiter": {"report", "reserve"}, "KisGateway": {"answer", "receive"}}
+"""Methods for the rest of the package, which the reference leaves out."""
+
+_INHERITED = set(vars(LiveSource))
+_OF_A_STORE = {"delete", "load", "lock", "read", "save", "write"}  # described with `TokenStore`
 
 
 class Thing(NamedTuple):
@@ -42,13 +46,17 @@ def things() -> list[Thing]:
 
 
 def _members(cls: type) -> Iterator[Thing]:
-    seen = {*FOR_FRONT_ENDS, *FOR_CALLS}
+    seen = LEFT_OUT.get(cls.__name__, set()) | _INHERITED | (set() if _is_protocol(cls) else _OF_A_STORE)
     for owner in cls.__mro__:
         for name, value in vars(owner).items() if owner.__module__.startswith("kis_retry") else ():
             function = _function_of(value)
             if function is not None and not name.startswith("_") and name not in seen:
                 yield Thing(f"{cls.__name__}.{name}", function, function.__doc__, isinstance(value, property))
             seen.add(name)
+
+
+def _is_protocol(cls: type) -> bool:
+    return getattr(cls, "_is_protocol", False)
 
 
 def _function_of(value: Any) -> Callable[..., Any] | None:
@@ -66,7 +74,7 @@ def section(doc: str | None, *titles: str) -> dict[str, str]:
     for line in inspect.cleandoc(doc or "").splitlines():
         if line and not line.startswith(" "):
             inside = line.removesuffix(":") in titles
-        elif inside and (entry := re.match(r"    ([\w.]+): (.*)", line)):
+        elif inside and (entry := re.match(r"    ([\w.]+(?:, [\w.]+)*): (.*)", line)):
             name = entry[1]
             found[name] = entry[2]
         elif inside and line:

@@ -16,11 +16,13 @@ class ValkeyServer:
     A real server on a free port of the loopback interface, and on a Unix socket, that forgets all when it is stopped.
 
     `stop` kills it, `start` brings it back under the same addresses, `flush` empties it. `pause` makes it deaf: it
-    accepts connections and answers nothing, until the seconds are over or `resume` is called.
+    accepts connections and answers nothing, until the seconds are over or `resume` is called. `settings` are those of
+    its configuration file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self._folder = folder
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._wake: threading.Timer | None = None
         self.port = _free_port()
@@ -82,6 +84,7 @@ class ValkeyServer:
             "dir": str(self._folder),
             "save": "",
             "appendonly": "no",
+            **{name.replace("_", "-"): value for name, value in self._settings.items()},
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,6 +22,12 @@ from senders import BALANCE, BUYABLE, ORDER, PRICE, WIRES, Answer, Wire, headers
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 BRIEF = RetryPolicy(order_deadline=0.4)
 GOOD = Answer(200, "MCA00000")
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No refresh goes on for longer than its test."""
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
 
 
 @pytest.fixture
@@ -199,7 +206,7 @@ def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     keys = {"app_key": "PSneverleft", "app_secret": "asecret"}
     with KisGateway(**keys) as closed:
         headers_for(closed)
-    later = KisGateway(port=closed.server.port, **keys)
+    later = KisGateway(port=urlsplit(closed.url).port or 0, **keys)
     opening = threading.Timer(0.3, later.__enter__)
     opening.start()
     try:
@@ -217,7 +224,7 @@ def test_an_order_that_never_left_is_not_held_back() -> None:
     place = both(lambda: WIRES[0].order(closed), BRIEF)
     with pytest.raises(requests.ConnectionError):
         place()
-    with KisGateway(port=closed.server.port, app_key=closed.credentials.app_key, app_secret="s") as other:
+    with KisGateway(port=urlsplit(closed.url).port or 0, app_key=closed.credentials.app_key, app_secret="s") as other:
         assert outcome(place) != GOOD, "its secret is another"
         assert sent(other) == 1
 
