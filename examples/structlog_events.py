@@ -9,6 +9,8 @@ Runs on a KIS of its own (`KisGateway`), on which the token dies twice.
 
 from __future__ import annotations
 
+import logging
+
 import structlog
 
 from kis_retry import KisClient, MemoryTokenStore, TokenManager, on_event
@@ -23,7 +25,8 @@ def main() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ]
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),  # on DEBUG: who joined another's refresh
     )
     on_event(StructlogHook())
     with KisGateway() as gateway:

@@ -70,8 +70,8 @@ def watch() -> None:
 
 def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> Callable[[Any], None]:
     def patch(library: Any) -> None:
-        found = _class_of(library, owner)
-        if found is not None and name in vars(found):
+        found = _class_of(library, owner, name)
+        if found is not None:
             with _patching:
                 _put(found, name, getattr(import_module(f"{_WIRE}.{module}"), function))
 
@@ -98,12 +98,11 @@ def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwa
         _put_all()
 
 
-def _class_of(library: Any, name: str) -> Any:
-    """Return the class itself, also where `requests_cache` has put another one in the place of its name."""
-    found = getattr(library, name, None)
-    if library.__name__ != "requests":
-        return found
-    return next(kind for kind in found.__mro__ if kind.__module__ == "requests.sessions")  # type: ignore[union-attr]
+def _class_of(library: Any, owner: str, name: str) -> Any:
+    """Return the library's own class that has the method, also where gevent or `requests_cache` has put in another."""
+    kinds = [kind for kind in getattr(library, owner).__mro__ if name in vars(kind)]
+    root = library.__name__.partition(".")[0]
+    return next((kind for kind in kinds if kind.__module__.partition(".")[0] == root), None)
 
 
 def _put_all() -> None:
