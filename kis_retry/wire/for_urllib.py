@@ -1,8 +1,8 @@
 """
 Where the standard library sends: `urllib.request.OpenerDirector.open`.
 
-A status of 400 and more is raised there as an `HTTPError`, which carries the answer; it is raised again with its body to
-be read.
+A status of 400 and more is raised there as an `HTTPError`, which carries the answer; it is raised again with its
+body to be read.
 """
 
 from __future__ import annotations
