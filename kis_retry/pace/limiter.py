@@ -80,7 +80,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Calls a second that are in force, fewer than were set while KIS lets fewer through; 0: there is no pace."""
+        """Calls a second that are in force, fewer than were set while KIS lets fewer through, 0 for no pace."""
         queue = self._queue()
         return queue.line.in_force if queue else 0.0
 
