@@ -5,7 +5,7 @@ Two hundred tasks over one expiry, with httpx: they share one refresh.
     python async_httpx.py
 
 The tasks share one dict of headers. The first to be refused renews the token, the others wait for it as tasks, and the
-new token is put into that dict. It runs against a gateway of its own, whose token dies on the way.
+new token is put into that dict. It runs against a gateway of its own, whose token expires on the way.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Run the batch with and without the decorators on a KIS of its own, and draw what
     python make_picture.py [TARGET] [--symbols N]
 
 The batch asks for 11,780 US symbols and then for 5,000 domestic ones, one by one, and aborts after five identical
-failures in a row. KIS refuses calls within its limit (EGW00201) and drops connections. The token dies at US symbol
+failures in a row. KIS refuses calls within its limit (EGW00201) and drops connections. The token expires at US symbol
 11,776, the fifth from their end, while the token endpoint is away; at domestic symbol 2,500 the API is away. So it is
 in a smaller batch. The picture holds no times, and the dice have a seed, so the same run draws the same file. Beside
 TARGET the same picture is drawn in Korean (`docs/batch.ko.svg`).
@@ -67,7 +67,7 @@ STYLE = """
 
 WORDS = {
     "en": {
-        "title": "{total:,} symbols, and a token that dies at US symbol {death:,}",
+        "title": "{total:,} symbols, and a token that expires at US symbol {death:,}",
         "described": "Symbols answered over symbols asked, while KIS refuses {refused:g} % of the calls within its "
         "limit and {dropped:g} % of the connections drop. With the decorators all {answered:,} are answered, with "
         "{tokens} tokens, though the token endpoint is away as the token expires, and the API later. Without them the "
@@ -144,7 +144,7 @@ def ask(client: KisClient, gateway: KisGateway, overseas: int, domestic: int) ->
     """Yield for one symbol after the other what is wrong with its answer; None where it is good."""
     misbehave(gateway)
     for number in range(1, overseas + 1):
-        if number == dies_at(overseas):
+        if number == expires_at(overseas):
             gateway.heal()  # so that nothing comes between five refusals of the token, as in the real batch
             gateway.outage(AWAY, "tokens")
             gateway.expire()
@@ -169,18 +169,18 @@ def failure_of(fetch: Callable[[str], dict[str, Any]], symbol: str) -> str | Non
     return None if answer["rt_cd"] == "0" else str(answer["msg1"])
 
 
-def dies_at(overseas: int) -> int:
-    """At which US symbol the token dies."""
+def expires_at(overseas: int) -> int:
+    """Return at which US symbol the token expires."""
     return overseas - IN_A_ROW + 1
 
 
 def away_at(domestic: int) -> int:
-    """At which domestic symbol the API is away."""
+    """Return at which domestic symbol the API is away."""
     return (domestic + 1) // 2
 
 
 def corners(answered: list[int]) -> Iterator[tuple[int, int]]:
-    """The points at which the line changes its direction."""
+    """Yield the points at which the line changes its direction."""
     for asked, count in enumerate(answered):
         if asked in (0, len(answered) - 1) or answered[asked + 1] - count != count - answered[asked - 1]:
             yield asked, count
@@ -203,11 +203,11 @@ class Scale(NamedTuple):
 
 
 def draw(unprotected: Run, protected: Run, overseas: int, language: str = "en") -> str:
-    """The picture, as SVG; `language` is one of `WORDS`."""
+    """Return the picture as SVG; `language` is one of `WORDS`."""
     total, stop, end = protected.asked, unprotected.asked, unprotected.answered[-1]
     said = words(unprotected, protected, overseas, language)
     scale = Scale(total)
-    expiry, away = scale.x(dies_at(overseas)), overseas + away_at(total - overseas)
+    expiry, away = scale.x(expires_at(overseas)), overseas + away_at(total - overseas)
     label, outage, stopped = expiry - 8, scale.x(away), scale.x(stop)
     root = f'xmlns="http://www.w3.org/2000/svg" xml:lang="{language}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     parts = [
@@ -240,13 +240,13 @@ def draw(unprotected: Run, protected: Run, overseas: int, language: str = "en") 
 
 
 def words(unprotected: Run, protected: Run, overseas: int, language: str) -> dict[str, str]:
-    """What the picture says, by the names of `WORDS`."""
+    """Return what the picture says, by the names of `WORDS`."""
     total, stop, end = protected.asked, unprotected.asked, unprotected.answered[-1]
     facts = {
         "total": total,
         "overseas": overseas,
         "domestic": total - overseas,
-        "death": dies_at(overseas),
+        "death": expires_at(overseas),
         "answered": protected.answered[-1],
         "tokens": protected.tokens_issued,
         "refreshes": protected.tokens_issued - 1,

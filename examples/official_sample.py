@@ -6,7 +6,7 @@ KIS's official samples, made to outlive their access token with one line: `insta
 
 In the samples every function asks through `_url_fetch` of the module `kis_auth`, which keeps the token in its base
 headers. On anything but HTTP 200 it prints the error and the function hands back an empty table, so the caller never
-sees why. This program does the same, in their manner, against a gateway of its own whose token dies on the way.
+sees why. This program does the same, in their manner, against a gateway of its own whose token expires on the way.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from kis_retry.testing import KisGateway
 def show_prices(tokens: TokenManager) -> None:
     @refresh_on_expired_token  # the one line
     def current_price(symbol: str, headers: dict[str, str]) -> dict[str, Any]:
-        """The function as it was before; a new token is put into the caller's `headers`, too."""
+        """Do what it did before; a new token is put into the caller's `headers`, too."""
         answer = requests.get(
             f"{tokens.credentials.base_url}/uapi/domestic-stock/v1/quotations/inquire-price",
             params={"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol},

@@ -4,7 +4,7 @@ What happens to the token, in structlog's words: one line an event, fields inste
     pip install 'kis-retry[structlog]'
     python structlog_events.py
 
-Runs on a KIS of its own (`KisGateway`), on which the token dies twice.
+Runs on a KIS of its own (`KisGateway`), on which the token expires twice.
 """
 
 from __future__ import annotations

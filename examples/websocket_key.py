@@ -5,8 +5,8 @@ The key of KIS's websocket (실시간 시세), got, shared and renewed by `Token
     KIS_APP_KEY=… KIS_APP_SECRET=… python websocket_key.py [URL]
 
 KIS is asked for it once: every websocket, thread and process with the same app key opens with the same one, and another
-is issued before its 24 hours are over. Without credentials it runs on a KIS of its own, whose websocket tells a price to
-whoever shows the key.
+is issued before its 24 hours are over. Without credentials it runs on a KIS of its own (`KisGateway`), beside which a
+websocket tells a price to whoever shows the key.
 """
 
 from __future__ import annotations

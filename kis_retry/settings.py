@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from .errors import ConfigurationError
 from .events import warn
+from .forking import no_fork
 from .ownership import is_trusted, may_be_written_by_strangers
 
 __all__ = [
@@ -88,7 +89,8 @@ class Environment:
     """
 
     def __init__(self, prefix: str = PREFIX) -> None:
-        from environs import Env
+        with no_fork():
+            from environs import Env
 
         self._env = Env()
         self._prefix = prefix
@@ -155,7 +157,8 @@ class Environment:
                 self.searched.append(start)
                 self.env_file = self.env_file or self._file_from(start)
             if self.env_file is not None:
-                from dotenv import dotenv_values  # by itself: through environs it always expands ${…}
+                with no_fork():
+                    from dotenv import dotenv_values  # by itself: through environs it always expands ${…}
 
                 place = self.env_file
                 self._lines = dotenv_values(self.env_file, interpolate=False)

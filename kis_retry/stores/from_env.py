@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from ..forking import no_fork
 from ..settings import Environment
 from .file import FileTokenStore
 from .memory import PROCESS_MEMORY
@@ -37,7 +38,8 @@ def store_named(name: str) -> TokenStore:
         if word == "file":
             return FileTokenStore()
         if word.startswith(_REDIS):
-            from .redis import RedisTokenStore
+            with no_fork():
+                from .redis import RedisTokenStore
 
             return RedisTokenStore(name)
         if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):

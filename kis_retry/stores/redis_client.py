@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..forking import no_fork
 
 __all__ = ["BoundedClient", "connect", "require_client"]
 
@@ -79,9 +80,10 @@ def require_client(client: Any) -> Any:
 def connect(url: str) -> Any:
     """Make a client for `url`, with nothing connected yet; `ConfigurationError` where that cannot be."""
     try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+        with no_fork():
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
     except ImportError as error:
         raise ConfigurationError(
             "RedisTokenStore(url) needs redis-py, which is not installed: pip install 'kis-retry[redis]'"

@@ -113,5 +113,5 @@ class TokenCache:
 def _remember(values: dict[str, _V], key: str, value: _V) -> None:
     values.pop(key, None)
     values[key] = value
-    while len(values) > _REMEMBERED:
-        values.pop(next(iter(values)), None)
+    for old in list(values)[:-_REMEMBERED]:  # a copy, made in one step: other threads change it meanwhile
+        values.pop(old, None)

@@ -90,12 +90,12 @@ class SingleFlight:
         return (job.asker, True) if job is made else (then(job.joiners, Future.result), False)
 
     def _start(self, job: _Job[T]) -> None:
-        if job.thread is not None and job.thread.ident is not None:
+        if job.thread is not None:
             return
-        job.thread = threading.Thread(target=self._run, args=[job], name=self._name, daemon=True)
+        thread = threading.Thread(target=self._run, args=[job], name=self._name, daemon=True)
         try:
             # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
-            Context().run(job.thread.start)
+            Context().run(thread.start)
         except RuntimeError:  # no more threads, as while the interpreter shuts down: the caller's own does it
             self._run(job)
 
@@ -159,7 +159,7 @@ def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
         try:
             outcome = done(change(ended))
         except BaseException as error:  # it is whose future it is that has to know
-            outcome = failed(error)
+            outcome = failed(error.with_traceback(None))  # which would keep everything that waits here alive
         _settle(changed, outcome)
 
     future.add_done_callback(settle)

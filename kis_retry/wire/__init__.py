@@ -13,8 +13,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import wrapt
-
 from ..forking import after_fork
 
 __all__ = ["watch"]
@@ -54,6 +52,8 @@ def watch() -> None:
     """Watch what the program has imported, and what it will import; and put back what others took off."""
     global _is_hooked
     if not _is_hooked:
+        import wrapt  # with asyncio it is a fifth of the package's import, and nobody forks while functions are decorated
+
         with _patching:
             if not _is_hooked:
                 for place in _PLACES:
@@ -80,6 +80,8 @@ def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> 
 
 def _patch_agent(method: str) -> Callable[[Any], None]:
     def patch(agent: Any) -> None:
+        import wrapt  # imported by now
+
         wrapt.wrap_function_wrapper(agent, method, _stand_aside)
 
     return patch
@@ -114,6 +116,8 @@ def _put_all() -> None:
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     """Stand in the place of a method, unless that is so already, however many others have wrapped it since."""
     global _looks
+    import wrapt  # as above
+
     found = vars(owner)[name]
     if not _is_in(found, ours):
         setattr(owner, name, wrapt.FunctionWrapper(found, ours))
@@ -131,8 +135,7 @@ def _is_in(found: Any, ours: Callable[..., Any]) -> bool:
 
 def _is_ours(found: Any, ours: Callable[..., Any]) -> bool:
     """Say whether it is our wrapper, as it is or as it comes from its class, whence others wrap it."""
-    kinds = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
-    return isinstance(found, kinds) and found._self_wrapper is ours  # noqa: SLF001  # its only sign
+    return getattr(found, "_self_wrapper", None) is ours
 
 
 def _remake_lock(_: object) -> None:

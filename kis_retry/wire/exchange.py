@@ -187,12 +187,9 @@ class Exchange:
 
     def _wait_for_token(self, future: Any) -> Flow[AccessToken | None]:
         """Wait for a token; None where none can be had in time, so that KIS's own answer reaches the caller."""
-        if not (yield Wait(future, self._seconds_left())):
-            return None
-        try:
-            found = future.result()
-        except Exception:  # of any source; what comes of it is told with the refusal
-            return None
+        if not (yield Wait(future, self._seconds_left())) or future.exception() is not None:
+            return None  # what comes of it is told with the refusal; raised here, the error would keep this call alive
+        found = future.result()
         return found.token if isinstance(found, Replacement) else found
 
     def _take_slot(self) -> Flow[Reservation | None]:

@@ -41,8 +41,8 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     if isinstance(seen, TokenRequest):
         source = source_of_token_request(seen, protections, call.new_session)
         return await call.about_token(seen, source)
-    sent = await run_async(Exchange(seen, protections, call).flow(), lambda: call.send(seen))
-    return await call.raised_for_status(sent.response) if sent.error is None else sent.end()
+    flow = Exchange(seen, protections, call).flow()
+    return await call.raised_for_status((await run_async(flow, lambda: call.send(seen))).end())
 
 
 class _Call(LibraryCall):

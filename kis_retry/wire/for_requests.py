@@ -44,8 +44,7 @@ def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwarg
     call = _Call(wrapped, session, prepared, options)
     if isinstance(request, TokenRequest):
         return call.about_token(request, protections)
-    sent = run(Exchange(request, protections, call).flow(), lambda: call.send(request))
-    return call.hooked(sent.response) if sent.error is None else sent.end()
+    return call.hooked(run(Exchange(request, protections, call).flow(), lambda: call.send(request)).end())
 
 
 def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

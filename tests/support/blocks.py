@@ -13,10 +13,10 @@ from pathlib import Path
 from kis_retry.testing import KisGateway
 from pages import ROOT, Block
 
-
 PROGRAM = """\
 import os, requests
-url, given = os.environ["KIS_BASE_URL"], {"appkey": os.environ["KIS_APP_KEY"], "appsecret": os.environ["KIS_APP_SECRET"]}
+url, key, secret = (os.environ[f"KIS_{name}"] for name in ("BASE_URL", "APP_KEY", "APP_SECRET"))
+given = {"appkey": key, "appsecret": secret}
 token = requests.post(f"{url}/oauth2/tokenP", json=given).json()["access_token"]
 path = "/uapi/domestic-stock/v1/quotations/inquire-price?FID_COND_MRKT_DIV_CODE=J&FID_INPUT_ISCD=005930"
 answer = requests.get(url + path, headers={**given, "authorization": f"Bearer {token}", "tr_id": "FHKST01010100"})
