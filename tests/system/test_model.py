@@ -22,6 +22,7 @@ import requests
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from kis_retry.testing.wire import Dropped, Request, WireResponse
 
 from answers import EXPIRED_CODE, GOOD_CODE, PRICE
 from clocks import tokens_on
@@ -38,7 +39,6 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.testing.wire import Dropped, Request, WireResponse
 
 MARGIN, COOLDOWN, MINUTE = 600, 60, 60
 GOOD, DEAD = GOOD_CODE, {"EGW00121", EXPIRED_CODE}
