@@ -50,7 +50,7 @@ def run(flow: Flow[T], send: Callable[[], Any]) -> T:
             except BaseException as error:  # the flow gives its slot back, and lets it pass
                 resume, given = flow.throw, error
     except StopIteration as end:
-        return cast("T", end.value)  # not kept here: an error in it would keep this frame alive, and the frame the error
+        return cast("T", end.value)  # in no variable: an error in it and this frame would keep each other alive
     finally:
         del given, resume  # as well
 
@@ -67,7 +67,7 @@ async def run_async(flow: Flow[T], send: Callable[[], Awaitable[Any]]) -> T:
             except BaseException as error:  # as above
                 resume, given = flow.throw, error
     except StopIteration as end:
-        return cast("T", end.value)  # not kept here: an error in it would keep this frame alive, and the frame the error
+        return cast("T", end.value)  # in no variable: an error in it and this frame would keep each other alive
     finally:
         del given, resume
 

@@ -87,8 +87,8 @@ def protect(
         return target
     held = {name: member for name, member in ours.items() if name in getattr(target, "__dict__", {})}
     if ours.keys() - held.keys():
-        arguments = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter, "methods": methods}
-        arguments["watch_transport"] = watch_transport
+        arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
+        arguments.update(methods=methods, watch_transport=watch_transport)
         _with_class(target, {name: member for name, member in ours.items() if name not in held}, arguments)
     if held:
         _replace(target, held)

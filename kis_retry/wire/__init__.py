@@ -52,7 +52,7 @@ def watch() -> None:
     """Watch what the program has imported, and what it will import; and put back what others took off."""
     global _is_hooked
     if not _is_hooked:
-        import wrapt  # with asyncio it is a fifth of the package's import, and nobody forks while functions are decorated
+        import wrapt  # with asyncio it is a fifth of the import, and nobody forks while functions are decorated
 
         with _patching:
             if not _is_hooked:

@@ -81,7 +81,7 @@ class _Call(LibraryCall):
     async def about_token(self, seen: TokenRequest, source: Any) -> Any:
         """Let a token request pass, and take over what KIS answers."""
         response = await self._wrapped(self._method, self._url, **self._options)
-        if source is not None and response.status == 200:  # noqa: PLR2004  # as KIS answers
+        if source is not None and response.status == 200:  # as KIS answers
             if seen.revokes:
                 note_revoked(seen, source)
             else:

@@ -1,8 +1,8 @@
 """
 Where the standard library sends: `urllib.request.OpenerDirector.open`.
 
-A status of 400 and more is raised there as an `HTTPError`, which carries the answer; it is raised again with its body to
-be read.
+A status of 400 and more is raised there as an `HTTPError`, which carries the answer; it is raised again with its
+body to be read.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class _Call(LibraryCall):
         headers["Content-Type"] = "application/json"
         response = urllib.response.addinfourl(io.BytesIO(body), headers, url, status)
         sent = self.judged(response, status, body, redirected=False)
-        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None  # noqa: PLR2004
+        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None
         return replace(sent, error=error)
 
 

@@ -178,7 +178,7 @@ def _active() -> Any:
     """Return what is active here: a greenlet of gevent begins with an empty context, and has what its spawner has."""
     active, gevent = ACTIVE.get(), sys.modules.get("gevent")
     greenlet = gevent.getcurrent() if active is None and gevent is not None else None
-    while active is None and hasattr(greenlet, "spawning_greenlet"):
+    while active is None and greenlet is not None and hasattr(greenlet, "spawning_greenlet"):
         if isinstance(getattr(getattr(greenlet, "_run", None), "__self__", None), threading.Thread):
             break  # it is a thread's, which has its own
         greenlet = greenlet.spawning_greenlet()

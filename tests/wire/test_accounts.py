@@ -13,28 +13,21 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import AccessToken, MemoryTokenStore, RefreshEvent, RetryPolicy, TokenManager
-from kis_retry import install, refresh_on_expired_token
+from kis_retry import (
+    AccessToken,
+    MemoryTokenStore,
+    RefreshEvent,
+    RetryPolicy,
+    TokenManager,
+    install,
+    refresh_on_expired_token,
+)
 from kis_retry.testing import KisGateway
-from senders import PRICE, SYNC, WIRES, Answer, Wire, headers_for, issued
+from senders import GOOD, PRICE, SYNC, WIRES, Answer, Wire, headers_for, issued
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
-GOOD = Answer(200, "MCA00000")
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
 
 
 @pytest.fixture
@@ -360,8 +353,8 @@ def test_a_token_request_with_a_wrong_secret_fails_in_the_words_of_kis(library: 
 
 @pytest.mark.parametrize("library", POSTS)
 def test_a_token_that_a_library_revoked_is_dead(library: str, gateway: KisGateway) -> None:
-    fetch = refresh_on_expired_token(lambda: ask(gateway, authorization=f"Bearer {token}"))
     token = str(gateway.current_token)
+    fetch = refresh_on_expired_token(lambda: ask(gateway, authorization=f"Bearer {token}"))
     assert fetch() == GOOD
 
     @refresh_on_expired_token

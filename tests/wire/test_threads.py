@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -16,20 +16,12 @@ import pytest
 
 from kis_retry import refresh_on_expired_token, retry_on_transient_error
 from kis_retry.testing import KisGateway
-from senders import PRICE, WIRES, Answer, headers_for, issued
+from senders import GOOD, PRICE, WIRES, Answer, headers_for, issued
 
-GOOD = Answer(200, "MCA00000")
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
 
 Ask = Callable[[], Answer]
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
 
 
 @pytest.fixture
@@ -260,7 +252,15 @@ def test_greenlets_are_protected_alike(gateway: KisGateway) -> None:
     headers = headers_for(gateway)
     gateway.expire()
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", GREENLETS, f"{gateway.url}{PRICE}?FID_INPUT_ISCD=1", json.dumps(headers)],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            GREENLETS,
+            f"{gateway.url}{PRICE}?FID_INPUT_ISCD=1",
+            json.dumps(headers),
+        ],
         capture_output=True,
         text=True,
         timeout=60,

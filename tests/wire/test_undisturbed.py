@@ -17,35 +17,14 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPDigestAuth
 from urllib3 import Retry
 
-from kis_retry import RefreshEvent, refresh_on_expired_token, retry_on_transient_error
+from kis_retry import RefreshEvent, refresh_on_expired_token
 from kis_retry.testing import KisGateway
-from senders import ORDER, PRICE, headers_for, issued
+from senders import ORDER, PRICE, both, headers_for, sent
 
-GOOD = {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": ""}
+ANSWERED = {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": ""}
 EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
 KIS = "https://openapi.koreainvestment.com:9443"
 BODY = {"PDNO": "005930"}
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
-
-
-def both(function: Any) -> Any:
-    return retry_on_transient_error(refresh_on_expired_token(function))
-
-
-def sent(gateway: KisGateway, path: str = ORDER) -> int:
-    return [request.path for request in gateway.received].count(path)
 
 
 # urllib3's own retries.
@@ -94,7 +73,6 @@ def test_an_order_of_a_session_that_retries_leaves_once(
 ) -> None:
     FAULTS[fault](gateway)
 
-    @protect
     def place() -> None:
         for _ in range(2):
             try:
@@ -102,7 +80,7 @@ def test_an_order_of_a_session_that_retries_leaves_once(
             except requests.RequestException:
                 continue
 
-    place()
+    protect(place)()
     assert (sent(gateway), len(gateway.orders)) == (1, 1)
 
 
@@ -178,9 +156,11 @@ async def test_raise_for_status_of_aiohttp_sees_the_final_answer(
 
     @both
     async def fetch() -> Any:
-        async with aiohttp.ClientSession(headers=headers, **made) as session:
-            async with session.get(gateway.url + PRICE, **asked) as response:
-                return (await response.json())["msg_cd"]
+        async with (
+            aiohttp.ClientSession(headers=headers, **made) as session,
+            session.get(gateway.url + PRICE, **asked) as response,
+        ):
+            return (await response.json())["msg_cd"]
 
     headers = headers_for(gateway)
     gateway.expire()
@@ -210,7 +190,9 @@ def _digest(connection: Any) -> None:
     said = connection.recv(65536).decode()
     head, body = ("200 OK", '{"rt_cd": "0"}') if "Digest username" in said else ("401 Unauthorized", "")
     ask = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n'
-    connection.sendall(f"HTTP/1.1 {head}\r\n{ask}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+    connection.sendall(
+        f"HTTP/1.1 {head}\r\n{ask}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+    )
 
 
 def test_digest_authentication_works(listen: Any) -> None:
@@ -221,7 +203,9 @@ def test_digest_authentication_works(listen: Any) -> None:
     assert fetch(httpx.DigestAuth("user", "password")) == 200
 
 
-def test_a_session_of_httpx_that_carries_requests_is_judged_once(gateway: KisGateway, events: list[RefreshEvent]) -> None:
+def test_a_session_of_httpx_that_carries_requests_is_judged_once(
+    gateway: KisGateway, events: list[RefreshEvent]
+) -> None:
     """However many layers wrap it."""
 
     class Through(httpx.BaseTransport):
@@ -251,8 +235,8 @@ def test_responses(gateway: KisGateway) -> None:
     with responses.RequestsMock() as mock:
         mock.add_passthru(gateway.url + "/oauth2")
         mock.get(gateway.url + PRICE, json=EXPIRED, status=500)
-        mock.get(gateway.url + PRICE, json=GOOD)
-        assert fetch_kis(requests.get, gateway) == GOOD
+        mock.get(gateway.url + PRICE, json=ANSWERED)
+        assert fetch_kis(requests.get, gateway) == ANSWERED
         assert len(mock.calls) == 2
 
 
@@ -265,20 +249,17 @@ def test_requests_mock(mock_first: bool) -> None:
         *(lines if mock_first else reversed(lines)),
         "import requests, datetime",
         "class Source:",
-        "    def token(self): return AccessToken('old', datetime.datetime.max.replace(year=2100, tzinfo=datetime.timezone.utc))",
+        "    def token(self): return AccessToken('old', datetime.datetime(2100, 1, 1, tzinfo=datetime.timezone.utc))",
         "    def refresh(self, rejected): return AccessToken('new', self.token().expires_at)",
         "@refresh_on_expired_token(tokens=Source())",
         f"def fetch(): return requests.get('{KIS}{PRICE}', headers={{'authorization': 'Bearer old'}}).json()['msg_cd']",
-        "for _ in range(2):",
-        "    with requests_mock.Mocker() as mock:",
-        f"        answers = [{{'json': {EXPIRED!r}, 'status_code': 500}}, {{'json': {GOOD!r}}}]",
-        f"        mock.get('{KIS}{PRICE}', answers)",
-        "        print(fetch(), [each.headers['authorization'] for each in mock.request_history])",
-        "    Source.token = lambda self: AccessToken('old', datetime.datetime(2100, 1, 1, tzinfo=datetime.timezone.utc))",
+        "with requests_mock.Mocker() as mock:",
+        f"    answers = [{{'json': {EXPIRED!r}, 'status_code': 500}}, {{'json': {ANSWERED!r}}}]",
+        f"    mock.get('{KIS}{PRICE}', answers)",
+        "    print(fetch(), [each.headers['authorization'] for each in mock.request_history])",
     ])  # fmt: skip
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    first, *_ = [*run.stdout.splitlines(), ""]
-    assert first == "MCA00000 ['Bearer old', 'Bearer new']", run.stderr
+    assert run.stdout == "MCA00000 ['Bearer old', 'Bearer new']\n", run.stderr
 
 
 def test_respx(gateway: KisGateway) -> None:
@@ -286,8 +267,8 @@ def test_respx(gateway: KisGateway) -> None:
     gateway.expire()
     with respx.mock() as mock:
         route = mock.get(gateway.url + PRICE)
-        route.side_effect = [httpx.Response(500, json=EXPIRED), httpx.Response(200, json=GOOD)]
-        assert fetch_kis(httpx.get, gateway) == GOOD
+        route.side_effect = [httpx.Response(500, json=EXPIRED), httpx.Response(200, json=ANSWERED)]
+        assert fetch_kis(httpx.get, gateway) == ANSWERED
         assert route.call_count == 2
 
 
@@ -296,8 +277,8 @@ def test_pytest_httpx(gateway: KisGateway, request: pytest.FixtureRequest) -> No
     mock = request.getfixturevalue("httpx_mock")
     gateway.expire()
     mock.add_response(url=gateway.url + PRICE, status_code=500, json=EXPIRED)
-    mock.add_response(url=gateway.url + PRICE, json=GOOD)
-    assert fetch_kis(httpx.get, gateway) == GOOD
+    mock.add_response(url=gateway.url + PRICE, json=ANSWERED)
+    assert fetch_kis(httpx.get, gateway) == ANSWERED
 
 
 async def test_pytest_httpx_in_a_loop(gateway: KisGateway, request: pytest.FixtureRequest) -> None:
@@ -305,14 +286,14 @@ async def test_pytest_httpx_in_a_loop(gateway: KisGateway, request: pytest.Fixtu
     mock = request.getfixturevalue("httpx_mock")
     gateway.expire()
     mock.add_response(url=gateway.url + PRICE, status_code=500, json=EXPIRED)
-    mock.add_response(url=gateway.url + PRICE, json=GOOD)
+    mock.add_response(url=gateway.url + PRICE, json=ANSWERED)
 
     @both
     async def fetch() -> Any:
         async with httpx.AsyncClient(headers=headers_for(gateway)) as client:
             return (await client.get(gateway.url + PRICE)).json()
 
-    assert await fetch() == GOOD
+    assert await fetch() == ANSWERED
 
 
 @pytest.mark.parametrize("get", [requests.get, httpx.get])
@@ -342,7 +323,7 @@ def test_others_may_take_our_wrapper_off_and_put_theirs_on(gateway: KisGateway) 
     with ExitStack() as undo:
         undo.callback(setattr, requests.Session, "send", ours)
         for send in (ours.__wrapped__, counting):  # type: ignore[attr-defined]  # a wrapper has it
-            requests.Session.send = send  # type: ignore[method-assign]
+            requests.Session.send = send  # type: ignore[assignment, method-assign]
             gateway.expire()
             gateway.reset_counts()
             assert fetch() == "MCA00000"
