@@ -61,6 +61,7 @@ class Exchange:
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
+        self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         library.codes = guard.policy.expired_codes
         library.alone = guard.is_order or guard.repeats
 
@@ -255,7 +256,8 @@ class Exchange:
 
     def _may_renew(self, sent: Sent) -> bool:
         if self._source is None:
-            self._tell_unknown()
+            if self._is_watched:
+                self._tell_unknown()
             return False
         if not self._request.is_repeatable or (sent.redirected and self._is_order) or not self._request.needs_token:
             return False
@@ -291,8 +293,7 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        watched = [each for each in self._protections if each.rules.watches]
-        for protection in self._protections if watched else ():
+        for protection in self._protections if self._is_watched else ():
             protection.seen = True
 
     def _count_order(self, change: int) -> None:
@@ -305,7 +306,9 @@ class Exchange:
     def _tell_end(self, sent: Sent) -> None:
         verdict = sent.verdict
         failed = verdict.meaning in _READ_AGAIN or verdict.meaning in (Meaning.EXPIRED, Meaning.UNCERTAIN)
-        if failed and not sent.replayed:
+        if not self._is_watched or sent.replayed:
+            return
+        if failed:
             error = None if verdict.code is not None else verdict.error or "HTTPError"
             self._tell("call_given_up", msg_cd=verdict.code, error=error)
         elif self._sends > 1:
