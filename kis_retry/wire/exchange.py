@@ -326,7 +326,7 @@ class Exchange:
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends, **found)
+        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
         emit(told, level=logging.DEBUG if quiet else None)
 
 
