@@ -28,6 +28,7 @@ from senders import GOOD, PRICE, SYNC, WIRES, Answer, Wire, headers_for, issued
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
+NOBODYS = "/uapi/of-nobody"  # told of once in a process, so of no other test
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_another_host_gets_nobodys_token(gateway: KisGateway, other: KisGateway)
     @refresh_on_expired_token(tokens=tokens)
     def fetch() -> None:
         headers = {"appkey": gateway.credentials.app_key}
-        response = requests.get(other.url + PRICE, headers=headers, timeout=9)
+        response = requests.get(other.url + NOBODYS, headers=headers, timeout=9)
         sent.append(response.request.headers.get("authorization"))
 
     fetch()
@@ -141,8 +142,7 @@ def test_another_host_gets_nobodys_token(gateway: KisGateway, other: KisGateway)
 def test_a_request_that_nobody_knows_is_told_of_once(
     gateway: KisGateway, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = "/uapi/domestic-stock/v1/quotations/of-nobody"
-    url, headers = gateway.url + path, {"authorization": "Bearer dead"}
+    url, headers = gateway.url + "/uapi/told-of-once", {"authorization": "Bearer dead"}
     fetch = refresh_on_expired_token(lambda: requests.get(url, headers=headers, timeout=9).json()["msg_cd"])
     gateway.refuse_calls("EGW00123")
     assert [fetch() for _ in range(3)] == ["EGW00123"] * 3
@@ -182,7 +182,7 @@ def test_a_source_that_tells_no_credentials_serves_what_carries_its_token(
 
     @refresh_on_expired_token(tokens=source)
     def fetch() -> Answer:
-        slack = requests.get(other.url + PRICE, headers={"authorization": "Bearer xoxb-slack"}, timeout=9)
+        slack = requests.get(other.url + NOBODYS, headers={"authorization": "Bearer xoxb-slack"}, timeout=9)
         sent.append(slack.request.headers["authorization"])
         headers = {"authorization": source.token().bearer}
         response = requests.get(gateway.url + PRICE, headers=headers, timeout=9)
