@@ -26,7 +26,7 @@ from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
-from ..token import AccessToken, fingerprint
+from ..token import AccessToken
 from .cache import CachedToken, Clock, TokenCache
 from .issuer import TokenIssuer
 from .single_flight import SingleFlight, done, failed, then, without_traceback
@@ -188,7 +188,7 @@ class Refresher(LiveSource):
             is_new = self._failure is None or self._failed_at >= began  # else it was told when the cool-down began
             if error is None:
                 if old is not None and is_first and ended.result().origin != "memory":
-                    self._tell_renewed(ended.result(), old.value, began)
+                    self._tell_renewed(ended.result(), old.fingerprint, began)
                 return ended.result().token
             if old is not None and is_first and is_new:
                 self._tell_failed(error, old, began)
@@ -349,7 +349,7 @@ class Refresher(LiveSource):
         event = RefreshEvent(
             name="token_refreshed" if origin == "issued" else "token_adopted",
             token=token.fingerprint,
-            previous_token=fingerprint(previous) if previous else None,
+            previous_token=previous,
             expires_at=token.expires_at,
             source=origin,
             elapsed=self._clock.monotonic() - began,
