@@ -148,7 +148,7 @@ def good_calls_and_expiries(gateway: KisGateway, scanner: Scanner) -> None:
     gateway.expire()
     client.issue_access_token(force=True)
     scanner.show("a client after its calls", client, client.tokens, client.tokens.token(), client.credentials)
-    gateway.refuse_calls(2)
+    gateway.refuse_calls(times=2)
     assert client.fetch_domestic_price("005930")["msg_cd"] == "EGW00123"
     assert isinstance(client.tokens, TokenManager)
     client.tokens.revoke()
@@ -219,7 +219,7 @@ def a_failing_early_renewal(gateway: KisGateway, scanner: Scanner) -> None:
     store = MemoryTokenStore()
     store.save(key_of(gateway.credentials), dying)
     manager = a_manager(gateway, store=store)
-    gateway.refuse_tokens(code="EGW00103")
+    gateway.refuse_tokens("EGW00103")
     assert [manager.token(), manager.token()] == [dying, dying]
     assert gateway.counts.token_requests_refused > 0
     scanner.show("a manager that could not renew early", manager, store)
@@ -286,7 +286,7 @@ def a_protected_library(gateway: KisGateway, scanner: Scanner) -> None:
     broker.issue_access_token()
     gateway.expire()
     assert broker.fetch_price("005930") is not None
-    gateway.refuse_calls(2)
+    gateway.refuse_calls(times=2)
     assert broker.fetch_price("005930") is None
     unprotect(broker)
 
