@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from dotenv import dotenv_values
+
 from .errors import ConfigurationError
 from .events import warn_once
 from .ownership import is_owned, may_be_written_by_strangers
@@ -104,8 +106,6 @@ class Environment:
         return sorted(name for name in names if name.startswith("KIS_RETRY_") and name not in known)
 
     def _read(self) -> None:
-        from dotenv import dotenv_values
-
         self.env_file = self._file()
         if self.env_file is None:
             return

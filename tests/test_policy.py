@@ -189,7 +189,6 @@ READS_NOTHING = """
 import sys
 import kis_retry
 from kis_retry import ConfigurationError, Credentials, MemoryTokenStore, RetryPolicy, TokenManager
-assert not {"dotenv"} & set(sys.modules)
 manager = TokenManager(Credentials("key", "secret"), store=MemoryTokenStore())
 try:
     manager.policy

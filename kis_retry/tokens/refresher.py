@@ -69,9 +69,6 @@ class Refresher(LiveSource):
         policy: RetryPolicy | None,
         clock: Clock,
     ) -> None:
-        if store is None or policy is None:
-            import environs  # noqa: F401  # a child forked while a thread imports it at its first call would wait for ever
-
         self._issuer, self._ask_kis, self._key, self._clock = issuer, ask, key, clock
         self._given = store, policy
         self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
