@@ -70,6 +70,7 @@ def watch() -> None:
 
 def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> Callable[[Any], None]:
     def patch(library: Any) -> None:
+        import_module(library.__name__)  # which another thread may be in the middle of
         found = _class_of(library, owner, name)
         if found is not None:
             with _patching:
@@ -102,7 +103,7 @@ def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwa
 
 def _class_of(library: Any, owner: str, name: str) -> Any:
     """Return the library's own class that has the method, also where gevent or `requests_cache` has put in another."""
-    kinds = [kind for kind in getattr(library, owner).__mro__ if name in vars(kind)]
+    kinds = [kind for kind in getattr(getattr(library, owner, None), "__mro__", ()) if name in vars(kind)]
     root = library.__name__.partition(".")[0]
     return next((kind for kind in kinds if kind.__module__.partition(".")[0] == root), None)
 

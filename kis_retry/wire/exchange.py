@@ -55,6 +55,7 @@ class Exchange:
         self._library = library
         guard = guard_of(request, protections, library.new_session)
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
+        self._refreshes = any(each.rules.refreshes and each.rules.watches for each in protections)
         self._ticket: Ticket | None = None
         self._sends = 0
         self._last: Sent | None = None
@@ -256,7 +257,7 @@ class Exchange:
 
     def _may_renew(self, sent: Sent) -> bool:
         if self._source is None:
-            if self._is_watched:
+            if self._refreshes:
                 self._tell_unknown()
             return False
         if not self._request.is_repeatable or (sent.redirected and self._is_order) or not self._request.needs_token:
@@ -305,14 +306,17 @@ class Exchange:
 
     def _tell_end(self, sent: Sent) -> None:
         verdict = sent.verdict
-        failed = verdict.meaning in _READ_AGAIN or verdict.meaning in (Meaning.EXPIRED, Meaning.UNCERTAIN)
-        if not self._is_watched or sent.replayed:
-            return
-        if failed:
+        if self._concerns(verdict.meaning) and not sent.replayed:
             error = None if verdict.code is not None else verdict.error or "HTTPError"
             self._tell("call_given_up", msg_cd=verdict.code, error=error)
         elif self._sends > 1:
             self._tell("call_recovered", quiet=self._adopted)
+
+    def _concerns(self, meaning: Meaning) -> bool:
+        """Say whether a rule that is in force is about such a failure."""
+        if meaning is Meaning.EXPIRED:
+            return self._refreshes
+        return self._guard.repeats and (meaning in _READ_AGAIN or meaning is Meaning.UNCERTAIN)
 
     def _tell_unknown(self) -> None:
         """Warn once of a request that is refused and of which nobody knows whose it is."""
@@ -326,7 +330,7 @@ class Exchange:
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends, **found)
+        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
         emit(told, level=logging.DEBUG if quiet else None)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import requests
 
@@ -23,11 +22,12 @@ from kis_retry import (
     refresh_on_expired_token,
 )
 from kis_retry.testing import KisGateway
-from senders import GOOD, PRICE, SYNC, WIRES, Answer, Wire, headers_for, issued
+from senders import GOOD, PRICE, WIRES, Answer, Wire, headers_for, issued
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
+NOBODYS = "/uapi/of-nobody"  # told of once in a process, so of no other test
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_another_host_gets_nobodys_token(gateway: KisGateway, other: KisGateway)
     @refresh_on_expired_token(tokens=tokens)
     def fetch() -> None:
         headers = {"appkey": gateway.credentials.app_key}
-        response = requests.get(other.url + PRICE, headers=headers, timeout=9)
+        response = requests.get(other.url + NOBODYS, headers=headers, timeout=9)
         sent.append(response.request.headers.get("authorization"))
 
     fetch()
@@ -141,8 +141,7 @@ def test_another_host_gets_nobodys_token(gateway: KisGateway, other: KisGateway)
 def test_a_request_that_nobody_knows_is_told_of_once(
     gateway: KisGateway, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = "/uapi/domestic-stock/v1/quotations/of-nobody"
-    url, headers = gateway.url + path, {"authorization": "Bearer dead"}
+    url, headers = gateway.url + "/uapi/told-of-once", {"authorization": "Bearer dead"}
     fetch = refresh_on_expired_token(lambda: requests.get(url, headers=headers, timeout=9).json()["msg_cd"])
     gateway.refuse_calls("EGW00123")
     assert [fetch() for _ in range(3)] == ["EGW00123"] * 3
@@ -182,7 +181,7 @@ def test_a_source_that_tells_no_credentials_serves_what_carries_its_token(
 
     @refresh_on_expired_token(tokens=source)
     def fetch() -> Answer:
-        slack = requests.get(other.url + PRICE, headers={"authorization": "Bearer xoxb-slack"}, timeout=9)
+        slack = requests.get(other.url + NOBODYS, headers={"authorization": "Bearer xoxb-slack"}, timeout=9)
         sent.append(slack.request.headers["authorization"])
         headers = {"authorization": source.token().bearer}
         response = requests.get(gateway.url + PRICE, headers=headers, timeout=9)
@@ -294,99 +293,6 @@ def test_bind_gets_the_tokens_of_its_own_account(gateway: KisGateway, other: Kis
     other.expire()
     assert fetch() == [GOOD, GOOD]
     assert [token.value for token in bound] == [gateway.current_token]
-
-
-# A library's own requests about its token.
-
-
-def token_request(gateway: KisGateway, path: str = "tokenP", **body: str) -> dict[str, Any]:
-    credentials = gateway.credentials
-    said = {"grant_type": "client_credentials", "appkey": credentials.app_key, "appsecret": credentials.app_secret}
-    return {"url": f"{gateway.url}/oauth2/{path}", "json": {**said, **body}}
-
-
-POSTS: dict[str, Callable[..., Any]] = {
-    "requests": lambda url, json: requests.post(url, json=json, timeout=9),
-    "httpx": lambda url, json: httpx.post(url, json=json),
-}
-
-
-@pytest.mark.parametrize("library", POSTS)
-def test_a_herd_of_token_requests_is_one(library: str, other: KisGateway) -> None:
-    install(rate=0)
-
-    def refresh(_: int) -> Any:
-        return POSTS[library](**token_request(other)).json()
-
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(refresh, range(16)))
-    assert {answer["access_token"] for answer in answers} == {other.current_token}
-    assert set(answers[0]) == {"access_token", "access_token_token_expired", "token_type", "expires_in"}
-    assert 0 < answers[0]["expires_in"] <= 86_400
-    assert other.counts.token_requests == 1
-
-
-@pytest.mark.parametrize("wire", SYNC, ids=lambda wire: wire.name)
-def test_a_library_that_asks_for_a_token_gets_none_that_was_refused(wire: Wire, other: KisGateway) -> None:
-    install(rate=0)
-    request = token_request(other)
-
-    def fresh() -> Answer:
-        return wire.send("POST", request["url"], {}, request["json"], 5)
-
-    assert fresh().status == 200
-    first = other.current_token
-    other.expire()
-    assert wire.get(other, authorization=f"Bearer {first}") == GOOD
-    second = other.current_token
-    assert fresh().status == 200
-    assert (other.current_token, second != first) == (second, True), "the one that took its place is handed over"
-    assert other.counts.token_requests == 2
-
-
-@pytest.mark.parametrize("library", POSTS)
-def test_a_token_request_with_a_wrong_secret_fails_in_the_words_of_kis(library: str, other: KisGateway) -> None:
-    install(tokens=manager_for(other), rate=0)
-    answer = POSTS[library](**token_request(other, appsecret="wrong"))
-    assert (answer.status_code, answer.json()["error_code"]) == (403, "EGW00105")
-
-
-@pytest.mark.parametrize("library", POSTS)
-def test_a_token_that_a_library_revoked_is_dead(library: str, gateway: KisGateway) -> None:
-    token = str(gateway.current_token)
-    fetch = refresh_on_expired_token(lambda: ask(gateway, authorization=f"Bearer {token}"))
-    assert fetch() == GOOD
-
-    @refresh_on_expired_token
-    def revoke() -> int:
-        return int(POSTS[library](**token_request(gateway, "revokeP", token=token)).status_code)
-
-    assert revoke() == 200
-    gateway.expire()
-    assert fetch() == GOOD
-    assert gateway.counts.refused == 0, "it has not left again"
-
-
-async def test_a_token_that_aiohttp_got_by_itself_is_adopted(other: KisGateway) -> None:
-    import aiohttp
-
-    @refresh_on_expired_token
-    async def begin() -> str:
-        async with aiohttp.ClientSession() as session, session.post(**token_request(other)) as response:
-            return str((await response.json())["access_token"])
-
-    tokens = manager_for(other)
-    token = await begin()
-    assert (await tokens.token_async()).value == token
-    assert other.counts.token_requests == 1
-
-
-def test_a_websocket_key_needs_neither_token_nor_slot_and_is_repeated_as_a_read(other: KisGateway) -> None:
-    install(rate=0)
-    other.fail(503, times=1, where="tokens", path="/oauth2/Approval")
-    request = token_request(other, "Approval", secretkey=other.credentials.app_secret)
-    assert requests.post(**request, timeout=9).json()["approval_key"] in other.approval_keys
-    assert other.counts.token_requests == 0
 
 
 # A `.env` file.

@@ -24,6 +24,7 @@ from kis_retry import (
     RefreshEvent,
     RetryPolicy,
     refresh_on_expired_token,
+    retry_on_transient_error,
 )
 from kis_retry.testing import KisGateway
 from senders import GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, issued
@@ -99,13 +100,23 @@ def test_a_read_is_repeated_after_what_passes(
 
 
 @ALL
-def test_without_the_rule_a_failure_comes_as_it_is(wire: Wire, gateway: KisGateway) -> None:
+def test_without_the_rule_a_failure_comes_as_it_is(wire: Wire, gateway: KisGateway, events: list[RefreshEvent]) -> None:
     gateway.fail(503, times=1)
     assert refresh_on_expired_token(lambda: wire.get(gateway))() == Answer(503, None)
     gateway.drop()
     with pytest.raises(wire.dropped):
         refresh_on_expired_token(lambda: wire.get(gateway))()
+    assert events == []
     assert gateway.counts.calls == (3 if wire.name == "aiohttp" else 2), "aiohttp repeats a read once by itself"
+
+
+@ALL
+def test_without_the_other_rule_a_refusal_comes_as_it_is(
+    wire: Wire, gateway: KisGateway, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway.expire()
+    assert retry_on_transient_error(lambda: wire.get(gateway))() == Answer(500, "EGW00123")
+    assert (gateway.counts.calls, events, caplog.messages) == (1, [], [])
 
 
 @ALL
