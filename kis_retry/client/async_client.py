@@ -124,7 +124,7 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient
             return harmless(error)
 
     async def _token(self, call: Call) -> AccessToken:
-        token = self._token_at_hand(call)
+        token = self._token_at_hand()
         if token is None:
             future = asyncio.wrap_future(as_source(self.tokens).token_future())
             try:

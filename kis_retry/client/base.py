@@ -253,14 +253,15 @@ class ClientBase(Generic[_Result, _Session]):
     def _connect(self) -> None:
         raise NotImplementedError
 
-    def _token_at_hand(self, call: Call) -> AccessToken | None:
+    def _token_at_hand(self) -> AccessToken | None:
         """
         Give a token that a request may leave with at once, or None where it has to be waited for.
 
-        An order takes the last one, be it dead: where it leaves, that is replaced within `order_deadline`.
+        The last one will do, be it dead: where the request leaves, that is replaced, and where no other can be had, KIS
+        says so itself.
         """
         token = as_source(self.tokens).peek()
-        return self._last_token if token is None and call.is_order and self.policy.enabled else token
+        return self._last_token if token is None and self.policy.enabled else token
 
     def _patience(self, call: Call) -> float | None:
         """Give the seconds that a request may wait for the first token; None: as long as a refresh takes."""

@@ -143,7 +143,7 @@ class KisClient(ClientBase[Payload, requests.Session]):
             return harmless(error)
 
     def _token(self, call: Call) -> AccessToken:
-        token = self._token_at_hand(call)
+        token = self._token_at_hand()
         if token is None:
             try:
                 token = as_source(self.tokens).token_future().result(self._patience(call))

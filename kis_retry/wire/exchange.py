@@ -62,6 +62,7 @@ class Exchange:
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
+        self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         library.codes = guard.policy.expired_codes
         library.alone = guard.is_order or guard.repeats
 
@@ -141,7 +142,8 @@ class Exchange:
             raise
         self._last = sent
         self._report(slot, sent)
-        if self._is_order and sent.ending is not None and is_lost(sent.ending):
+        is_of_another = sent.redirected and sent.verdict.meaning is not Meaning.GOOD  # and says nothing of the order
+        if self._is_order and sent.ending is not None and (is_of_another or is_lost(sent.ending)):
             self._note_lost(sent.ending)
         elif sent.verdict.meaning in (Meaning.EXPIRED, Meaning.LIMITED, Meaning.NEVER_LEFT):
             self._count_order(-1)  # it was not acted upon
@@ -293,8 +295,7 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        watched = [each for each in self._protections if each.rules.watches]
-        for protection in self._protections if watched else ():
+        for protection in self._protections if self._is_watched else ():
             protection.seen = True
 
     def _count_order(self, change: int) -> None:
@@ -330,7 +331,7 @@ class Exchange:
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends, **found)
+        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
         emit(told, level=logging.DEBUG if quiet else None)
 
 

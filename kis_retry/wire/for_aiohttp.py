@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.helpers import TimerNoop
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from ..engine import run_async
 from .exchange import Exchange
@@ -98,8 +99,13 @@ class _Call(LibraryCall):
                 response = await self._wrapped(self._method, self._url, **options)
                 body = await _read(response) if is_short(response.headers, response.status) else None
         except Exception as error:
-            return self.failed(error)
+            return self.failed(error, redirected=getattr(error, "host", None) is not None and self._is_elsewhere(error))
         return self.judged(response, response.status, body, redirected=bool(response.history))
+
+    def _is_elsewhere(self, error: Any) -> bool:
+        """Say whether a connection was refused where a redirect led to."""
+        url = URL(self.address())
+        return (error.host, error.port) != (url.host, url.port) and self._options.get("proxy") is None
 
     async def raised_for_status(self, response: Any) -> Any:
         """Give the caller the final answer, through its own `raise_for_status`."""

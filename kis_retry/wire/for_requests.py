@@ -101,22 +101,24 @@ class _Call(LibraryCall):
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
+        copy = self._copy(request)
         try:
             with self.under_way():
-                response = self._wrapped(self._copy(request), **self._options)
+                response = self._wrapped(copy, **self._options)
                 body = self._read(response)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self.failed(error)
+            return self.failed(error, redirected=getattr(error, "request", None) not in (None, copy))
         redirected = any(each.is_redirect for each in response.history)
         return self.judged(response, response.status_code, body, redirected=redirected)
 
     def _copy(self, request: ApiRequest) -> Any:
         """Return what leaves: the hooks of an `auth` are a part of sending, all others the caller's."""
-        copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
-        vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
-        copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
+        copy, ours = requests.PreparedRequest(), self._prepared
+        vars(copy).update(vars(ours), headers=ours.headers.copy())
+        if ours.hooks.get("response"):
+            copy.hooks = {"response": [hook for hook in ours.hooks["response"] if _is_of_auth(hook)]}
         request.put_token(copy.headers)
         return copy
 
@@ -141,13 +143,17 @@ class _Call(LibraryCall):
 
     def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
-        session, options = self._session, dict(self._options)
+        hooks = [hook for hook in self._prepared.hooks.get("response", ()) if not _is_of_auth(hook)]
+        if not hooks:
+            return response
+        options = {name: getattr(self._session, name) for name in ("stream", "verify", "cert", "proxies")}
+        options.update(self._options)
         options.pop("allow_redirects", None)
-        for name in ("stream", "verify", "cert", "proxies"):
-            options.setdefault(name, getattr(session, name))
-        hooks = self._prepared.hooks.get("response", [])
-        others = [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), AuthBase)]
-        return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
+        return dispatch_hook("response", {"response": hooks}, response, **options)  # type: ignore[no-untyped-call]
+
+
+def _is_of_auth(hook: Any) -> bool:
+    return isinstance(getattr(hook, "__self__", None), AuthBase)
 
 
 def _retries(found: Any, call: LibraryCall) -> Any:

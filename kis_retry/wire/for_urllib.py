@@ -78,16 +78,17 @@ class _Call(LibraryCall):
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
+        copy = self._copy(request)
         try:
             with self.under_way():
-                response = self._wrapped(self._copy(request), None, *self._rest, **self._options)
+                response = self._wrapped(copy, None, *self._rest, **self._options)
                 body = _read(response)
         except urllib.error.HTTPError as error:
             return self._refused(error)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self.failed(error)
+            return self.failed(error, redirected=hasattr(copy, "redirect_dict"))  # which a redirect leaves there
         redirected = response.geturl() != self._given.full_url
         return self.judged(response, response.status, body, redirected=redirected)
 

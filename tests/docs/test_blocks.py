@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks import environ_for, run_command, run_python
+from blocks import environ_for, extras, run_command, run_python
 from kis_retry.cli import parser
 from kis_retry.testing import KisGateway
 from pages import TEXTS, Block, blocks_of, directives_of, prose_of
@@ -68,6 +68,11 @@ def test_every_block_is_of_a_kind_that_is_checked_and_fits_a_page(name: str) -> 
 def test_a_command_does_what_it_says(command: str, gateway: KisGateway, tmp_path: Path) -> None:
     done = run_command(command, tmp_path, environ_for(gateway))
     assert done is None or (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["docs/en/install.md", "docs/ko/install.md"])
+def test_the_page_on_installing_has_every_extra(name: str) -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", TEXTS[name], re.MULTILINE)) == extras()
 
 
 def test_a_command_in_a_text_is_one_that_the_program_takes() -> None:

@@ -227,15 +227,15 @@ class Program:
 
 def main(name: str, order: str, protection: str) -> None:
     agent: Any = {"elastic-apm": ElasticApm, "opentelemetry": OpenTelemetry, "ddtrace": Ddtrace}[name]()
-    if order != "after":
+    if order == "before":
         agent.on()
     with KisGateway() as gateway:
         program = Program(agent, protection, gateway)
-        program.use("at first", seen=order != "after")
-        if order != "before":
+        program.use("at first", seen=order == "before")
+        for when in ("put on", "put on twice"):
             agent.on()
-            program.use(order, seen=True)
-        if name == "ddtrace" and order != "after":
+            program.use(when, seen=True)
+        if name == "ddtrace" and order == "before":
             return
         agent.off()
         program.use("taken off", seen=False)
