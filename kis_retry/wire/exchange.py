@@ -64,7 +64,7 @@ class Exchange:
         self._is_over = False  # nothing can be done any more, and it has been told
         self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         library.codes = guard.policy.expired_codes
-        library.alone = guard.is_order or guard.repeats
+        library.alone = self._is_watched and (guard.is_order or guard.repeats)
 
     def flow(self) -> Flow[Sent]:
         """Send the request until its outcome is final."""
@@ -282,7 +282,7 @@ class Exchange:
     # -- orders
 
     def _held_back(self) -> Sent | None:
-        if not self._is_order or not self._request.is_repeatable:
+        if not self._is_order or not self._request.is_repeatable or not self._is_watched:
             return None
         ending = LOST.ending_of(self._request, self._guard.transient_policy.order_hold)
         if ending is None:
