@@ -138,8 +138,8 @@ class _Call(LibraryCall):
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error, request=response.request) from error
         response.raw.release_conn()
-        response.raw = _raw(came, headers, response.status_code)
-        return _raw(came, headers, response.status_code).read(decode_content=True)
+        response.raw, again = (_raw(came, headers, response.status_code, self._prepared.method) for _ in range(2))
+        return again.read(decode_content=True)
 
     def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
@@ -164,5 +164,6 @@ def _retries(found: Any, call: LibraryCall) -> Any:
     return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
 
 
-def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
-    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False, decode_content=False)
+def _raw(body: bytes, headers: Any, status: int, method: str | None = None) -> urllib3.HTTPResponse:
+    options: dict[str, Any] = {"preload_content": False, "decode_content": False, "request_method": method}
+    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, **options)

@@ -346,3 +346,9 @@ def test_the_headers_and_requests_of_the_caller_stay_as_they_are(gateway: KisGat
 
     fetch()
     assert headers == before
+
+
+def test_an_answer_without_its_body_is_none_that_broke_off(listen: Listen) -> None:
+    """To a HEAD: what it says of its length is of the body that a GET would get."""
+    url = f"http://{listen(_answering('200 OK', KIND, 'Content-Length: 99', body=b''))}{PRICE}"
+    assert both(lambda: requests.head(url, stream=True, timeout=9).content)() == b""
