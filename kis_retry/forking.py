@@ -28,13 +28,7 @@ _hooks: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}  # by id:
 
 
 def after_fork(target: T, hook: Callable[[T], None]) -> None:
-    """
-    Have `hook(target)` called in every child process that is forked while `target` lives.
-
-    Args:
-        target: is not kept alive.
-        hook: a function, not a bound method, for that would keep `target` alive. One hook for each target.
-    """
+    """Have `hook(target)` called in each forked child while `target` lives, which a bound method would keep alive."""
     key = id(target)
     _hooks[key] = weakref.ref(target, lambda _: _hooks.pop(key, None)), hook
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from ..errors import TokenIssueError
 from ..forking import after_fork
 from ..token import AccessToken
-from ..tokens.source import as_source
+from ..tokens.foreign import as_source
 from .base import ClientBase, each_request
 from .endpoints import Answer, Call, Flow, Payload
 from .paging import Pages

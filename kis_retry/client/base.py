@@ -18,7 +18,8 @@ from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..token import AccessToken
 from ..tokens.manager import TokenManager
-from ..tokens.source import TokenSource, as_source, is_source
+from ..tokens.foreign import as_source, is_source
+from ..tokens.source import TokenSource
 from . import endpoints
 from .endpoints import Answer, Call, Flow
 from .session import Timeout, valid_timeout

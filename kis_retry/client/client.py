@@ -12,7 +12,7 @@ from ..errors import TokenIssueError
 from ..forking import after_fork
 from ..sessions import leave_connections_to_parent
 from ..token import AccessToken
-from ..tokens.source import as_source
+from ..tokens.foreign import as_source
 from .base import ClientBase, each_request
 from .endpoints import Answer, Call, Flow, Payload
 from .paging import Pages

@@ -45,7 +45,10 @@ def store_named(name: str) -> TokenStore:
         if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
             return FileTokenStore(name)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{STORE_VARIABLE} is not usable: {error}") from None
-    # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
-    shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
-    raise ConfigurationError(f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}")
+        problem = f"{STORE_VARIABLE} is not usable: {error}"
+    else:
+        # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
+        shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
+        problem = f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}"
+    del name, word  # what reports an error shows the locals of its frames, too
+    raise ConfigurationError(problem)

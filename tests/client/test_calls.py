@@ -120,7 +120,7 @@ def test_switched_off_a_request_is_sent_once_and_its_answer_handed_back(make: An
 
 
 def test_without_a_first_token_the_reason_is_raised_and_nothing_sent(client: Asking, gateway: KisGateway) -> None:
-    gateway.refuse_tokens(code="EGW00105")
+    gateway.refuse_tokens("EGW00105")
     for ask in (lambda: client.fetch_domestic_price("005930"), lambda: client.post(ORDER, "TTTC0012U", {})):
         with pytest.raises(TokenIssueError) as caught:
             ask()
