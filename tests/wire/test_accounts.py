@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from crowds import together
 from kis_retry import (
     AccessToken,
     MemoryTokenStore,
@@ -319,3 +320,12 @@ def test_requests_of_nobody_here_are_left_alone(
     assert requests.get(url, headers={"authorization": "Bearer mine"}, timeout=9).status_code == 404
     assert events == []
     assert not [record for record in caplog.records if record.name.startswith("kis_retry")]
+
+
+def test_threads_that_learn_an_account_together_share_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
+    fetch = refresh_on_expired_token(ask)
+    for _ in range(3):
+        with KisGateway() as fresh:
+            assert together(16, lambda _, fresh=fresh: fetch(fresh)) == [GOOD] * 16  # type: ignore[misc]  # a default
+            assert fresh.counts.token_requests == 1
