@@ -59,6 +59,7 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._sends = 0
         self._last: Sent | None = None
+        self._refused: str | None = None  # the token with which the last one left, if KIS refused it
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
@@ -77,8 +78,8 @@ class Exchange:
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
-        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._request.token is not None:
-            self._source.note_refused(self._request.token)
+        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._refused is not None:
+            self._source.note_refused(self._refused)
         self._tell_end(sent)
         return sent
 
@@ -128,6 +129,7 @@ class Exchange:
         if held is not None:
             if slot is not None:
                 slot.cancel()
+            self._is_over = True
             return held
         self._put_newer_token()
         self._sends += 1
@@ -141,6 +143,7 @@ class Exchange:
             self._note_lost(Ending(Verdict(Meaning.TRANSIENT), error=TimeoutError, text=_given_up(error)))
             raise
         self._last = sent
+        self._refused = self._request.token if sent.verdict.meaning is Meaning.EXPIRED else None
         self._report(slot, sent)
         is_of_another = sent.redirected and sent.verdict.meaning is not Meaning.GOOD  # and says nothing of the order
         if self._is_order and sent.ending is not None and (is_of_another or is_lost(sent.ending)):

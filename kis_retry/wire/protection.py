@@ -11,14 +11,17 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from ..binding import Binding
 from ..bypass import ACTIVE, is_unprotected
+from ..events import warn
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
+from ..signals import is_from_signal_handler
 from ..token import AccessToken
 from ..tokens.foreign import as_source, broker_source, is_broker, is_source
 from ..tokens.source import LiveSource
@@ -145,13 +148,25 @@ class Protection:
 
     def call_back(self, token: AccessToken) -> None:
         """Hand `token` to `bind=`."""
-        if self.rules.binding is not None:
-            self.rules.binding.call_back(self.args, token)
+        with self._told():
+            if self.rules.binding is not None:
+                self.rules.binding.call_back(self.args, token)
 
     def rebind(self, dead: str | None, token: AccessToken) -> None:
         """Put `token` wherever the function keeps `dead`; None: into the first place that is empty."""
-        if self.rules.binding is not None:
-            self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+        with self._told():
+            if self.rules.binding is not None:
+                self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Only tell of what fails where the code keeps its token: the request has the new one all the same."""
+        try:
+            yield
+        except Exception as error:  # of `bind=`, of a frozen object
+            if is_from_signal_handler(error):
+                raise
+            warn("token_not_rebound", callable=self.rules.name, error=type(error).__name__)
 
 
 UNDER_WAY: ContextVar[object | None] = ContextVar("kis_retry_under_way", default=None)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +330,25 @@ def test_threads_that_learn_an_account_together_share_one_token(monkeypatch: pyt
         with KisGateway() as fresh:
             assert together(16, lambda _, fresh=fresh: fetch(fresh)) == [GOOD] * 16  # type: ignore[misc]  # a default
             assert fresh.counts.token_requests == 1
+
+
+@dataclass(frozen=True)
+class Frozen:
+    access_token: str
+
+
+def test_a_place_that_cannot_be_written_is_told_of_and_harms_nothing(
+    gateway: KisGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bind(token: AccessToken) -> None:
+        raise ZeroDivisionError
+
+    @refresh_on_expired_token(bind=bind)
+    def fetch(settings: Frozen) -> Answer:
+        return ask(gateway, authorization=settings.access_token)
+
+    settings = Frozen(f"Bearer {gateway.current_token}")
+    gateway.expire()
+    assert fetch(settings) == GOOD
+    told = [record.getMessage() for record in caplog.records if "token_not_rebound" in record.getMessage()]
+    assert [line.rpartition("error=")[2] for line in told] == ["ZeroDivisionError", "FrozenInstanceError"]
