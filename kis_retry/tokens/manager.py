@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from .issuer import TokenIssuer
 from .refresher import Refresher
 from .source import SYSTEM_CLOCK, Clock
 
-__all__ = ["TokenManager", "every_manager", "newest_manager"]
+__all__ = ["TokenManager", "every_manager", "headers_for", "newest_manager"]
 
 _T = TypeVar("_T")
 
@@ -98,11 +99,11 @@ class TokenManager(Refresher):
             tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
             extra: more headers by name, e.g. `custtype="P"`; they win over the ones made here.
         """
-        return self._headers(self.token(), tr_id, extra)
+        return headers_for(self.credentials, self.token(), tr_id, extra)
 
     async def headers_async(self, tr_id: str, **extra: str) -> dict[str, str]:
         """Do what `headers` does without stopping the event loop."""
-        return self._headers(await self.token_async(), tr_id, extra)
+        return headers_for(self.credentials, await self.token_async(), tr_id, extra)
 
     def token(self) -> AccessToken:
         """
@@ -190,16 +191,6 @@ class TokenManager(Refresher):
             self._entry.delete()
             return True
 
-    def _headers(self, token: AccessToken, tr_id: str, extra: dict[str, str]) -> dict[str, str]:
-        return {
-            "content-type": "application/json",
-            "authorization": token.bearer,
-            "appkey": self.credentials.app_key,
-            "appsecret": self.credentials.app_secret,
-            "tr_id": tr_id,
-            **extra,
-        }
-
     def __reduce__(self) -> tuple[Any, ...]:
         store, policy = self._given
         return partial(type(self), store=store, policy=policy), (self.credentials,)
@@ -213,6 +204,18 @@ class _ApprovalKey(Refresher):
     """The websocket key, which is got and kept like a token. Events are about tokens, and tell nothing of it."""
 
     def _tell(self, *_: Any, **__: Any) -> None: ...
+
+
+def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:
+    """Make every header that KIS wants for one call; those of `extra` win."""
+    return {
+        "content-type": "application/json",
+        "authorization": token.bearer,
+        "appkey": keys.app_key,
+        "appsecret": keys.app_secret,
+        "tr_id": tr_id,
+        **extra,
+    }
 
 
 def every_manager() -> list[TokenManager]:
