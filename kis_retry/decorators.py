@@ -210,13 +210,15 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         protection = begin(args, kwargs)
         if protection is None:
             return function(*args, **kwargs)
-        if begin.takes_slots:
+        if begin.takes_slots and not begin.is_awaited:
             begin.take_slot(protection)
         before = ACTIVE.set(protection)
         try:
             value = function(*args, **kwargs)
+            begin.is_awaited = inspect.iscoroutine(value)
             if inspect.iscoroutine(value):
-                return _awaited(value, function, protection)
+                return _awaited(value, function, protection, begin)
+            begin.learn(protection)
             if protection.seen or (type(value) is dict and value.get("rt_cd") == "0"):
                 return value
             returned = Returned(judge(value, protection.policy.expired_codes), value)
@@ -226,7 +228,6 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             returned = raised(error, protection)
         finally:
             ACTIVE.reset(before)
-            begin.takes_slots = rules.repeats and not protection.seen
         call = FunctionCall(protection, function)
         try:
             if call.concerns(returned):
@@ -246,21 +247,20 @@ def _coroutine_function(function: Callable[..., Any], rules: Rules) -> Callable[
         protection = begin(args, kwargs)
         if protection is None:
             return await function(*args, **kwargs)
-        if begin.takes_slots:
-            await begin.take_slot_async(protection)
-        try:
-            return await _awaited(None, function, protection)
-        finally:
-            begin.takes_slots = rules.repeats and not protection.seen
+        return await _awaited(None, function, protection, begin)
 
     return protected
 
 
-async def _awaited(value: Any, function: Callable[..., Any], protection: Protection) -> Any:
+async def _awaited(value: Any, function: Callable[..., Any], protection: Protection, begin: _Beginning) -> Any:
     """Await what the function gave, or gives now, under its protection."""
+    if begin.takes_slots:
+        await begin.take_slot_async(protection)
     call = FunctionCall(protection, function)
     returned = await call.send_async(value)
     try:
+        if returned.error is None:
+            begin.learn(protection)
         if call.concerns(returned):
             returned = await run_async(call.flow(returned), call.send_async)
         return returned.end()
@@ -274,10 +274,11 @@ class _Beginning:
 
     Attributes:
         takes_slots: no request of the last call was seen, so that the next call takes a slot itself.
+        is_awaited: the last call gave a coroutine, so that the slot is waited for in that: here it would stop the loop.
     """
 
     def __init__(self, rules: Rules) -> None:
-        self.takes_slots = False
+        self.takes_slots = self.is_awaited = False
         self._rules = rules
         self._environment: RetryPolicy | None = None
 
@@ -292,6 +293,10 @@ class _Beginning:
             return None
         watch()
         return Protection(rules, policy, first, args, kwargs, ACTIVE.get())  # type: ignore[arg-type]  # nothing else is set
+
+    def learn(self, protection: Protection) -> None:
+        """Take note of whether the requests of a call that came to its end were seen: one that raised may have none."""
+        self.takes_slots = self._rules.repeats and not protection.seen
 
     def take_slot(self, protection: Protection) -> None:
         """Wait for the slot of a function whose requests nobody sees."""

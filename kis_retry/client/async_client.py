@@ -6,16 +6,16 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..errors import ConfigurationError, TokenIssueError
+from ..engine import run_async
+from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..token import AccessToken
-from .base import CONNECTIONS, TOO_LATE, ClientBase, answer_of
-from .endpoints import Answer, Call, Flow, Payload, as_query, checked
+from .base import CONNECTIONS, ClientBase, answer_of
+from .endpoints import Answer, Call, Flow, Payload, checked
 from .paging import following
 from .redaction import harmless
 
@@ -58,7 +58,7 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
 
     def pages(self, path: str, tr_id: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[Payload]:
         """Ask an endpoint that answers in pages (연속조회), as `KisClient.pages` does, for `async for`."""
-        return self._walk(checked("GET", path, tr_id, None, query=as_query(params)))
+        return self._walk(checked("GET", path, tr_id, params, None))
 
     async def close(self) -> None:
         """Close the connections of this event loop, but for those of a session that was given."""
@@ -80,7 +80,7 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
             raise ImportError(needs) from error
         # By event loop: one cannot use a connection of another.
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-        after_fork(self, AsyncKisClient._connect)
+        after_fork(self._sessions, WeakKeyDictionary.clear)
 
     def _session(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -96,20 +96,15 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
         next(pages, None)  # which raises where the last one leads back
 
     async def _run(self, flow: Flow) -> Payload:
-        answer: Any = None  # with which a generator starts
-        while True:
-            try:
-                call = flow.send(answer)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # what the call gives
-            answer = self._judged(call, await self._sent(call))
+        request: list[Any] = []
+        return await run_async(self._steps(flow, request), lambda: self._sent(*request))
 
-    async def _sent(self, call: Call) -> Answer | BaseException:
-        """Send one request. What goes wrong is handed back, so that no traceback holds a frame that saw a header."""
+    async def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
+        """Do what `KisClient` does."""
         connect, read = self.timeout
         try:
             response = await self._session().request(
-                **self._arguments(call, self._token_at_hand(call) or await self._first_token(call)),
+                **self._arguments(call, token),
                 content=call.body,
                 timeout=(connect, read, read, None),  # a free connection is waited for
                 follow_redirects=False,  # the headers hold the secret: it goes to the configured host alone
@@ -117,12 +112,6 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
             return answer_of(call, response)
         except BaseException as error:  # the end of a task too
             return harmless(error)
-
-    async def _first_token(self, call: Call) -> AccessToken:
-        future = asyncio.wrap_future(self._source.token_future())
-        with suppress(asyncio.TimeoutError):
-            return await asyncio.wait_for(future, self._patience(call))
-        raise TokenIssueError(TOO_LATE, retryable=True)
 
 
 def _new_httpx() -> httpx.AsyncClient:

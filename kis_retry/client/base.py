@@ -8,29 +8,23 @@ from typing import Any, TypeVar
 
 from ..credentials import Credentials
 from ..decorators import rules_of
-from ..errors import ConfigurationError, ResponseError
-from ..events import warn
+from ..engine import Flow as Steps
+from ..engine import Send, Wait
+from ..errors import ConfigurationError, ResponseError, TokenIssueError
 from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..token import AccessToken
-from ..tokens.foreign import as_source
-from ..tokens.manager import TokenManager, headers_for
-from ..tokens.source import TokenSource
-from .endpoints import Answer, Call, Endpoints, R
+from ..tokens.manager import TokenManager
+from ..tokens.source import TokenSource, as_source, headers_for
+from .endpoints import Answer, Call, Endpoints, Flow, R
 
-__all__ = ["CONNECTIONS", "TOO_LATE", "ClientBase", "answer_of"]
+__all__ = ["CONNECTIONS", "ClientBase", "answer_of"]
 
 _Client = TypeVar("_Client", bound="ClientBase[Any]")
 
 CONNECTIONS = 64
 """Connections kept; more threads than that work too, without keeping theirs."""
-
-TOO_LATE = "no token in time for the order, which was not sent"
-_MEANINGS = {
-    "EGW02004": "the host is that of real trading, and the app key or the tr_id one of paper trading",
-    "EGW02006": "the host is that of paper trading, and the app key or the tr_id one of real trading or not on paper",
-}
 
 
 class ClientBase(Endpoints[R]):
@@ -69,7 +63,6 @@ class ClientBase(Endpoints[R]):
         self.policy = bounds if isinstance(bounds, RetryPolicy) else RetryPolicy.from_env()
         self._last_token: AccessToken | None = None
         self._found = {}
-        self._warned: set[tuple[str, str]] = set()
         self._connect()
 
     @classmethod
@@ -78,43 +71,34 @@ class ClientBase(Endpoints[R]):
         return cls(tokens=TokenManager.from_env(prefix=prefix), limiter=RateLimiter.from_env(prefix=prefix))
 
     def _connect(self) -> None:
-        """Begin without connections, in a forked child too: over one, two processes get each other's answers."""
         raise NotImplementedError
 
-    def _token_at_hand(self, call: Call) -> AccessToken | None:
-        """
-        Give a token that a request may leave with at once, or None where it has to be waited for.
-
-        An order takes the last one, be it dead: where it leaves, that is replaced within `order_deadline`.
-        """
-        token = self._source.peek()
-        return self._last_token if token is None and call.is_order and self.policy.enabled else token
-
-    def _patience(self, call: Call) -> float | None:
-        """Give the seconds that a request may wait for the first token; None: as long as a refresh takes."""
-        return (self.policy.order_deadline or 5.0) if call.is_order else None
+    def _steps(self, flow: Flow, request: list[Any]) -> Steps[Any]:
+        """Do what `flow` asks for: put each `request`, its call and its token, have it sent, and hand on the answer."""
+        answer: Any = None  # with which a generator starts
+        while True:
+            try:
+                call = flow.send(answer)
+            except StopIteration as end:
+                return end.value
+            token = self._source.peek()
+            if token is None and call.is_order and self.policy.enabled:
+                token = self._last_token  # be it dead: where the order leaves, it is replaced within `order_deadline`
+            if token is None:
+                future = self._source.token_future()
+                if not (yield Wait(future, (self.policy.order_deadline or 5.0) if call.is_order else None)):
+                    raise TokenIssueError("no token in time for the order, which was not sent", retryable=True)
+                token = future.result()
+            self._last_token, request[:] = token, (call, token)
+            answer = _settled((yield Send()))
 
     def _arguments(self, call: Call, token: AccessToken) -> dict[str, Any]:
         """Give what both libraries take for one request."""
-        self._last_token, keys = token, self.credentials
+        keys = self.credentials
         on_paper = keys.paper and call.tr_id[0] in "TJC"  # KIS: only those of trading have another name there
         headers = headers_for(keys, token, "V" + call.tr_id[1:] if on_paper else call.tr_id, call.headers)
         url = keys.base_url + call.path
         return {"method": call.method, "url": url, "params": call.query or None, "headers": headers}
-
-    def _judged(self, call: Call, outcome: Answer | BaseException) -> Answer:
-        """Raise what went wrong, with no frame below this one, or give the answer."""
-        try:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            code = outcome.payload.get("msg_cd")
-            if isinstance(code, str) and code in _MEANINGS and (code, call.tr_id) not in self._warned:
-                self._warned.add((code, call.tr_id))
-                environment = "paper" if self.credentials.paper else "real"
-                warn("wrong_environment", msg_cd=code, tr_id=call.tr_id, sent_as=environment, meaning=_MEANINGS[code])
-            return outcome
-        finally:
-            del outcome  # an exception must not be kept by its own traceback
 
     def __reduce__(self) -> tuple[Any, ...]:  # remade as new: sessions do not travel
         given: dict[str, Any] = {"policy": self.policy, "limiter": self.limiter, "timeout": self.timeout}
@@ -122,6 +106,16 @@ class ClientBase(Endpoints[R]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.credentials!r})"
+
+
+def _settled(outcome: Answer | BaseException) -> Answer:
+    """Give the answer, or raise what went wrong, with no frame below this one."""
+    try:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+    finally:
+        del outcome  # an exception must not be kept by its own traceback
 
 
 def answer_of(call: Call, response: Any) -> Answer:

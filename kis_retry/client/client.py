@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import wait
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from ..errors import TokenIssueError
+from ..engine import run
 from ..forking import after_fork
 from ..sessions import leave_connections_to_parent
 from ..token import AccessToken
-from .base import CONNECTIONS, TOO_LATE, ClientBase, answer_of
-from .endpoints import Answer, Call, Flow, Payload, as_query, checked
+from .base import CONNECTIONS, ClientBase, answer_of
+from .endpoints import Answer, Call, Flow, Payload, checked
 from .paging import following
 from .redaction import harmless
 
@@ -73,7 +72,7 @@ class KisClient(ClientBase[Payload]):
             PageError: a page was refused, or led back to an earlier one: what came before it is not all there is.
             ValueError, ResponseError, requests.RequestException: as for `get`.
         """
-        return self._walk(checked("GET", path, tr_id, None, query=as_query(params)))
+        return self._walk(checked("GET", path, tr_id, params, None))
 
     def close(self) -> None:
         """Close the connections, but for those of a session that was given. A later call opens new ones."""
@@ -88,9 +87,7 @@ class KisClient(ClientBase[Payload]):
 
     def _connect(self) -> None:
         self._session = self._given_session or _new_session(self.credentials.base_url)
-        leave_connections_to_parent(self._session)
-        self._headers = dict(self._session.headers)
-        after_fork(self, KisClient._connect)
+        after_fork(self._session, leave_connections_to_parent)
 
     def _walk(self, first: Call) -> Iterator[Payload]:
         pages = following(first)
@@ -102,38 +99,23 @@ class KisClient(ClientBase[Payload]):
         next(pages, None)  # which raises where the last one leads back
 
     def _run(self, flow: Flow) -> Payload:
-        answer: Any = None  # with which a generator starts
-        while True:
-            try:
-                call = flow.send(answer)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # what the call gives
-            answer = self._judged(call, self._sent(call))
+        request: list[Any] = []
+        return run(self._steps(flow, request), lambda: self._sent(*request))
 
-    def _sent(self, call: Call) -> Answer | BaseException:
+    def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
         """Send one request. What goes wrong is handed back, so that no traceback holds a frame that saw a header."""
         try:
-            response = self._send(
-                self._arguments(call, self._token_at_hand(call) or self._first_token(call)), call.body
-            )
-            return answer_of(call, response)
+            return answer_of(call, self._send({**self._arguments(call, token), "data": call.body}))
         except BaseException as error:  # Ctrl-C too
             return harmless(error)
 
-    def _send(self, arguments: dict[str, Any], body: bytes | None) -> requests.Response:
+    def _send(self, arguments: dict[str, Any]) -> requests.Response:
         # Not to be redirected: the headers hold the secret, and it goes to the configured host alone.
         options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False}
         if self._given_session is not None:
-            return self._session.request(**arguments, data=body, **options)
-        arguments["headers"].update(self._headers)
-        return self._session.send(requests.Request(**arguments, data=body).prepare(), **options)
-
-    def _first_token(self, call: Call) -> AccessToken:
-        future = self._source.token_future()
-        wait([future], self._patience(call))
-        if not future.done():
-            raise TokenIssueError(TOO_LATE, retryable=True)
-        return future.result()
+            return self._session.request(**arguments, **options)
+        arguments["headers"] = {**self._session.headers, **arguments["headers"]}
+        return self._session.send(requests.Request(**arguments).prepare(), **options)
 
 
 def _new_session(base_url: str) -> requests.Session:

@@ -20,7 +20,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 from ..answers import is_token_expired_response
 from ..decorators import refresh_on_expired_token, retry_on_transient_error
 
-__all__ = ["Answer", "Call", "Endpoints", "Flow", "Payload", "as_query", "checked"]
+__all__ = ["Answer", "Call", "Endpoints", "Flow", "Payload", "checked"]
 
 Payload = dict[str, Any]
 P = ParamSpec("P")
@@ -46,7 +46,7 @@ class Call(NamedTuple):
     method: str
     path: str
     tr_id: str
-    query: Mapping[str, str] = {}
+    query: Mapping[str, str]
     headers: Mapping[str, str] = {}
     body: bytes | None = None
 
@@ -80,8 +80,7 @@ def _each_request(flow: Callable[Concatenate[Endpoints[R], P], Flow]) -> Callabl
 class Endpoints(Generic[R]):
     """The calls of both clients; `R` is what a call gives: an answer, or a coroutine of one."""
 
-    _found: dict[str, str]
-    """Where the last symbol was found: a batch asks for the symbols of one exchange after the other."""
+    _found: dict[str, str]  # where the last symbol was: a batch asks for those of one exchange after the other
 
     @_each_request
     def get(
@@ -101,7 +100,7 @@ class Endpoints(Generic[R]):
             ResponseError: the answer is not a JSON object.
             requests.RequestException: no answer (`AsyncKisClient`: `httpx.HTTPError`).
         """
-        return (yield checked("GET", path, tr_id, headers, query=as_query(params))).payload
+        return (yield checked("GET", path, tr_id, params, headers)).payload
 
     @_each_request
     def post(
@@ -120,7 +119,7 @@ class Endpoints(Generic[R]):
             headers: further ones, e.g. `{"hashkey": …}`.
         """
         body = dumps({} if json is None else json, ensure_ascii=False, allow_nan=False).encode()
-        return (yield checked("POST", path, tr_id, headers, body=body)).payload
+        return (yield checked("POST", path, tr_id, None, headers, body=body)).payload
 
     @_each_request
     def fetch_domestic_price(self, symbol: str, symbol_type: str = "Stock") -> Flow:
@@ -184,8 +183,8 @@ class Endpoints(Generic[R]):
         Ask for the schedule of public offerings (예탁원정보 공모주청약일정).
 
         Args:
-            from_date: first day as YYYYMMDD, in Seoul; today where it is left out.
-            to_date: last day as YYYYMMDD; 30 days from today where it is left out, or from a later `from_date`.
+            from_date: first day as YYYYMMDD; today in Seoul where it is left out.
+            to_date: last day; 30 days from today, or from a later `from_date`, where it is left out.
             symbol: one symbol; "" for all.
 
         Raises:
@@ -228,24 +227,18 @@ class Endpoints(Generic[R]):
         raise NotImplementedError
 
 
-def checked(method: str, path: object, tr_id: object, headers: Mapping[str, Any] | None, **sent: Any) -> Call:
-    """Make a call of what a user gives; `ValueError` where it cannot be."""
+def checked(method: str, path: object, tr_id: object, params: Any, headers: Any, *, body: bytes | None = None) -> Call:
+    """Make a call of what a user gives; parameters that are None are left out."""
     place = "/" + _match("path", path, _PATH, "a path below the host, without a query, like '/uapi/…'").lstrip("/")
     transaction = _match("tr_id", tr_id, _TRANSACTION, "letters and digits like 'FHKST01010100'")
-    for name, value in (headers or {}).items():
+    query = {name: str(value) for name, value in (params or {}).items() if value is not None}
+    further = {str(name).lower(): value for name, value in (headers or {}).items()}
+    for name, value in further.items():
         if not isinstance(value, str) or not _HEADER.fullmatch(f"{name}:{value}"):  # which may be secret: not shown
-            takes = (
-                "a name like 'custtype', none that the client sends itself, and a text of printable ASCII characters"
+            raise ValueError(
+                f"the header {name!r} takes printable ASCII characters, and is none that a client sends itself"
             )
-            raise ValueError(f"the header {name!r} is not usable: it takes {takes}")
-    return Call(
-        method, place, transaction, headers={name.lower(): text for name, text in (headers or {}).items()}, **sent
-    )
-
-
-def as_query(params: Mapping[str, Any] | None) -> dict[str, str]:
-    """Give parameters as texts, without those that are None."""
-    return {name: str(value) for name, value in (params or {}).items() if value is not None}
+    return Call(method, place, transaction, query, further, body)
 
 
 def _output(answer: Payload) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
@@ -19,9 +18,9 @@ from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare
 from .issuer import TokenIssuer
 from .refresher import Refresher
-from .source import SYSTEM_CLOCK, Clock
+from .source import SYSTEM_CLOCK, Clock, headers_for
 
-__all__ = ["TokenManager", "every_manager", "headers_for", "newest_manager"]
+__all__ = ["TokenManager", "every_manager", "newest_manager"]
 
 _T = TypeVar("_T")
 
@@ -204,18 +203,6 @@ class _ApprovalKey(Refresher):
     """The websocket key, which is got and kept like a token. Events are about tokens, and tell nothing of it."""
 
     def _tell(self, *_: Any, **__: Any) -> None: ...
-
-
-def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Make every header that KIS wants for one call; those of `extra` win."""
-    return {
-        "content-type": "application/json",
-        "authorization": token.bearer,
-        "appkey": keys.app_key,
-        "appsecret": keys.app_secret,
-        "tr_id": tr_id,
-        **extra,
-    }
 
 
 def every_manager() -> list[TokenManager]:

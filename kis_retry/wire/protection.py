@@ -8,6 +8,8 @@ worker carries nothing itself.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -166,10 +168,22 @@ def protect_process(protection: Protection | None) -> None:
 
 def chain() -> tuple[Protection, ...]:
     """Return the protections of a request that leaves now, the innermost first."""
-    active: Protection | None = ACTIVE.get()  # type: ignore[assignment]  # no other activity is ever set
+    active = _active()
     if (active is None and _of_process is None) or is_unprotected() or UNDER_WAY.get() is not None:
         return ()
     return tuple(_chain(active))
+
+
+def _active() -> Any:
+    """Return what is active here: a greenlet of gevent begins with an empty context, and has what its spawner has."""
+    active, gevent = ACTIVE.get(), sys.modules.get("gevent")
+    greenlet = gevent.getcurrent() if active is None and gevent is not None else None
+    while active is None and greenlet is not None and hasattr(greenlet, "spawning_greenlet"):
+        if isinstance(getattr(getattr(greenlet, "_run", None), "__self__", None), threading.Thread):
+            break  # it is a thread's, which has its own
+        greenlet = greenlet.spawning_greenlet()
+        active = (getattr(greenlet, "gr_context", None) or {}).get(ACTIVE)
+    return active
 
 
 def _chain(protection: Protection | None) -> Iterator[Protection]:
@@ -187,7 +201,7 @@ def _paces(limiter: RateLimiter, request: ApiRequest) -> bool:
 
 def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `Thread.start`, for `wrapt`; what the thread runs is its own, or whatever its class has."""
-    protection = ACTIVE.get()
+    protection = _active()
     if protection is None or thread.ident is not None:
         return wrapped(*args, **kwargs)
     run, own = thread.run, vars(thread)
@@ -206,7 +220,7 @@ def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...]
 
 def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `ThreadPoolExecutor.submit`, for `wrapt`."""
-    protection = ACTIVE.get()
+    protection = _active()
     if protection is None or not args:
         return wrapped(*args, **kwargs)
 
