@@ -4,6 +4,7 @@ Protect what others wrote: `protect` a class, an object or a module in place, `i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable
@@ -78,13 +79,16 @@ def protect(
         return decorated(decorated(function, refreshing), repeating)
 
     ours = {name: _around(member, both) for name, member in _matching(target, methods).items()}
+    delegate = inspect.getattr_static(target, "__getattr__", None)
+    if methods is None and inspect.isfunction(delegate) and not isinstance(target, types.ModuleType):
+        ours["__getattr__"] = _delegating(delegate, both)
     if isinstance(target, (type, types.ModuleType)):
         _replace(target, ours)
         return target
     held = {name: member for name, member in ours.items() if name in getattr(target, "__dict__", {})}
     if ours.keys() - held.keys():
-        arguments = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter, "methods": methods}
-        arguments["watch_transport"] = watch_transport
+        arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
+        arguments.update(methods=methods, watch_transport=watch_transport)
         _with_class(target, {name: member for name, member in ours.items() if name not in held}, arguments)
     if held:
         _replace(target, held)
@@ -184,6 +188,20 @@ def _once(function: Any, both: Callable[[Any], Any]) -> Any:
     """Decorate the function itself where `protect` has decorated it before: the later arguments are in force."""
     original = getattr(function, _ORIGINAL, function)
     ours = both(original)
+    setattr(ours, _ORIGINAL, original)
+    return ours
+
+
+def _delegating(delegate: Any, both: Callable[[Any], Any]) -> Any:
+    """Return a `__getattr__` that puts both decorators on the methods of others that it hands on."""
+    original = getattr(delegate, _ORIGINAL, delegate)
+
+    @functools.wraps(original)
+    def ours(target: Any, name: str) -> Any:
+        found = original(target, name)
+        is_method = _is_public(name) and isinstance(found, types.MethodType) and _can_be_repeated(found)
+        return _around(found, both) if is_method else found
+
     setattr(ours, _ORIGINAL, original)
     return ours
 

@@ -62,7 +62,7 @@ A fault is a method of kis_retry.testing.KisGateway, with its arguments as a
 JSON object or array:
   --fault 'refuse_calls ["EGW00201", 3]'
   --fault 'drop {"share": 0.01, "reached": true}'
-  --fault 'outage {"seconds": 8, "at_call": 500}'
+  --fault 'outage {"seconds": 8}'
 """
 
 
@@ -140,12 +140,8 @@ def _add_gateway_options(gateway: argparse.ArgumentParser) -> None:
     add("--app-secret", metavar="SECRET", help="the app secret to accept (default: a random one)")
     add("--env", action="store_true", help="write the lines of a .env file on stdout, and nothing else")
     add("--expire-at", type=_counts, default=(), metavar="N[,N...]", help="expire the token before call N")
-    add("--latency", type=float, default=0.0, metavar="SECONDS", help="delay of each answer")
     add("--expired-status", type=int, choices=(500, 200), default=500, help="of a refused token (default: 500)")
-    add("--rate-limit", type=_count, metavar="N", help="API calls a second (default: no limit)")
-    add("--rate-window", choices=("sliding", "fixed"), default="sliding", help="any second, or those of the clock")
     add("--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above; may be given often")
-    add("--seed", type=int, metavar="N", help="let shares meet the same calls in every run")
     add("--quiet", action="store_true", help="no hints on stderr")
 
 

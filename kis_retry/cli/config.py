@@ -47,7 +47,7 @@ def config(arguments: Namespace) -> int:
         0, or 2 where a value cannot be used.
     """
     environment = Environment()
-    rows, unknown = _rows(environment), environment.unknown()
+    rows, unknown = _rows(environment), environment.unknown([variable_of(each.name) for each in fields(RetryPolicy)])
     errors = [row.error for row in rows if row.error]
     env_file = environment.env_file and str(environment.env_file)
     if arguments.json:

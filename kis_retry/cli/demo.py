@@ -50,10 +50,11 @@ def demo(arguments: Namespace) -> int:
     console = Console(markup=False, emoji=False, highlight=False, quiet=arguments.json)
     batch, tracker, events = Batch(arguments.symbols), Tracker(), list["RefreshEvent"]()
     with (
-        gateway_process(seed=_SEED, rate_limit=PACE) as gateway,
+        gateway_process(seed=_SEED) as gateway,
         _new_client(gateway("credentials"), protected=protected) as client,
         _showing(console, batch.symbols, events) as (tell, advance),
     ):
+        gateway("limit_calls", PACE)
         client.tokens.token()  # so that there is one to die
 
         def fetch(number: int) -> Failure | None:

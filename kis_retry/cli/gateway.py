@@ -15,11 +15,10 @@ from .output import echo, echo_error, echo_json
 
 __all__ = ["FAULTS", "GATEWAY_SETTINGS", "gateway"]
 
-_RATE = ("rate_limit", "rate_window")
-GATEWAY_SETTINGS = ("host", "port", "app_key", "app_secret", "latency", "expired_status", "seed", *_RATE)
+GATEWAY_SETTINGS = ("host", "port", "app_key", "app_secret", "expired_status")
 """What the command line sets of `KisGateway`, by its names."""
 
-FAULTS = ("drop", "expire", "expire_at", "fail", "hang", "outage", "refuse_calls", "refuse_tokens", "same_token")
+FAULTS = ("drop", "expire", "expire_at", "fail", "hang", "limit_calls", "outage", "refuse_calls", "refuse_tokens")
 """Methods of `KisGateway` that `--fault` takes."""
 
 

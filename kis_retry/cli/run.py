@@ -21,6 +21,7 @@ STARTUP = str(Path(__file__).parent / "startup")
 """The folder whose `sitecustomize` Python imports at its start where it is on `PYTHONPATH`."""
 
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*t?w?(\.exe)?", re.IGNORECASE)
+_HIDING = ("opentelemetry-instrument",)  # its `sitecustomize` does not go on to the next one
 _BLIND = set("EIS")  # options with which Python imports no `sitecustomize`, or does not look on PYTHONPATH
 
 
@@ -33,7 +34,7 @@ def run(arguments: Namespace) -> int:
         becomes another, the command's own exit status.
 
     Raises:
-        ConfigurationError: a setting is not usable, or the command is a Python that does not look on `PYTHONPATH`.
+        ConfigurationError: a setting is not usable, or the command's Python would not look for this package.
     """
     command = arguments.program[arguments.program[:1] == ["--"] :]
     if not command:
@@ -55,6 +56,9 @@ def run(arguments: Namespace) -> int:
 
 
 def _refuse_blind_python(command: list[str]) -> None:
+    name = Path(command[0]).name
+    if name in _HIDING:
+        raise ConfigurationError(f"{name} hides kis-retry from the program: write {name} kis-retry run COMMAND…")
     words = command if _PYTHON.fullmatch(Path(command[0]).name) else _shebang(command[0])
     option = _blind_option(words[1:])
     if option is not None:

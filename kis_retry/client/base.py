@@ -81,9 +81,8 @@ class ClientBase(Endpoints[R]):
                 call = flow.send(answer)
             except StopIteration as end:
                 return end.value
-            token = self._source.peek()
-            if token is None and call.is_order and self.policy.enabled:
-                token = self._last_token  # be it dead: where the order leaves, it is replaced within `order_deadline`
+            # The last one will do, be it dead: where the request leaves, it is replaced, and else KIS says so itself.
+            token = self._source.peek() or (self._last_token if self.policy.enabled else None)
             if token is None:
                 future = self._source.token_future()
                 if not (yield Wait(future, (self.policy.order_deadline or 5.0) if call.is_order else None)):

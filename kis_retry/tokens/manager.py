@@ -15,7 +15,7 @@ from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
 from ..stores.from_env import store_from_env
-from ..token import AccessToken, bare
+from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
 from .source import SYSTEM_CLOCK, Clock, headers_for
@@ -145,9 +145,11 @@ class TokenManager(Refresher):
             TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
-        began = self._clock.monotonic()
-        replacement = self.replace_future(value).result()
-        self._tell_renewed(replacement, value, began)
+        previous, began = fingerprint(value) if value else None, self._clock.monotonic()
+        future = self.replace_future(value)
+        del rejected, value  # what reports an error shows the locals of its frames, too
+        replacement = future.result()
+        self._tell_renewed(replacement, previous, began)
         return replacement.token
 
     def revoke(self) -> bool:

@@ -24,7 +24,7 @@ from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
-from ..token import AccessToken, fingerprint
+from ..token import AccessToken
 from .single_flight import done, then, without_traceback
 from .source import CachedToken, Clock, LiveSource, Memory, Replacement
 
@@ -52,9 +52,6 @@ class Refresher(LiveSource):
         policy: RetryPolicy | None,
         clock: Clock,
     ) -> None:
-        if store is None or policy is None:
-            import environs  # noqa: F401  # a child forked while a thread imports it at its first call would wait for ever
-
         self._ask_kis, self._key, self._clock = ask, key, clock
         self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
         self._memory = Memory()
@@ -124,10 +121,12 @@ class Refresher(LiveSource):
         except BaseException as error:
             if memory.failure is None or memory.failed_at >= began:  # else it was told when the cool-down began
                 code, name = getattr(error, "code", None), type(error).__name__
-                self._tell("token_refresh_failed", old.value, began, msg_cd=code, expires_at=old.expires_at, error=name)
+                self._tell(
+                    "token_refresh_failed", old.fingerprint, began, msg_cd=code, expires_at=old.expires_at, error=name
+                )
             raise
         if replacement.origin != "memory":
-            self._tell_renewed(replacement, old.value, began)
+            self._tell_renewed(replacement, old.fingerprint, began)
         return replacement
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
@@ -260,8 +259,8 @@ class Refresher(LiveSource):
         self._tell(name, previous, began, level, token=token.fingerprint, expires_at=token.expires_at, source=origin)
 
     def _tell(self, name: Any, previous: str | None, began: float, level: int | None = None, **found: Any) -> None:
-        refused, elapsed = fingerprint(previous) if previous else None, self._clock.monotonic() - began
-        emit(RefreshEvent(name=name, previous_token=refused, elapsed=elapsed, **found), level)
+        elapsed = self._clock.monotonic() - began
+        emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
 
 
 def _tell_waiting(state: RetryCallState, left: float) -> None:

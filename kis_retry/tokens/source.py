@@ -288,5 +288,5 @@ def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mappin
 def _remember(values: dict[str, AccessToken | None], key: str, value: AccessToken | None) -> None:
     values.pop(key, None)
     values[key] = value
-    while len(values) > _REMEMBERED:
-        values.pop(next(iter(values)), None)
+    for old in list(values)[:-_REMEMBERED]:  # a copy, made in one step: other threads change it meanwhile
+        values.pop(old, None)

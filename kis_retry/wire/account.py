@@ -80,6 +80,7 @@ def guard_of(request: ApiRequest, protections: tuple[Protection, ...], new_sessi
         is_order=not request.is_read and not idempotent,
     )
 
+
 _learned: dict[tuple[str, str, str], TokenManager] = {}
 
 

@@ -55,12 +55,14 @@ class Exchange:
         self._library = library
         guard = guard_of(request, protections, library.new_session)
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
+        self._refreshes = any(each.rules.refreshes and each.rules.watches for each in protections)
         self._ticket: Ticket | None = None
         self._sends = 0
         self._last: Sent | None = None
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
+        self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         library.codes = guard.policy.expired_codes
         library.alone = guard.is_order or guard.repeats
 
@@ -187,12 +189,9 @@ class Exchange:
 
     def _wait_for_token(self, future: Any) -> Flow[AccessToken | None]:
         """Wait for a token; None where none can be had in time, so that KIS's own answer reaches the caller."""
-        if not (yield Wait(future, self._seconds_left())):
-            return None
-        try:
-            found = future.result()
-        except Exception:  # of any source; what comes of it is told with the refusal
-            return None
+        if not (yield Wait(future, self._seconds_left())) or future.exception() is not None:
+            return None  # what comes of it is told with the refusal; raised here, the error would keep this call alive
+        found = future.result()
         return found.token if isinstance(found, Replacement) else found
 
     def _take_slot(self) -> Flow[Reservation | None]:
@@ -258,7 +257,8 @@ class Exchange:
 
     def _may_renew(self, sent: Sent) -> bool:
         if self._source is None:
-            self._tell_unknown()
+            if self._refreshes:
+                self._tell_unknown()
             return False
         if not self._request.is_repeatable or (sent.redirected and self._is_order) or not self._request.needs_token:
             return False
@@ -294,8 +294,7 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        watched = [each for each in self._protections if each.rules.watches]
-        for protection in self._protections if watched else ():
+        for protection in self._protections if self._is_watched else ():
             protection.seen = True
 
     def _count_order(self, change: int) -> None:
@@ -307,12 +306,17 @@ class Exchange:
 
     def _tell_end(self, sent: Sent) -> None:
         verdict = sent.verdict
-        failed = verdict.meaning in _READ_AGAIN or verdict.meaning in (Meaning.EXPIRED, Meaning.UNCERTAIN)
-        if failed and not sent.replayed:
+        if self._concerns(verdict.meaning) and not sent.replayed:
             error = None if verdict.code is not None else verdict.error or "HTTPError"
             self._tell("call_given_up", msg_cd=verdict.code, error=error)
         elif self._sends > 1:
             self._tell("call_recovered", quiet=self._adopted)
+
+    def _concerns(self, meaning: Meaning) -> bool:
+        """Say whether a rule that is in force is about such a failure."""
+        if meaning is Meaning.EXPIRED:
+            return self._refreshes
+        return self._guard.repeats and (meaning in _READ_AGAIN or meaning is Meaning.UNCERTAIN)
 
     def _tell_unknown(self) -> None:
         """Warn once of a request that is refused and of which nobody knows whose it is."""
@@ -326,7 +330,7 @@ class Exchange:
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends, **found)
+        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
         emit(told, level=logging.DEBUG if quiet else None)
 
 

@@ -41,8 +41,8 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     if isinstance(seen, TokenRequest):
         source = source_of_token_request(seen, protections, call.new_session)
         return await call.about_token(seen, source)
-    sent = await run_async(Exchange(seen, protections, call).flow(), lambda: call.send(seen))
-    return await call.raised_for_status(sent.response) if sent.error is None else sent.end()
+    flow = Exchange(seen, protections, call).flow()
+    return await call.raised_for_status((await run_async(flow, lambda: call.send(seen))).end())
 
 
 class _Call(LibraryCall):
@@ -81,7 +81,7 @@ class _Call(LibraryCall):
     async def about_token(self, seen: TokenRequest, source: Any) -> Any:
         """Let a token request pass, and take over what KIS answers."""
         response = await self._wrapped(self._method, self._url, **self._options)
-        if source is not None and response.status == 200:  # noqa: PLR2004  # as KIS answers
+        if source is not None and response.status == 200:  # as KIS answers
             if seen.revokes:
                 note_revoked(seen, source)
             else:

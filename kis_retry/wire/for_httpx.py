@@ -46,8 +46,7 @@ async def send_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, 
         if source is None or request.revokes:
             return call.end_of_revocation(request, source, await wrapped(*args, **kwargs))
         return call.token_answer(await run_async(answered(source), _nothing))
-    sent = await run_async(Exchange(request, protections, call).flow(), lambda: call.send_async(request))
-    return sent.end()
+    return (await run_async(Exchange(request, protections, call).flow(), lambda: call.send_async(request))).end()
 
 
 class _Call(LibraryCall):

@@ -44,8 +44,7 @@ def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwarg
     call = _Call(wrapped, session, prepared, options)
     if isinstance(request, TokenRequest):
         return call.about_token(request, protections)
-    sent = run(Exchange(request, protections, call).flow(), lambda: call.send(request))
-    return call.hooked(sent.response) if sent.error is None else sent.end()
+    return call.hooked(run(Exchange(request, protections, call).flow(), lambda: call.send(request)).end())
 
 
 def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,9 +114,10 @@ class _Call(LibraryCall):
 
     def _copy(self, request: ApiRequest) -> Any:
         """Return what leaves: the hooks of an `auth` are a part of sending, all others the caller's."""
-        copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
-        vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
-        copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
+        copy, ours = requests.PreparedRequest(), self._prepared
+        vars(copy).update(vars(ours), headers=ours.headers.copy())
+        if ours.hooks.get("response"):
+            copy.hooks = {"response": [hook for hook in ours.hooks["response"] if _is_of_auth(hook)]}
         request.put_token(copy.headers)
         return copy
 
@@ -142,13 +142,17 @@ class _Call(LibraryCall):
 
     def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
-        session, options = self._session, dict(self._options)
+        hooks = [hook for hook in self._prepared.hooks.get("response", ()) if not _is_of_auth(hook)]
+        if not hooks:
+            return response
+        options = {name: getattr(self._session, name) for name in ("stream", "verify", "cert", "proxies")}
+        options.update(self._options)
         options.pop("allow_redirects", None)
-        for name in ("stream", "verify", "cert", "proxies"):
-            options.setdefault(name, getattr(session, name))
-        hooks = self._prepared.hooks.get("response", [])
-        others = [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), AuthBase)]
-        return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
+        return dispatch_hook("response", {"response": hooks}, response, **options)  # type: ignore[no-untyped-call]
+
+
+def _is_of_auth(hook: Any) -> bool:
+    return isinstance(getattr(hook, "__self__", None), AuthBase)
 
 
 def _retries(found: Any, call: LibraryCall) -> Any:

@@ -1,8 +1,8 @@
 """
 Where the standard library sends: `urllib.request.OpenerDirector.open`.
 
-A status of 400 and more is raised there as an `HTTPError`, which carries the answer; it is raised again with its body to
-be read.
+A status of 400 and more is raised there as an `HTTPError`, which carries the answer; it is raised again with its
+body to be read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, header_of, is_short, read_request
+from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short, read_request
 from .token_endpoint import answered, note_revoked, source_of_token_request
 
 __all__ = ["open_url"]
@@ -115,8 +115,7 @@ class _Call(LibraryCall):
         copy.unredirected_hdrs = dict(given.unredirected_hdrs)
         vars(copy).update({name: value for name, value in vars(given).items() if name == "_tunnel_host"})  # of a proxy
         # What goes along with a redirect, to another host too, is what the caller's own token went along with.
-        has_own = header_of(copy.headers, "authorization") is not None
-        request.put_token(copy.headers if has_own else copy.unredirected_hdrs)
+        request.put_token(copy.headers if "Authorization" in copy.headers else copy.unredirected_hdrs)
         return copy
 
     def answer(self, status: int, body: bytes) -> Sent:
@@ -125,7 +124,7 @@ class _Call(LibraryCall):
         headers["Content-Type"] = "application/json"
         response = urllib.response.addinfourl(io.BytesIO(body), headers, url, status)
         sent = self.judged(response, status, body, redirected=False)
-        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None  # noqa: PLR2004
+        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None
         return replace(sent, error=error)
 
 

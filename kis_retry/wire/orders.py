@@ -41,7 +41,7 @@ class Ending(NamedTuple):
 
 
 def is_lost(ending: Ending) -> bool:
-    """Say whether nobody knows what became of an order that ended like this: there was no verdict of KIS, or no clear one."""
+    """Say whether nobody knows what became of an order that ended like this: without a clear verdict of KIS."""
     verdict = ending.verdict
     if verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN):
         return True
@@ -63,7 +63,7 @@ class LostOrders:
 
     def __init__(self) -> None:
         self._lost: dict[bytes, tuple[float, tuple[str, str | None], Ending]] = {}
-        self._remake_lock()
+        self.remake_lock()
 
     def note(self, request: ApiRequest, ending: Ending) -> None:
         """Remember how an order ended whose answer was lost."""
@@ -87,12 +87,13 @@ class LostOrders:
             lost_at, _, ending = self._lost.get(_digest(request), (0.0, None, None))
         return ending if ending is not None and Monotonic.now() - lost_at < seconds else None
 
-    def _remake_lock(self) -> None:
+    def remake_lock(self) -> None:
+        """Make again, in a forked child, what a thread of the parent may have held."""
         self._lock = threading.Lock()  # guards _lost
 
 
 LOST = LostOrders()
-after_fork(sys.modules[__name__], lambda _: LOST._remake_lock())
+after_fork(sys.modules[__name__], lambda _: LOST.remake_lock())
 
 
 def _account(request: ApiRequest) -> tuple[str, str | None]:

@@ -103,8 +103,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 TRANSIENT: dict[str, Callable[[KisGateway, int | None], None]] = {
     "dropped": lambda gateway, times: gateway.drop("tokens", times),
     "no answer in time": lambda gateway, times: gateway.hang("tokens", times),
-    "500": lambda gateway, times: gateway.refuse_tokens(times, code=None, status=500),
-    "503": lambda gateway, times: gateway.refuse_tokens(times, code=None, status=503),
+    "500": lambda gateway, times: gateway.refuse_tokens(None, times, status=500),
+    "503": lambda gateway, times: gateway.refuse_tokens(None, times, status=503),
     "a page": lambda gateway, times: gateway.garble("tokens", times),
     "a page that says 200": lambda gateway, times: gateway.garble("tokens", times, b"<html></html>", 200),
     "no body": lambda gateway, times: gateway.garble("tokens", times, b"", 200),
@@ -114,7 +114,7 @@ TRANSIENT: dict[str, Callable[[KisGateway, int | None], None]] = {
     "an empty token": lambda gateway, times: gateway.garble("tokens", times, b'{"access_token": ""}', 200),
     "a blank token": lambda gateway, times: gateway.garble("tokens", times, b'{"access_token": " "}', 200),
     "a null token": lambda gateway, times: gateway.garble("tokens", times, b'{"access_token": null}', 200),
-    "calls a second": lambda gateway, times: gateway.refuse_tokens(times, code="EGW00201", status=500),
+    "calls a second": lambda gateway, times: gateway.refuse_tokens("EGW00201", times, status=500),
 }
 STANDSTILL = {1: (0.2, 0.4), 3: (1.4, 2.0)}  # seconds, least and most, after so many failures
 
@@ -221,7 +221,7 @@ def test_a_batch_that_cannot_have_a_new_token_gets_kis_own_answer_every_time(
     gateway.expire()
     gateway.reset_counts()
     if fault == "EGW00105":
-        gateway.refuse_tokens(code=fault)
+        gateway.refuse_tokens(fault)
     else:
         TRANSIENT[fault](gateway, None)
     answers = []

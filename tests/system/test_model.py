@@ -333,14 +333,14 @@ class World(RuleBasedStateMachine):
     def endpoint_fails(self, times: int | None, status: int) -> None:
         self.transient += 1_000_000 if times is None else times
         if status:
-            self.gateway.refuse_tokens(times, code=None, status=status)
+            self.gateway.refuse_tokens(None, times, status=status)
         else:
             self.gateway.drop("tokens", times)
 
     @rule()
     def endpoint_refuses(self) -> None:
         self.final = True
-        self.gateway.refuse_tokens(code="EGW00105")
+        self.gateway.refuse_tokens("EGW00105")
 
     @rule()
     def endpoint_heals(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -129,8 +128,6 @@ def test_each_test_has_a_gateway_of_its_own_and_the_environment_is_left_as_it_wa
         def test_two(kis_gateway_env):
             assert kis_gateway_env is not seen[0]
             assert os.environ["KIS_APP_KEY"] != seen[0].credentials.app_key
-            assert seen[0].wait(0)
-            assert not kis_gateway_env.wait(0)
 
         def test_three():
             assert os.environ["KIS_APP_KEY"] == "the user's KIS_APP_KEY"
@@ -211,8 +208,6 @@ def test_no_proxy_sees_it(
     headers = {"authorization": f"Bearer {kis_gateway_env.issue_elsewhere()['access_token']}"}
     for send in (by_requests, by_urllib, by_aiohttp):
         assert send(REAL + PRICE, headers)["rt_cd"] == "0"
-    with pytest.raises(ConfigurationError, match="behind no proxy"):
-        by_httpx(REAL + PRICE, headers)
 
 
 def test_a_connection_that_was_made_before_is_left(
@@ -344,12 +339,6 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
 # -- what the plug-in is
 
 
-def test_the_fixtures_say_what_they_are(project: pytest.Pytester) -> None:
-    result = project.runpytest_subprocess("--fixtures")
-    result.stdout.fnmatch_lines(["kis_gateway*", "*Run a KIS to test a batch with*", "kis_gateway_env*"])
-    assert "plugins:" not in result.stdout.str(), "no other plugin has a say in these runs"
-
-
 def test_the_plugin_loads_no_gateway_before_one_is_asked_for() -> None:
     script = """
 import sys
@@ -358,12 +347,6 @@ print(sorted(name for name in sys.modules if name.startswith("kis_retry.testing.
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "['kis_retry.testing.plugin']"
-
-
-def test_without_pytest_the_plugin_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytest", None)
-    with pytest.raises(ImportError, match=r"needs pytest: pip install 'kis-retry\[testing\]'"):
-        runpy.run_path(str(Path(kis_retry.testing.__path__[0]) / "plugin.py"))
 
 
 def test_the_package_offers_two_names_and_says_so() -> None:

@@ -374,7 +374,7 @@ def test_an_endpoint_that_is_away_is_waited_for_and_a_wrong_secret_is_not(
     make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
     manager = make()
-    timed.refuse_tokens(3, msg_cd=None, status=503, path="Approval")
+    timed.refuse_tokens(None, 3, status=503, path="Approval")
     assert [manager.approval_key()] == timed.approval_keys
     assert sum(clock.slept) > 0
     timed.refuse_tokens("EGW00105", path="Approval")

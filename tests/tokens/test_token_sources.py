@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -103,6 +104,26 @@ def test_a_source_is_asked_once_for_everybody_and_on_a_thread_of_this_package() 
     assert sorted(outcomes) == [("t2", "issued")] + [("t2", "memory")] * 15
     assert tokens.refreshed == ["t1"]
     assert names == {"kis_retry-refresh"}
+
+
+def test_callers_who_come_at_the_same_instant_do_each_other_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", failures.append)  # of a thread that could not begin
+    source, callers = as_source(NumberedTokens()), 8
+    barrier = threading.Barrier(callers)
+
+    def work(_: int) -> None:
+        for number in range(1, 200):
+            barrier.wait(20)
+            assert replaced(source, f"t{number}")[0] == f"t{number + 1}"
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        together(callers, work)
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
 
 
 def test_a_failure_is_shared_and_asked_again_by_the_next() -> None:

@@ -302,7 +302,7 @@ def test_a_token_in_the_store_ends_a_cool_down(make: Make, timed: KisGateway, cl
     tokens = make(store)
     first = tokens.token()
     timed.expire()
-    timed.refuse_tokens(1, "EGW00105")
+    timed.refuse_tokens("EGW00105", 1)
     assert outcome(tokens, first) == "TokenIssueError"
     adopted = AccessToken("eyJ.adopted.sig", first.expires_at)
     store.save(key_of(timed.credentials), adopted)

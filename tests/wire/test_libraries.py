@@ -8,7 +8,7 @@ import io
 import json
 import socket
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,19 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import MemoryTokenStore, RateLimiter, RefreshEvent, RetryPolicy
-from kis_retry import refresh_on_expired_token, retry_on_transient_error
+from kis_retry import (
+    MemoryTokenStore,
+    RateLimiter,
+    RefreshEvent,
+    RetryPolicy,
+    refresh_on_expired_token,
+    retry_on_transient_error,
+)
 from kis_retry.testing import KisGateway
-from senders import ORDER, PRICE, WIRES, Answer, Wire, headers_for, issued
+from senders import GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, issued
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
-GOOD = Answer(200, "MCA00000")
 Listen = Callable[[Callable[[socket.socket], object]], str]
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
-
-
-def both(function: Any, **arguments: Any) -> Any:
-    return retry_on_transient_error(**arguments)(refresh_on_expired_token(function))
 
 
 # Renewed, repeated, paced.
@@ -112,13 +100,23 @@ def test_a_read_is_repeated_after_what_passes(
 
 
 @ALL
-def test_without_the_rule_a_failure_comes_as_it_is(wire: Wire, gateway: KisGateway) -> None:
+def test_without_the_rule_a_failure_comes_as_it_is(wire: Wire, gateway: KisGateway, events: list[RefreshEvent]) -> None:
     gateway.fail(503, times=1)
     assert refresh_on_expired_token(lambda: wire.get(gateway))() == Answer(503, None)
     gateway.drop()
     with pytest.raises(wire.dropped):
         refresh_on_expired_token(lambda: wire.get(gateway))()
+    assert events == []
     assert gateway.counts.calls == (3 if wire.name == "aiohttp" else 2), "aiohttp repeats a read once by itself"
+
+
+@ALL
+def test_without_the_other_rule_a_refusal_comes_as_it_is(
+    wire: Wire, gateway: KisGateway, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway.expire()
+    assert retry_on_transient_error(lambda: wire.get(gateway))() == Answer(500, "EGW00123")
+    assert (gateway.counts.calls, events, caplog.messages) == (1, [], [])
 
 
 @ALL
@@ -211,12 +209,17 @@ KIND = "Content-Type: application/json"
 ANSWERS = {
     "as it is": _answering("200 OK", KIND, f"Content-Length: {len(TEXT)}", body=TEXT),
     "chunked": _answering(
-        "200 OK", KIND, "Transfer-Encoding: chunked", body=b"5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (TEXT[:5], len(TEXT) - 5, TEXT[5:])
+        "200 OK",
+        KIND,
+        "Transfer-Encoding: chunked",
+        body=b"5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (TEXT[:5], len(TEXT) - 5, TEXT[5:]),
     ),
     "compressed": _answering("200 OK", KIND, f"Content-Length: {len(ZIPPED)}", "Content-Encoding: gzip", body=ZIPPED),
     "to the end": _answering("200 OK", KIND, body=TEXT),
     "of no type": _answering("200 OK", f"Content-Length: {len(TEXT)}", body=TEXT),
-    "of bytes": _answering("200 OK", "Content-Type: application/octet-stream", f"Content-Length: {len(TEXT)}", body=TEXT),
+    "of bytes": _answering(
+        "200 OK", "Content-Type: application/octet-stream", f"Content-Length: {len(TEXT)}", body=TEXT
+    ),
 }
 
 
@@ -247,7 +250,7 @@ def test_a_body_that_breaks_off_for_good_is_an_error_of_the_library(wire: Wire, 
     address = listen(_answering("200 OK", KIND, "Content-Length: 999", body=TEXT))
 
     def error(fetch: Any) -> type:
-        with pytest.raises(Exception) as raised:  # noqa: PT011  # whatever it is
+        with pytest.raises(Exception) as raised:  # whatever it is
             fetch("GET", f"http://{address}{PRICE}", {}, None, 5)
         return raised.type
 
@@ -295,12 +298,14 @@ def _stream_by_aiohttp(url: str, headers: dict[str, str], path: Path) -> None:
 def _stream_by_urllib(url: str, headers: dict[str, str], path: Path) -> None:
     body = io.BytesIO(path.read_bytes())
     length = {"Content-Length": str(len(body.getvalue()))}
-    urllib.request.urlopen(urllib.request.Request(url, body, {**headers, **length}), timeout=9).close()  # type: ignore[arg-type]  # it takes files
+    urllib.request.urlopen(urllib.request.Request(url, body, {**headers, **length}), timeout=9).close()
 
 
 @pytest.mark.parametrize("send", [_stream_by_requests, _stream_by_httpx, _stream_by_aiohttp, _stream_by_urllib])
 @pytest.mark.parametrize("code", ["EGW00123", "EGW00201"])
-def test_a_body_that_cannot_be_sent_twice_is_sent_once(send: Any, code: str, gateway: KisGateway, tmp_path: Path) -> None:
+def test_a_body_that_cannot_be_sent_twice_is_sent_once(
+    send: Any, code: str, gateway: KisGateway, tmp_path: Path
+) -> None:
     path = tmp_path / "body.json"
     path.write_text('{"PDNO": "005930"}')
     gateway.refuse_calls(code, status=200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -17,34 +17,10 @@ import requests
 
 from kis_retry import RefreshEvent, RetryPolicy, refresh_on_expired_token, retry_on_transient_error
 from kis_retry.testing import KisGateway
-from senders import BALANCE, BUYABLE, ORDER, PRICE, WIRES, Answer, Wire, headers_for, issued
+from senders import BALANCE, BUYABLE, GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, sent
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 BRIEF = RetryPolicy(order_deadline=0.4)
-GOOD = Answer(200, "MCA00000")
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
-
-
-def both(function: Any, policy: RetryPolicy | None = None, **arguments: Any) -> Any:
-    """A function with both decorators."""
-    return retry_on_transient_error(policy=policy, **arguments)(refresh_on_expired_token(policy=policy)(function))
-
-
-def sent(gateway: KisGateway, path: str = ORDER) -> int:
-    """How many requests for that path have come in."""
-    return [request.path for request in gateway.received].count(path)
 
 
 def outcome(call: Callable[[], Answer]) -> Any:
@@ -165,7 +141,7 @@ def test_a_look_at_another_account_lifts_nothing(gateway: KisGateway) -> None:
 
 @pytest.mark.parametrize(("hold", "passes"), [(0.0, 0.0), (0.2, 0.25)])
 def test_an_order_is_held_back_for_order_hold_seconds(hold: float, passes: float, gateway: KisGateway) -> None:
-    place = both(lambda: WIRES[0].order(gateway), RetryPolicy(order_hold=hold))
+    place = both(lambda: WIRES[0].order(gateway), policy=RetryPolicy(order_hold=hold))
     gateway.fail(503, times=1)
     assert place().status == 503
     time.sleep(passes)
@@ -203,10 +179,9 @@ def test_an_order_that_was_refused_is_placed_once(wire: Wire, gateway: KisGatewa
 
 @ALL
 def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
-    keys = {"app_key": "PSneverleft", "app_secret": "asecret"}
-    with KisGateway(**keys) as closed:
-        headers_for(closed)
-    later = KisGateway(port=urlsplit(closed.url).port or 0, **keys)
+    with KisGateway() as closed:
+        keys = closed.credentials
+    later = KisGateway(port=urlsplit(closed.url).port or 0, app_key=keys.app_key, app_secret=keys.app_secret)
     opening = threading.Timer(0.3, later.__enter__)
     opening.start()
     try:
@@ -221,7 +196,7 @@ def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
 def test_an_order_that_never_left_is_not_held_back() -> None:
     with KisGateway() as closed:
         pass
-    place = both(lambda: WIRES[0].order(closed), BRIEF)
+    place = both(lambda: WIRES[0].order(closed), policy=BRIEF)
     with pytest.raises(requests.ConnectionError):
         place()
     with KisGateway(port=urlsplit(closed.url).port or 0, app_key=closed.credentials.app_key, app_secret="s") as other:
@@ -240,7 +215,7 @@ async def test_an_order_beside_a_refused_read_is_placed_once(gateway: KisGateway
     @refresh_on_expired_token
     async def trade() -> list[str]:
         async with httpx.AsyncClient() as client:
-            return await asyncio.gather(ask(client, "POST", ORDER), ask(client, "GET", BALANCE))
+            return list(await asyncio.gather(ask(client, "POST", ORDER), ask(client, "GET", BALANCE)))
 
     headers = headers_for(gateway)
     gateway.expire_at(2)
