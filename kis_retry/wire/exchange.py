@@ -62,6 +62,7 @@ class Exchange:
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
         self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
+        self._is_left_to_function = guard.owner is not None and not guard.owner.rules.watches  # where it is refused
         library.codes = guard.policy.expired_codes
         library.alone = guard.is_order or guard.repeats
 
@@ -256,7 +257,7 @@ class Exchange:
 
     def _may_renew(self, sent: Sent) -> bool:
         if self._source is None:
-            if self._is_watched:
+            if not self._is_left_to_function and any(each.rules.refreshes for each in self._protections):
                 self._tell_unknown()
             return False
         if not self._request.is_repeatable or (sent.redirected and self._is_order) or not self._request.needs_token:
@@ -293,8 +294,9 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        for protection in self._protections if self._is_watched else ():
-            protection.seen = True
+        for protection in self._protections:
+            if protection.rules.watches or not self._is_left_to_function:
+                protection.seen = True
 
     def _count_order(self, change: int) -> None:
         if self._is_order:
@@ -306,7 +308,8 @@ class Exchange:
     def _tell_end(self, sent: Sent) -> None:
         verdict = sent.verdict
         failed = verdict.meaning in _READ_AGAIN or verdict.meaning in (Meaning.EXPIRED, Meaning.UNCERTAIN)
-        if not self._is_watched or sent.replayed:
+        is_left = verdict.meaning is Meaning.EXPIRED and self._is_left_to_function
+        if not self._is_watched or sent.replayed or is_left:
             return
         if failed:
             error = None if verdict.code is not None else verdict.error or "HTTPError"

@@ -21,6 +21,7 @@ from kis_retry import (
     TokenManager,
     install,
     refresh_on_expired_token,
+    retry_on_transient_error,
 )
 from kis_retry.testing import KisGateway
 from senders import GOOD, PRICE, SYNC, WIRES, Answer, Wire, headers_for, issued
@@ -150,6 +151,15 @@ def test_a_request_that_nobody_knows_is_told_of_once(
     assert [event.name for event in events] == ["call_given_up"] * 3
     (warning,) = [record.getMessage() for record in caplog.records if "account_unknown" in record.getMessage()]
     assert "tokens=" in warning
+
+
+def test_who_did_not_ask_for_renewals_is_not_told_how_to_get_them(
+    gateway: KisGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, headers = gateway.url + PRICE.replace("price", "of-transient"), {"authorization": "Bearer dead"}
+    gateway.refuse_calls("EGW00123")
+    retry_on_transient_error(lambda: requests.get(url, headers=headers, timeout=9))()
+    assert "account_unknown" not in caplog.text
 
 
 class Slow:
