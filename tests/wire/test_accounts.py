@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,48 @@ def test_what_the_code_keeps_is_rebound_where_the_dead_token_stood(gateway: KisG
     assert library.fetch(headers) == GOOD
     alive = f"Bearer {gateway.current_token}"
     assert (library.access_token, headers) == (alive, {"Authorization": alive, "x": "y"})
+
+
+@dataclass(frozen=True)
+class Frozen:
+    access_token: str
+
+
+class Raising:
+    """As a proxy of a web framework is outside of its context."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("working outside of a context")
+
+
+@pytest.mark.parametrize("make", [Frozen, lambda _: Raising()])
+def test_a_first_argument_that_can_be_neither_read_nor_written_is_left_alone(make: Any, gateway: KisGateway) -> None:
+    def fetch(_: Any, headers: dict[str, str]) -> str:
+        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
+
+    ask, headers = retry_on_transient_error(refresh_on_expired_token(fetch)), headers_for(gateway)
+    gateway.expire()
+    assert ask(make(headers["authorization"]), headers) == "MCA00000"
+
+
+def test_bind_gets_the_first_argument_however_it_is_given_and_what_it_raises_stays(
+    gateway: KisGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound = []
+
+    def bind(broker: Any, token: AccessToken) -> None:
+        bound.append(broker)
+        raise OSError("the disk is full")
+
+    @refresh_on_expired_token(bind=bind)
+    def fetch(broker: Any, headers: dict[str, str]) -> str:
+        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
+
+    headers = headers_for(gateway)
+    gateway.expire()
+    assert fetch(headers=headers, broker="the broker") == "MCA00000"
+    assert bound == ["the broker"]
+    assert "kis_retry.bind_failed" in caplog.text
 
 
 def test_bind_gets_the_tokens_of_its_own_account(gateway: KisGateway, other: KisGateway) -> None:
