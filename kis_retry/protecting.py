@@ -147,8 +147,8 @@ def install(
     sources = tuple(source for each in several for source in rules_of(tokens=each).sources)
     rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_Limiters(rate)), sources=sources)
     bounds = policy or RetryPolicy.from_env()
+    protect_process(Protection(rules, bounds) if bounds.enabled else None)
     if bounds.enabled:
-        protect_process(Protection(rules, bounds))
         watch()
 
 

@@ -122,6 +122,12 @@ class Protection:
         has_token = attribute_of(self.first, "access_token", self) is not self
         return broker_source(self.first, self.policy) if has_token and is_broker(self.first) else None
 
+    def policy_for(self, source: LiveSource | None) -> RetryPolicy:
+        """Return the policy that was given, else the first argument's, the source's or the environment's."""
+        own = attribute_of(self.first, "policy")
+        given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
+        return given or getattr(source, "policy", None) or self.policy
+
     def limiter(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
         if self.rules.limiter_of is not None:

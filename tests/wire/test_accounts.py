@@ -295,6 +295,7 @@ def test_what_the_code_keeps_is_rebound_where_the_dead_token_stood(gateway: KisG
 @dataclass(frozen=True)
 class Frozen:
     access_token: str
+    policy: RetryPolicy | None = None
 
 
 class Raising:
@@ -312,6 +313,18 @@ def test_a_first_argument_that_can_be_neither_read_nor_written_is_left_alone(mak
     ask, headers = retry_on_transient_error(refresh_on_expired_token(fetch)), headers_for(gateway)
     gateway.expire()
     assert ask(make(headers["authorization"]), headers) == "MCA00000"
+
+
+def test_the_policy_of_a_first_argument_comes_before_the_sources(gateway: KisGateway) -> None:
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(max_retries=1))
+    headers = headers_for(gateway)
+
+    @refresh_on_expired_token(tokens=manager)
+    def fetch(_: Any) -> str:
+        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
+
+    gateway.refuse_calls("EGW00123", 1)
+    assert fetch(Frozen("", RetryPolicy(max_retries=0))) == "EGW00123"
 
 
 def test_bind_gets_the_first_argument_however_it_is_given_and_what_it_raises_stays(
