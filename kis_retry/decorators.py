@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any, TypeVar, overload
 
 from .answers import judge
-from .binding import Binding
+from .binding import Binding, attribute_of
 from .bypass import ACTIVE, is_unprotected
 from .calling import FunctionCall, Returned, raised
 from .engine import run, run_async
@@ -312,8 +312,8 @@ class _Beginning:
     def _policy_of(self, first: Any) -> RetryPolicy:
         """Return the policy of the first argument, of the source, or of the environment."""
         if type(first) not in _PLAIN:
-            for holder in (first, getattr(first, "tokens", None)):
-                policy = getattr(holder, "policy", None)
+            for holder in (first, attribute_of(first, "tokens")):
+                policy = attribute_of(holder, "policy")
                 if isinstance(policy, RetryPolicy):
                     return policy
         for source in self._rules.sources:

@@ -67,8 +67,7 @@ def guard_of(request: ApiRequest, protections: tuple[Protection, ...], new_sessi
         repeater = repeater or each
         if repeater.rules.watches and each.rules.watches:
             limiter = limiter or each.limiter(request, source)
-    first = owner or protections[0]
-    policy = first.rules.policy or getattr(source, "policy", None) or first.policy
+    policy = (owner or protections[0]).policy_for(source)
     idempotent = repeater.rules.idempotent if repeater is not None else None
     patience = repeater.policy if repeater is not None else policy
     return Guard(

@@ -55,7 +55,8 @@ class Exchange:
         self._library = library
         guard = guard_of(request, protections, library.new_session)
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
-        self._refreshes = any(each.rules.refreshes and each.rules.watches for each in protections)
+        self._is_left_to_function = guard.owner is not None and not guard.owner.rules.watches  # where it is refused
+        self._refreshes = not self._is_left_to_function and any(each.rules.refreshes for each in protections)
         self._ticket: Ticket | None = None
         self._sends = 0
         self._last: Sent | None = None
@@ -298,8 +299,9 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        for protection in self._protections if self._is_watched else ():
-            protection.seen = True
+        for protection in self._protections:
+            if protection.rules.watches or not self._is_left_to_function:
+                protection.seen = True
 
     def _count_order(self, change: int) -> None:
         if self._is_order:
