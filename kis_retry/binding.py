@@ -81,8 +81,7 @@ class Binding:
         """
         for place in self._places:
             if place.read(args, kwargs) == (dead or ""):
-                with suppress(Exception):  # a frozen object keeps what it has, and the request has the new one
-                    args, kwargs = place.write(args, kwargs, token)
+                args, kwargs = place.write(args, kwargs, token)
                 if dead is None:
                     break
         return args, kwargs

@@ -397,11 +397,6 @@ def test_threads_that_learn_an_account_together_share_one_token(monkeypatch: pyt
             assert fresh.counts.token_requests == 1
 
 
-@dataclass(frozen=True)
-class Frozen:
-    access_token: str
-
-
 def test_a_place_that_cannot_be_written_is_told_of_and_harms_nothing(
     gateway: KisGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
