@@ -21,8 +21,7 @@ from .engine import run, run_async
 from .pace.limiter import RateLimiter, is_limiter
 from .policy import RetryPolicy
 from .signals import is_from_signal_handler
-from .tokens.foreign import as_source, is_source
-from .tokens.source import TokenSource
+from .tokens.source import TokenSource, as_source, is_source
 from .wire import watch
 from .wire.protection import Protection, Rules
 
