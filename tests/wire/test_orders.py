@@ -178,6 +178,7 @@ def test_an_order_that_was_refused_is_placed_once(wire: Wire, gateway: KisGatewa
 
 
 @ALL
+@pytest.mark.usefixtures("impatient")
 def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     with KisGateway() as closed:
         keys = closed.credentials
@@ -193,6 +194,7 @@ def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     assert len(later.orders) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_order_that_never_left_is_not_held_back() -> None:
     with KisGateway() as closed:
         pass
@@ -272,6 +274,7 @@ BEHIND: dict[str, Callable[[KisGateway], str]] = {
 
 
 @ALL
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("status", [303, 307])
 @pytest.mark.parametrize("behind", BEHIND)
 def test_an_order_that_a_redirect_answered_is_never_repeated(

@@ -66,6 +66,7 @@ def test_with_no_order_deadline_an_order_leaves_once(code: str, gateway: KisGate
     assert sent(gateway) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_order_whose_token_takes_too_long_is_not_sent_again(gateway: KisGateway) -> None:
     place = both(lambda: WIRES[0].order(gateway), policy=RetryPolicy(order_deadline=0.3))
     gateway.expire()

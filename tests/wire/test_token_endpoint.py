@@ -82,6 +82,7 @@ def test_a_token_request_with_a_wrong_secret_fails_in_the_words_of_kis(library: 
     assert answer.json() == requests.post(**said, timeout=9).json()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("library", POSTS)
 def test_a_token_request_within_the_minute_is_refused_in_the_words_of_kis(library: str, gateway: KisGateway) -> None:
     said = token_request(gateway)
@@ -91,6 +92,7 @@ def test_a_token_request_within_the_minute_is_refused_in_the_words_of_kis(librar
     assert (answer.status_code, answer.json()) == (refused.status_code, refused.json())
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("library", POSTS)
 def test_a_token_endpoint_that_cannot_be_reached_is_an_error_of_the_library(library: str, other: KisGateway) -> None:
     install(rate=0)
