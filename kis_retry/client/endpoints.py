@@ -18,7 +18,7 @@ from json import dumps
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from ..answers import is_token_expired_response
-from ..decorators import refresh_on_expired_token, retry_on_transient_error
+from ..decorators import decorated, rules_of
 
 __all__ = ["Answer", "Call", "Endpoints", "Flow", "Payload", "checked"]
 
@@ -67,14 +67,14 @@ Flow = Generator[Call, Answer, Any]
 
 
 def _each_request(flow: Callable[Concatenate[Endpoints[R], P], Flow]) -> Callable[Concatenate[Endpoints[R], P], R]:
-    """Make a call of a flow: with both decorators, and no place for a token, since a client takes the current one."""
+    """Make a call of a flow, with both decorators at once; it keeps no token: a client takes the current one."""
 
     @wraps(flow)
     def call(self: Endpoints[R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._run(flow(self, *args, **kwargs))
 
     call.__qualname__ = f"KisClient.{flow.__name__.lstrip('_')}"  # by which events tell of it
-    return retry_on_transient_error(refresh_on_expired_token(bind=lambda _: None)(call))
+    return decorated(call, rules_of(refreshes=True, repeats=True, bind=lambda _: None))
 
 
 class Endpoints(Generic[R]):
