@@ -162,7 +162,7 @@ def rules_of(
         raise TypeError(f"bind= takes a function of (token) or (self, token), not {_shown(bind)}")
     if limiter is not None and not is_limiter(limiter):
         raise TypeError(f"limiter= takes a RateLimiter (RateLimiter.from_env()), not {_shown(limiter)}")
-    if idempotent not in (None, True, False):
+    if idempotent is not None and not isinstance(idempotent, bool):
         raise TypeError(f"idempotent= takes True, False or None, not {_shown(idempotent)}")
     sources = (as_source(tokens),) if tokens is not None else ()
     return Rules(sources=sources, policy=policy, bind=bind, limiter=limiter, idempotent=idempotent, **other)

@@ -96,11 +96,11 @@ class _Call(LibraryCall):
             with self.under_way():
                 response = self._wrapped(self._copy(request))
                 came = b"".join(response.iter_raw()) if self._is_to_be_read(response) else None
+            return self._read(response, came)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
             return self.failed(error, redirected=self._is_redirected())
-        return self._read(response, came)
 
     async def send_async(self, request: ApiRequest) -> Sent:
         """Send a copy once, as `send` does."""
@@ -110,9 +110,9 @@ class _Call(LibraryCall):
                 came = (
                     b"".join([part async for part in response.aiter_raw()]) if self._is_to_be_read(response) else None
                 )
+            return self._read(response, came)
         except Exception as error:
             return self.failed(error, redirected=self._is_redirected())
-        return self._read(response, came)
 
     def _copy(self, request: ApiRequest) -> Any:
         ours = self._prepared

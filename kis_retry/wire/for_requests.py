@@ -125,21 +125,23 @@ class _Call(LibraryCall):
     def _read(self, response: Any) -> bytes | None:
         """Return the body of an answer; a streamed one is put back as it came, to be read again."""
         if not self._options.get("stream", self._session.stream):
-            body: bytes = response.content
-            return body
+            return bytes(response.content)
         if not is_short(response.headers, response.status_code) or not isinstance(
             response.raw, urllib3.BaseHTTPResponse
         ):
             return None
         try:
             came, headers = response.raw.read(decode_content=False), response.raw.headers
+            body = _raw(came, headers, response.status_code, self._prepared.method).read(decode_content=True)
+        except urllib3.exceptions.DecodeError as error:
+            raise requests.exceptions.ContentDecodingError(error, request=response.request) from error
         except urllib3.exceptions.ProtocolError as error:  # as `requests` has it for whoever reads the body
             raise requests.exceptions.ChunkedEncodingError(error, request=response.request) from error
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error, request=response.request) from error
         response.raw.release_conn()
-        response.raw, again = (_raw(came, headers, response.status_code, self._prepared.method) for _ in range(2))
-        return again.read(decode_content=True)
+        response.raw = _raw(came, headers, response.status_code, self._prepared.method)
+        return body
 
     def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""

@@ -32,16 +32,23 @@ def open_url(wrapped: Callable[..., Any], opener: Any, args: tuple[Any, ...], kw
     protections = chain()
     if not protections:
         return wrapped(*args, **kwargs)
-    return _open(wrapped, protections, *args, **kwargs)
+    return _open(wrapped, opener, protections, *args, **kwargs)
 
 
 def _open(
-    wrapped: Callable[..., Any], protections: Any, fullurl: Any, data: Any = None, *rest: Any, **options: Any
+    wrapped: Callable[..., Any],
+    opener: Any,
+    protections: Any,
+    fullurl: Any,
+    data: Any = None,
+    *rest: Any,
+    **options: Any,
 ) -> Any:
     given = fullurl if isinstance(fullurl, urllib.request.Request) else urllib.request.Request(fullurl)  # noqa: S310  # the caller's own
     if data is not None:
         given.data = data
-    headers = {**given.unredirected_hdrs, **given.headers}
+    of_opener = {name.capitalize(): value for name, value in opener.addheaders}
+    headers = {**of_opener, **given.unredirected_hdrs, **given.headers}
     body = given.data if given.data is None or isinstance(given.data, bytes) else UNREPEATABLE
     request = read_request(given.get_method(), given.full_url, headers, body)
     if request is None:
@@ -116,7 +123,10 @@ class _Call(LibraryCall):
         copy.unredirected_hdrs = dict(given.unredirected_hdrs)
         vars(copy).update({name: value for name, value in vars(given).items() if name == "_tunnel_host"})  # of a proxy
         # What goes along with a redirect, to another host too, is what the caller's own token went along with.
-        request.put_token(copy.headers if "Authorization" in copy.headers else copy.unredirected_hdrs)
+        headers = copy.headers if "Authorization" in copy.headers else copy.unredirected_hdrs
+        request.put_token(headers)
+        if "authorization" in headers:  # in urllib's spelling, so that none of the opener's is put beside it
+            headers["Authorization"] = headers.pop("authorization")
         return copy
 
     def answer(self, status: int, body: bytes) -> Sent:
