@@ -33,7 +33,7 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     protections = chain()
     if not protections:
         return await wrapped(*args, **kwargs)
-    options = {**dict(zip(("method", "str_or_url"), args)), **kwargs}
+    options = {**dict(zip(("method", "str_or_url"), args, strict=False)), **kwargs}
     method, url = options.pop("method", ""), options.pop("str_or_url", "")
     call = _Call(wrapped, session, method, url, options)
     seen = read_request(method, call.address(), call.headers(), call.body())
