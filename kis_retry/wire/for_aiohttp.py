@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from http.client import responses
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,12 +120,13 @@ class _Call(LibraryCall):
     def answer(self, status: int, body: bytes) -> Sent:
         """Return an answer of KIS's that is made here."""
         url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
-        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
+        kind = "application/json" if body.startswith(b"{") else "text/html"  # whose JSON is asked for is an error here
+        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": kind}))
         info = aiohttp.RequestInfo(url, self._method, headers, url)
         given: dict[str, Any] = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
         given |= {"request_info": info, "session": self._session, "stream_writer": SimpleNamespace(output_size=0)}
         response = aiohttp.ClientResponse(self._method, url, **given)
-        response.status, response.reason = status, ""
+        response.status, response.reason = status, responses.get(status, "")
         response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
         return self.judged(response, status, body, redirected=False)
 
