@@ -152,6 +152,14 @@ def test_an_order_that_is_another_one_leaves(wire: Wire, gateway: KisGateway) ->
     assert both(lambda: wire.order(gateway, 2))() == GOOD
 
 
+@ALL
+def test_an_order_to_sell_is_not_the_lost_one_to_buy(wire: Wire, gateway: KisGateway) -> None:
+    gateway.fail(503, times=1, reached=True)
+    assert [both(lambda: wire.order(gateway, tr_id="TTTC0012U"))().status for _ in range(2)] == [503, 503]
+    assert both(lambda: wire.order(gateway, tr_id="TTTC0011U"))() == GOOD
+    assert sent(gateway) == 2
+
+
 def test_a_program_that_has_looked_may_order_again(gateway: KisGateway) -> None:
     wire = WIRES[0]
     place = both(lambda: wire.order(gateway))
