@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from http.client import responses
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +35,7 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     protections = chain()
     if not protections:
         return await wrapped(*args, **kwargs)
-    options = {**dict(zip(("method", "str_or_url"), args)), **kwargs}
+    options = {**dict(zip(("method", "str_or_url"), args, strict=False)), **kwargs}
     method, url = options.pop("method", ""), options.pop("str_or_url", "")
     call = _Call(wrapped, session, method, url, options)
     seen = read_request(method, call.address(), call.headers(), call.body())
@@ -125,12 +126,13 @@ class _Call(LibraryCall):
     def answer(self, status: int, body: bytes) -> Sent:
         """Return an answer of KIS's that is made here."""
         url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
-        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
+        kind = "application/json" if body.startswith(b"{") else "text/html"  # whose JSON is asked for is an error here
+        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": kind}))
         info = aiohttp.RequestInfo(url, self._method, headers, url)
         given: dict[str, Any] = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
         given |= {"request_info": info, "session": self._session, "stream_writer": SimpleNamespace(output_size=0)}
         response = aiohttp.ClientResponse(self._method, url, **given)
-        response.status, response.reason = status, ""
+        response.status, response.reason = status, responses.get(status, "")
         response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
         return self.judged(response, status, body, redirected=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from ..engine import run, run_async
@@ -76,6 +77,7 @@ class _Call(LibraryCall):
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> Sent:
         response = self._httpx.Response(status, headers=headers, content=body, request=self._prepared)
+        response.elapsed = timedelta(0)
         return self.judged(response, status, body, redirected=False)
 
     def token_answer(self, said: Said) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from http.client import responses
 from typing import Any
 
 import requests
@@ -97,6 +98,7 @@ class _Call(LibraryCall):
         response = HTTPAdapter().build_response(
             self._prepared, _raw(body, {"Content-Type": "application/json"}, status)
         )
+        response.reason = responses.get(status, "")
         return self.judged(response, status, response.content, redirected=False)
 
     def send(self, request: ApiRequest) -> Sent:

@@ -14,6 +14,7 @@ import urllib.response
 from collections.abc import Callable
 from dataclasses import replace
 from email.message import Message
+from http.client import responses
 from typing import Any
 
 from ..engine import run
@@ -135,7 +136,11 @@ class _Call(LibraryCall):
         headers["Content-Type"] = "application/json"
         response = urllib.response.addinfourl(io.BytesIO(body), headers, url, status)
         sent = self.judged(response, status, body, redirected=False)
-        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None
+        error = (
+            urllib.error.HTTPError(url, status, responses.get(status, ""), headers, io.BytesIO(body))
+            if status >= 400
+            else None
+        )
         return replace(sent, error=error)
 
 
