@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.helpers import TimerNoop
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from ..engine import run_async
 from .exchange import Exchange
@@ -33,10 +34,11 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     protections = chain()
     if not protections:
         return await wrapped(*args, **kwargs)
-    method, url, *rest = args if len(args) > 1 else (*args, kwargs.get("str_or_url", ""))
-    call = _Call(wrapped, session, method, url, {k: v for k, v in kwargs.items() if k not in ("method", "str_or_url")})
+    options = {**dict(zip(("method", "str_or_url"), args)), **kwargs}
+    method, url = options.pop("method", ""), options.pop("str_or_url", "")
+    call = _Call(wrapped, session, method, url, options)
     seen = read_request(method, call.address(), call.headers(), call.body())
-    if seen is None or rest:
+    if seen is None:
         return await wrapped(*args, **kwargs)
     if isinstance(seen, TokenRequest):
         source = source_of_token_request(seen, protections, call.new_session)
@@ -60,9 +62,12 @@ class _Call(LibraryCall):
         self._options = options
 
     def address(self) -> str:
-        """Return the whole address, with the session's base URL and the parameters."""
-        build = getattr(self._session, "_build_url", None)
-        url, params = str(build(self._url) if build is not None else self._url), self._options.get("params")
+        """Return the whole address, with the session's base URL and the parameters; "" where the library refuses it."""
+        build = getattr(self._session, "_build_url", str)
+        try:
+            url, params = str(build(self._url)), self._options.get("params")
+        except (TypeError, ValueError):  # it says so itself
+            return ""
         return f"{url}{'&' if '?' in url else '?'}{params}" if params else url
 
     def headers(self) -> CIMultiDict[Any]:
@@ -98,8 +103,13 @@ class _Call(LibraryCall):
                 response = await self._wrapped(self._method, self._url, **options)
                 body = await _read(response) if is_short(response.headers, response.status) else None
         except Exception as error:
-            return self.failed(error)
+            return self.failed(error, redirected=getattr(error, "host", None) is not None and self._is_elsewhere(error))
         return self.judged(response, response.status, body, redirected=bool(response.history))
+
+    def _is_elsewhere(self, error: Any) -> bool:
+        """Say whether a connection was refused where a redirect led to."""
+        url = URL(self.address())
+        return (error.host, error.port) != (url.host, url.port) and self._options.get("proxy") is None
 
     async def raised_for_status(self, response: Any) -> Any:
         """Give the caller the final answer, through its own `raise_for_status`."""

@@ -47,7 +47,7 @@ def is_lost(ending: Ending) -> bool:
         return True
     if verdict.error is not None:
         return verdict.error in _AFTER_ANSWER
-    return verdict.unanswered and not 300 <= ending.status < 400
+    return verdict.unanswered
 
 
 def rebuilt(ending: Ending, otherwise: type[Exception]) -> Exception:

@@ -178,6 +178,7 @@ def test_an_order_that_was_refused_is_placed_once(wire: Wire, gateway: KisGatewa
 
 
 @ALL
+@pytest.mark.usefixtures("impatient")
 def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     with KisGateway() as closed:
         keys = closed.credentials
@@ -193,6 +194,7 @@ def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     assert len(later.orders) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_order_that_never_left_is_not_held_back() -> None:
     with KisGateway() as closed:
         pass
@@ -258,9 +260,29 @@ def test_an_order_in_a_pool_is_placed_once(lose: Callable[[KisGateway], None], g
     assert (sent(gateway), len(gateway.orders)) == (1, 1)
 
 
+def _to_nowhere(gateway: KisGateway) -> str:
+    with KisGateway() as closed:
+        return closed.url + PRICE
+
+
+BEHIND: dict[str, Callable[[KisGateway], str]] = {
+    "refused for its token": lambda gateway: gateway.expire_at(2) or gateway.url + PRICE,  # type: ignore[func-returns-value]
+    "too many": lambda gateway: gateway.refuse_calls("EGW00201", path=PRICE) or gateway.url + PRICE,  # type: ignore[func-returns-value]
+    "dropped": lambda gateway: gateway.drop(path=PRICE) or gateway.url + PRICE,  # type: ignore[func-returns-value]
+    "never left": _to_nowhere,
+}
+
+
 @ALL
-def test_an_order_that_a_redirect_answered_is_never_repeated(wire: Wire, gateway: KisGateway) -> None:
-    gateway.fail(303, times=1, location=f"{gateway.url}{BALANCE}", reached=True, path=ORDER)
-    gateway.expire_at(2)
-    outcome(both(lambda: wire.order(gateway)))
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [303, 307])
+@pytest.mark.parametrize("behind", BEHIND)
+def test_an_order_that_a_redirect_answered_is_never_repeated(
+    wire: Wire, status: int, behind: str, gateway: KisGateway
+) -> None:
+    """Not by a loop around it either, whatever became of what it led to."""
+    gateway.fail(status, times=1, location=BEHIND[behind](gateway), reached=True, path=ORDER)
+    place = both(lambda: wire.order(gateway), policy=RetryPolicy(transient_deadline=0.2, order_deadline=0.2))
+    for _ in range(2):
+        outcome(place)
     assert (sent(gateway), len(gateway.orders)) == (1, 1)
