@@ -120,7 +120,12 @@ class Exchange:
 
     def _attempt(self) -> Flow[Sent]:
         yield from self._put_token()
+        was_dead = self._has_dead_token()
         slot = yield from self._take_slot()
+        if slot is not None and self._has_dead_token() and not was_dead:  # it died in the queue, and is being renewed
+            slot.cancel()
+            yield from self._put_token()
+            slot = yield from self._take_slot()
         if self._last is not None and self._is_late():
             if slot is not None:
                 slot.cancel()
@@ -172,6 +177,13 @@ class Exchange:
             return
         if found is not None:
             self._put(found)
+
+    def _has_dead_token(self) -> bool:
+        """Say whether its token is known to be dead, with no other in memory."""
+        source, token = self._source, self._request.token
+        if source is None or token is None or not source.is_dead(token):
+            return False
+        return source.current_unless(token) is None
 
     def _put_newer_token(self) -> None:
         """Look once more in memory: a queue must not leave with a token that died meanwhile."""
