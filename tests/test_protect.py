@@ -249,6 +249,27 @@ def test_a_second_call_puts_the_later_arguments_in_force(broker: Broker, events:
     assert asked.calls == 4
 
 
+def test_what_others_put_around_a_protected_function_stays() -> None:
+    module, calls = ModuleType("prices"), list[str]()
+    module.__dict__["fetch"] = lambda: "the price"
+    inner = protect(module).fetch
+
+    @functools.wraps(inner)
+    def timed() -> str:
+        calls.append("timed")
+        return str(inner())
+
+    module.__dict__["fetch"] = timed
+    assert protect(module).fetch() == "the price"
+    assert calls == ["timed"]
+
+
+@pytest.mark.parametrize("target", [ModuleType("empty"), object(), None])
+def test_where_there_is_nothing_to_protect_it_is_said(target: Any) -> None:
+    with pytest.raises(ValueError, match="no public methods"):
+        protect(target)
+
+
 def test_a_second_call_for_other_methods_keeps_the_first(broker: Broker, gateway: KisGateway) -> None:
     protect(protect(broker, methods="price"), methods="named")
     assert is_protected(broker, gateway)

@@ -126,7 +126,7 @@ class RateLimiter:
 
         Args:
             order: whether it goes before reads.
-            ticket: that of the same request's first reservation, which keeps its place for ten seconds.
+            ticket: that of the same request's first reservation, which keeps its place for twelve slots.
         """
         return self._reserve(order=order, ticket=ticket)
 

@@ -17,7 +17,7 @@ from .source import LiveSource, Memory, Replacement
 if TYPE_CHECKING:
     from ..credentials import Credentials
 
-__all__ = ["as_source", "broker_source", "is_broker", "is_source"]
+__all__ = ["UserSource", "broker_source", "is_broker"]
 
 _NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)  # a library does not say when its token dies
 _A_LOOK = 0.01  # seconds in which a source that has a token in memory hands it over
@@ -65,7 +65,7 @@ class _ForeignSource(LiveSource):
         raise NotImplementedError
 
 
-class _UserSource(_ForeignSource):
+class UserSource(_ForeignSource):
     """Any `TokenSource`, with a memory of what it handed out."""
 
     @property
@@ -145,18 +145,6 @@ def _takes_force(issue: Callable[..., object]) -> bool:
     except (TypeError, ValueError):
         return False
     return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def is_source(value: object) -> bool:
-    """Tell whether `value` has the two methods of a `TokenSource`; a class has not, its instances have."""
-    if isinstance(value, (LiveSource, type)):
-        return not isinstance(value, type)
-    return all(callable(getattr(value, name, None)) for name in ("token", "refresh"))
-
-
-def as_source(source: Any) -> LiveSource:
-    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
-    return source if isinstance(source, LiveSource) else _UserSource(source)
 
 
 def is_broker(value: object) -> bool:

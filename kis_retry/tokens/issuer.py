@@ -63,9 +63,9 @@ class TokenIssuer:
 
     def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Clock) -> None:
         self._credentials = credentials
-        self._given = self._session = session
+        self._session = requests.Session() if session is None else session
         self._clock = clock
-        after_fork(self, TokenIssuer._leave_connections)
+        after_fork(self._session, leave_connections_to_parent)
 
     def issue(self, timeout: float) -> AccessToken:
         """
@@ -94,18 +94,11 @@ class TokenIssuer:
         if status != 200:
             raise KisRetryError(f"the token was not revoked: HTTP {status}, {_code_in(body) or 'no error code'}")
 
-    def _leave_connections(self) -> None:
-        if self._given is not None:
-            leave_connections_to_parent(self._given)
-        self._session = self._given
-
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), timezone.utc)
 
     def _post(self, endpoint: str, timeout: float, secret_name: str, **body: str) -> tuple[int, Any]:
         """Return the status and the JSON of the answer, None where it is none."""
-        if self._session is None:
-            self._session = requests.Session()
         keys = {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
         try:
             try:

@@ -18,7 +18,7 @@ from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
-from .source import SYSTEM_CLOCK, Clock
+from .source import SYSTEM_CLOCK, Clock, headers_for
 
 __all__ = ["TokenManager", "every_manager", "newest_manager"]
 
@@ -98,11 +98,11 @@ class TokenManager(Refresher):
             tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
             extra: more headers by name, e.g. `custtype="P"`; they win over the ones made here.
         """
-        return self._headers(self.token(), tr_id, extra)
+        return headers_for(self.credentials, self.token(), tr_id, extra)
 
     async def headers_async(self, tr_id: str, **extra: str) -> dict[str, str]:
         """Do what `headers` does without stopping the event loop."""
-        return self._headers(await self.token_async(), tr_id, extra)
+        return headers_for(self.credentials, await self.token_async(), tr_id, extra)
 
     def token(self) -> AccessToken:
         """
@@ -192,16 +192,6 @@ class TokenManager(Refresher):
             self._entry.delete()
             return True
 
-    def _headers(self, token: AccessToken, tr_id: str, extra: dict[str, str]) -> dict[str, str]:
-        return {
-            "content-type": "application/json",
-            "authorization": token.bearer,
-            "appkey": self.credentials.app_key,
-            "appsecret": self.credentials.app_secret,
-            "tr_id": tr_id,
-            **extra,
-        }
-
     def __reduce__(self) -> tuple[Any, ...]:
         store, policy = self._given
         return partial(type(self), store=store, policy=policy), (self.credentials,)
@@ -219,7 +209,8 @@ class _ApprovalKey(Refresher):
 
 def every_manager() -> list[TokenManager]:
     """List the managers of this process that somebody holds, the newest last."""
-    return list(_managers.values())
+    found = [reference() for reference in _managers.valuerefs()]  # at once: other threads make managers meanwhile
+    return [manager for manager in found if manager is not None]
 
 
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:

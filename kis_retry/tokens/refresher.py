@@ -121,7 +121,9 @@ class Refresher(LiveSource):
         except BaseException as error:
             if memory.failure is None or memory.failed_at >= began:  # else it was told when the cool-down began
                 code, name = getattr(error, "code", None), type(error).__name__
-                self._tell("token_refresh_failed", old.fingerprint, began, msg_cd=code, expires_at=old.expires_at, error=name)
+                self._tell(
+                    "token_refresh_failed", old.fingerprint, began, msg_cd=code, expires_at=old.expires_at, error=name
+                )
             raise
         if replacement.origin != "memory":
             self._tell_renewed(replacement, old.fingerprint, began)

@@ -129,7 +129,7 @@ def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
             try:
                 own.set_result(change(ended))
             except BaseException as error:  # it is whose future it is that has to know
-                own.set_exception(without_traceback(error))
+                own.set_exception(without_traceback(error.with_traceback(None)))
 
     future.add_done_callback(settle)
     return own

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from ..clock import Monotonic
 from ..events import warn
@@ -19,7 +19,18 @@ from .single_flight import SingleFlight, done, failed, then, without_traceback
 if TYPE_CHECKING:
     from ..credentials import Credentials
 
-__all__ = ["SYSTEM_CLOCK", "CachedToken", "Clock", "LiveSource", "Memory", "Replacement", "TokenSource"]
+__all__ = [
+    "SYSTEM_CLOCK",
+    "CachedToken",
+    "Clock",
+    "LiveSource",
+    "Memory",
+    "Replacement",
+    "TokenSource",
+    "as_source",
+    "headers_for",
+    "is_source",
+]
 
 T = TypeVar("T")
 
@@ -244,6 +255,34 @@ class LiveSource:
     def _begin_cooldown(self, error: BaseException) -> None:
         memory, now = self._memory, self._clock.monotonic()
         memory.failure, memory.failed_at, memory.next_look = without_traceback(error), now, now + _LOOKS_APART
+
+
+def is_source(value: object) -> bool:
+    """Tell whether `value` has the two methods of a `TokenSource`; a class has not, its instances have."""
+    if isinstance(value, (LiveSource, type)):
+        return not isinstance(value, type)
+    return all(callable(getattr(value, name, None)) for name in ("token", "refresh"))
+
+
+def as_source(source: Any) -> LiveSource:
+    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
+    if isinstance(source, LiveSource):
+        return source
+    from .foreign import UserSource  # which is made of what is here
+
+    return UserSource(source)
+
+
+def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:
+    """Make every header that KIS wants for one call; those of `extra` win."""
+    return {
+        "content-type": "application/json",
+        "authorization": token.bearer,
+        "appkey": keys.app_key,
+        "appsecret": keys.app_secret,
+        "tr_id": tr_id,
+        **extra,
+    }
 
 
 def _remember(values: dict[str, AccessToken | None], key: str, value: AccessToken | None) -> None:

@@ -95,7 +95,7 @@ def test_a_batch_that_can_have_no_other_token_gets_the_answer_of_kis_every_time(
 ) -> None:
     client.fetch_domestic_price("005930")
     gateway.expire()
-    gateway.refuse_tokens(code="EGW00105")
+    gateway.refuse_tokens("EGW00105")
     gateway.reset_counts()
     assert {client.fetch_domestic_price("005930")["msg_cd"] for _ in range(5)} == {"EGW00123"}
     assert gateway.counts.token_requests == 1
