@@ -37,72 +37,33 @@ if TYPE_CHECKING:
 
 # No module is named like a name below: importing it would put the module in the name's place.
 _MODULES = {
-    ".answers": (
-        "is_rate_limited_response",
-        "is_token_expired_error",
-        "is_token_expired_response",
-        "is_transient_error",
-        "is_transient_response",
-    ),
-    ".client.async_client": ("AsyncKisClient",),
-    ".client.client": ("KisClient",),
-    ".credentials": ("Credentials",),
-    ".decorators": ("refresh_on_expired_token", "retry_on_transient_error"),
-    ".errors": (
-        "ConfigurationError",
-        "KisRetryError",
-        "PageError",
-        "ResponseError",
-        "TokenIssueError",
-        "TokenIssueLimited",
-    ),
-    ".events": ("RefreshEvent", "on_event"),
-    ".pace.limiter": ("RateLimiter",),
-    ".policy": ("RetryPolicy",),
-    ".protecting": ("install", "protect", "uninstall", "unprotect"),
-    ".stores.base": ("TokenStore",),
-    ".stores.file": ("FileTokenStore",),
-    ".stores.memory": ("MemoryTokenStore",),
-    ".stores.redis": ("RedisTokenStore",),
-    ".token": ("AccessToken",),
-    ".tokens.manager": ("TokenManager",),
-    ".tokens.source": ("TokenSource",),
+    ".answers": "is_rate_limited_response is_token_expired_error is_token_expired_response "
+    "is_transient_error is_transient_response",
+    ".client.async_client": "AsyncKisClient",
+    ".client.client": "KisClient",
+    ".credentials": "Credentials",
+    ".decorators": "refresh_on_expired_token retry_on_transient_error",
+    ".errors": "ConfigurationError KisRetryError PageError ResponseError TokenIssueError TokenIssueLimited",
+    ".events": "RefreshEvent on_event",
+    ".pace.limiter": "RateLimiter",
+    ".policy": "RetryPolicy",
+    ".protecting": "install protect uninstall unprotect",
+    ".stores.base": "TokenStore",
+    ".stores.file": "FileTokenStore",
+    ".stores.memory": "MemoryTokenStore",
+    ".stores.redis": "RedisTokenStore",
+    ".token": "AccessToken",
+    ".tokens.manager": "TokenManager",
+    ".tokens.source": "TokenSource",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [
-    "AccessToken",
-    "AsyncKisClient",
-    "ConfigurationError",
-    "Credentials",
-    "FileTokenStore",
-    "KisClient",
-    "KisRetryError",
-    "MemoryTokenStore",
-    "PageError",
-    "RateLimiter",
-    "RedisTokenStore",
-    "RefreshEvent",
-    "ResponseError",
-    "RetryPolicy",
-    "TokenIssueError",
-    "TokenIssueLimited",
-    "TokenManager",
-    "TokenSource",
-    "TokenStore",
-    "install",
-    "is_rate_limited_response",
-    "is_token_expired_error",
-    "is_token_expired_response",
-    "is_transient_error",
-    "is_transient_response",
-    "on_event",
-    "protect",
-    "refresh_on_expired_token",
-    "retry_on_transient_error",
-    "uninstall",
-    "unprotect",
-]
+__all__ = ["AccessToken", "AsyncKisClient", "ConfigurationError", "Credentials", "FileTokenStore", "KisClient"]
+__all__ += ["KisRetryError", "MemoryTokenStore", "PageError", "RateLimiter", "RedisTokenStore", "RefreshEvent"]
+__all__ += ["ResponseError", "RetryPolicy", "TokenIssueError", "TokenIssueLimited", "TokenManager", "TokenSource"]
+__all__ += ["TokenStore", "install", "is_rate_limited_response", "is_token_expired_error", "is_token_expired_response"]
+__all__ += ["is_transient_error", "is_transient_response", "on_event", "protect", "refresh_on_expired_token"]
+__all__ += ["retry_on_transient_error", "uninstall", "unprotect"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,9 @@ import json
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from inspect import iscoroutinefunction
 from typing import Any
 
 from .failures import failure_of
@@ -22,9 +22,6 @@ from .failures import failure_of
 __all__ = [
     "CODES",
     "EXPIRED_CODES",
-    "LIMIT_CODE",
-    "ONCE_A_MINUTE",
-    "UNCERTAIN_CODES",
     "Meaning",
     "Verdict",
     "is_rate_limited_response",
@@ -39,22 +36,15 @@ __all__ = [
 
 
 class Meaning(Enum):
-    """
-    What an answer or an error says about sending the same request again.
+    """What an answer or an error says about sending the same request again."""
 
-    GOOD: success, "no such data", or nothing that speaks of a failure. EXPIRED: the token is dead, a new one helps.
-    LIMITED: refused by the gateway before it acted, so that an order may be sent again too. TRANSIENT: passes by
-    itself; a read may be repeated, an order may not. NEVER_LEFT: nothing was sent. UNCERTAIN: the request may have been
-    acted upon ("check your last order"). FINAL: sending it again does not help.
-    """
-
-    GOOD = "good"
-    EXPIRED = "expired"
-    LIMITED = "limited"
-    TRANSIENT = "transient"
-    NEVER_LEFT = "never_left"
-    UNCERTAIN = "uncertain"
-    FINAL = "final"
+    GOOD = "good"  # success, "no such data", or nothing that speaks of a failure
+    EXPIRED = "expired"  # the token is dead, a new one helps
+    LIMITED = "limited"  # refused by the gateway before it acted, so an order may be sent again too
+    TRANSIENT = "transient"  # passes by itself; a read may be repeated, an order may not
+    NEVER_LEFT = "never_left"  # nothing was sent
+    UNCERTAIN = "uncertain"  # it may have been acted upon ("check your last order")
+    FINAL = "final"  # sending it again does not help
 
 
 CODES: dict[str, Meaning] = {
@@ -64,15 +54,8 @@ CODES: dict[str, Meaning] = {
     "EGW00201": Meaning.LIMITED,  # 초당 거래건수를 초과하였습니다.
     "EGW00215": Meaning.TRANSIENT,  # 원장에서 허용 가능한 초당 거래건수를 초과하였습니다.
     "EGW00316": Meaning.TRANSIENT,  # 재 조회 수행 부탁드립니다
-    "EGW00001": Meaning.TRANSIENT,
-    "EGW00002": Meaning.TRANSIENT,
-    "EGW00202": Meaning.TRANSIENT,
-    "EGW00203": Meaning.TRANSIENT,
-    "EGW00300": Meaning.TRANSIENT,
-    "OPSQ0003": Meaning.TRANSIENT,
-    "OPSQ0010": Meaning.TRANSIENT,
-    "OPSQ0011": Meaning.TRANSIENT,
-    "OPSQ1002": Meaning.TRANSIENT,  # SESSION FULL
+    **dict.fromkeys(("EGW00001", "EGW00002", "EGW00202", "EGW00203", "EGW00300"), Meaning.TRANSIENT),  # of the gateway
+    **dict.fromkeys(("OPSQ0003", "OPSQ0010", "OPSQ0011", "OPSQ1002"), Meaning.TRANSIENT),  # busy; 1002: SESSION FULL
     "EGW00301": Meaning.UNCERTAIN,  # 연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.
     "EGW00302": Meaning.UNCERTAIN,  # 거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.
     "EGW00103": Meaning.FINAL,  # 유효하지 않은 AppKey입니다.
@@ -91,44 +74,27 @@ CODES: dict[str, Meaning] = {
 """A code that is not here is a verdict like any other: final, unless its message says otherwise."""
 
 EXPIRED_CODES = tuple(code for code, meaning in CODES.items() if meaning is Meaning.EXPIRED)
-UNCERTAIN_CODES = tuple(code for code, meaning in CODES.items() if meaning is Meaning.UNCERTAIN)
 
-LIMIT_CODE = "EGW00201"
-"""Too many calls a second, said by the gateway before the call reaches the trading system."""
-
-ONCE_A_MINUTE = "EGW00133"
-"""The token endpoint issues one token a minute for an app key (observed since 2023-10-27)."""
-
-_RATE_CODES = (LIMIT_CODE, "EGW00215")
-_PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
+_RATE_CODES = ("EGW00201", "EGW00215")
+_PASSING = {Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT}
 _VERDICT = ("rt_cd", "msg_cd", "msg1", "error_code", "error_description")  # the latter two of the token endpoint
 _TOKEN = re.compile("token|토큰")
 _DEAD = re.compile("만료|유효하지않|찾을수없")
-_SPACE = re.compile(r"\s+")
 _CODE = re.compile(r"[A-Za-z0-9]{1,16}")
 _ENDLESS = re.compile(r"\s*(text/event-stream|application/(x-ndjson|json-seq))", re.IGNORECASE)
-_FAILURES = {"never_left": Meaning.NEVER_LEFT, "unanswered": Meaning.TRANSIENT, None: Meaning.FINAL}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """
-    How an answer or an error was judged.
-
-    Attributes:
-        meaning: what follows for a repeat.
-        code: KIS's code (`msg_cd`, of the token endpoint `error_code`), if it is fit for an event.
-        error: the type name of the exception, if it was one.
-        unanswered: nothing was heard from KIS itself: a failure of the network (`NEVER_LEFT` included), a status or
-            a page without KIS's words, or a body that has not been read.
-        rate_limited: there were too many calls in this second, by the gateway's count or by the ledger's.
-    """
+    """How an answer or an error was judged."""
 
     meaning: Meaning
-    code: str | None = None
-    error: str | None = None
-    unanswered: bool = False
-    rate_limited: bool = False
+    code: str | None = None  # KIS's (`msg_cd`, of the token endpoint `error_code`), if it is fit for an event
+    error: str | None = None  # the type name of the exception, if it was one
+    unanswered: bool = (
+        False  # nothing was heard from KIS itself: no answer, none with its words, or a body not yet read
+    )
+    rate_limited: bool = False  # too many calls in this second, by the gateway's count or by the ledger's
 
 
 def judge_answer(
@@ -139,21 +105,18 @@ def judge_answer(
 
     Args:
         status: the HTTP status, if there is one.
-        body: the bytes of the body or its JSON object; None for a body that has not been read. HTTP 500 without its
-            body is no failure yet, since KIS itself answers with that status.
+        body: its bytes or JSON object; None: not read yet, and then HTTP 500 is no failure, as KIS itself answers so.
         codes: the codes that count as an expired token (`RetryPolicy.expired_codes`).
     """
     try:
-        answer = body if isinstance(body, Mapping) else _json_object(body)
+        answer = _json_object(body) if isinstance(body, bytes) else body
         if answer is not None and any(_text(answer.get(name)) for name in _VERDICT):
             return _judge_words(answer, codes)
     except Exception:  # a hostile mapping: what cannot be read says nothing
         return Verdict(Meaning.GOOD, unanswered=True)
-    status = status if isinstance(status, int) else None
-    is_read = isinstance(body, (bytes, Mapping))
-    if _is_not_of_kis(status) or (status == 500 and is_read):
+    if _is_not_of_kis(status) or (status == 500 and body is not None):
         return Verdict(Meaning.TRANSIENT, unanswered=True)
-    if is_read and status is not None and status >= 400:
+    if status is not None and status >= 400 and body is not None:
         return Verdict(Meaning.FINAL, unanswered=True)
     return Verdict(Meaning.GOOD, unanswered=answer is None)
 
@@ -162,30 +125,30 @@ def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdic
     """
     Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises.
 
-    Args:
-        error: the exception, of any library. A group of them passes where each in it does; anything else is final.
-        codes: as in `judge_answer`.
+    A group of exceptions passes where each in it does.
     """
     name = type(error).__name__
+    final = Verdict(Meaning.FINAL, error=name, unanswered=True)
+    if not isinstance(error, Exception):  # Ctrl-C, a cancelled task: no failure that passes
+        return final
     try:
-        if not isinstance(error, Exception):  # Ctrl-C, a cancelled task: no failure that passes
-            return Verdict(Meaning.FINAL, error=name, unanswered=True)
-        carried = judge(_response_of(error), codes) if _response_of(error) is not None else None
-        if carried is not None and carried.meaning is not Meaning.GOOD:
+        response = None
+        with suppress(Exception):  # a property that raises; the type may still say enough
+            response = getattr(error, "response", None)
+        carried = judge(response, codes)
+        if carried.meaning is not Meaning.GOOD:
             return replace(carried, error=name)
-        return Verdict(_meaning_of_error(error), error=name, unanswered=carried is None or carried.unanswered)
-    except Exception:  # a property that raises
-        return Verdict(Meaning.FINAL, error=name, unanswered=True)
+        return replace(final, meaning=_meaning_of_error(error), unanswered=response is None or carried.unanswered)
+    except Exception:  # as above
+        return final
 
 
 def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
     """
     Judge whatever a function gave back. Never raises.
 
-    Args:
-        value: a mapping, a `requests.Response`, `httpx.Response` or `aiohttp.ClientResponse` (once its body has been
-            read), or anything else with a `.json()`, a `.status_code` or a `.status`. Everything else is good.
-        codes: as in `judge_answer`.
+    What can be judged is a mapping, an answer of `requests`, `httpx` or (once its body has been read) `aiohttp`, and
+    anything else with a `.json()`, a `.status_code` or a `.status`. Everything else is good.
     """
     status = None
     try:
@@ -242,9 +205,6 @@ def is_rate_limited_response(value: object) -> bool:
     Recognised: EGW00201 (초당 거래건수를 초과하였습니다.), EGW00215 (원장에서 허용 가능한 초당 거래건수를 …, the
     ledger's own limit), and without a code their messages. KIS refuses calls within the limit too (observed), so a
     batch at any pace meets these.
-
-    Args:
-        value: as in `is_token_expired_response`.
     """
     return judge(value).rate_limited
 
@@ -258,9 +218,6 @@ def is_transient_response(value: object) -> bool:
     OPSQ0010 and OPSQ0011, and HTTP 429 or 5xx without KIS's verdict. Not recognised: EGW00301 and EGW00302 ("check
     your last order"), anything else with a verdict, and HTTP 500 with a body that has not been read, since KIS itself
     answers with that status. It says nothing about orders, which may be sent again after EGW00201 alone.
-
-    Args:
-        value: as in `is_token_expired_response`.
     """
     return judge(value).meaning in _PASSING
 
@@ -274,9 +231,6 @@ def is_transient_error(exc: object) -> bool:
     answer; one that keeps nothing of its answer but a status (`aiohttp`, `urllib.error`) of 429 or 5xx, 500 excepted,
     since KIS's verdict may have come with that; an exception group of nothing else. Not recognised: a TLS certificate
     error, an invalid URL, and every other exception, one that was made `from` a transient failure included.
-
-    Args:
-        exc: the exception.
     """
     return judge_error(exc).meaning in _PASSING
 
@@ -306,19 +260,10 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
 def _meaning_of_error(error: Exception) -> Meaning:
     if type(error).__name__ == "ExceptionGroup":
         meanings = {judge_error(part).meaning for part in getattr(error, "exceptions", ())}
-        if meanings and meanings <= _PASSING:
-            return meanings.pop() if len(meanings) == 1 else Meaning.TRANSIENT
-        return Meaning.FINAL
-    if _is_not_of_kis(_status_of(error)):
-        return Meaning.TRANSIENT
-    return _FAILURES[failure_of(error)]
-
-
-def _response_of(error: Exception) -> object:
-    try:
-        return getattr(error, "response", None)
-    except Exception:  # a property that raises; the type of the exception may still say enough
-        return None
+        if not meanings <= _PASSING:
+            return Meaning.FINAL
+        return meanings.pop() if len(meanings) == 1 else Meaning.TRANSIENT
+    return Meaning.TRANSIENT if _is_not_of_kis(_status_of(error)) else Meaning(failure_of(error))
 
 
 def _is_not_of_kis(status: int | None) -> bool:
@@ -343,32 +288,23 @@ def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
     """Return the JSON object of a value, b"" for any other document, None if the body has not been read."""
     if isinstance(value, Mapping):
         return value
-    if not _has_json(value) or _is_endless(value):
+    headers = getattr(value, "headers", None)
+    is_endless = isinstance(headers, Mapping) and _ENDLESS.match(str(headers.get("content-type")))
+    if is_endless or not _has_json(value):
         return None
-    if iscoroutinefunction(value.json):
-        body = getattr(value, "_body", None)  # aiohttp keeps it there once it has been read, and has no other way in
-        return body if isinstance(body, bytes) else None
     try:
         answer = value.json()
     except (ValueError, RecursionError):  # a proxy's page, or half an object
         return b""
     if hasattr(answer, "__await__"):
-        close = getattr(answer, "close", None)  # an unawaited coroutine would warn
-        if callable(close):
-            close()
-        return None
+        with suppress(AttributeError):
+            answer.close()  # a coroutine that nobody awaits would warn
+        body = getattr(value, "_body", None)  # aiohttp keeps it there once it has been read, and has no other way in
+        return body if isinstance(body, bytes) else None
     return answer if isinstance(answer, Mapping) else b""
 
 
-def _is_endless(response: Any) -> bool:
-    headers = getattr(response, "headers", None)
-    kind = headers.get("content-type") if isinstance(headers, Mapping) else None
-    return isinstance(kind, str) and _ENDLESS.match(kind) is not None
-
-
-def _json_object(body: object) -> Mapping[str, Any] | None:
-    if not isinstance(body, bytes):
-        return None
+def _json_object(body: bytes) -> Mapping[str, Any] | None:
     try:
         answer = json.loads(body.decode(json.detect_encoding(body), "replace"))
     except (ValueError, RecursionError):  # as above
@@ -378,12 +314,8 @@ def _json_object(body: object) -> Mapping[str, Any] | None:
 
 def _text(value: object) -> str:
     """Return `rt_cd` or `msg_cd` as text, whether KIS's or a library's number; anything else is no verdict."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return ""
-    return str(value).strip()
+    return str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
 def _folded(message: object) -> str:
-    if not isinstance(message, str):
-        return ""
-    return _SPACE.sub("", unicodedata.normalize("NFKC", message)).casefold()
+    return "".join(unicodedata.normalize("NFKC", message).split()).casefold() if isinstance(message, str) else ""

@@ -1,9 +1,4 @@
-"""
-What this package raises, and nothing else.
-
-No message here ever holds an app key, a secret, a token, a header or a body: an error text ends up in logs and in
-bug reports.
-"""
+"""What this package raises. No message holds a key, a secret, a token, a header or a body: it ends up in logs."""
 
 from __future__ import annotations
 
@@ -20,11 +15,7 @@ class KisRetryError(Exception):
 
 
 class ConfigurationError(KisRetryError, ValueError):
-    """
-    A setting is missing or out of range; the message names it, what it got and what it takes.
-
-    It is a `ValueError` too, so code that only knows the standard library catches it.
-    """
+    """A setting is missing or out of range; the message names it, what it got and what it takes."""
 
 
 class ResponseError(KisRetryError):
@@ -48,31 +39,24 @@ class PageError(KisRetryError):
 
     def __init__(self, message: str, *, page: int, answer: dict[str, Any]) -> None:
         super().__init__(f"{message} ({answer.get('msg_cd')})" if answer.get("rt_cd") != "0" else message)
-        self.page = page
-        self.answer = answer
+        self.page, self.answer = page, answer
 
 
 class TokenIssueError(KisRetryError):
     """
     No token could be had from `POST /oauth2/tokenP`.
 
-    `code` is KIS's `error_code` ("EGW00103": wrong app key, "EGW00105": wrong secret), or None where KIS gave no
-    verdict (no connection, a time-out, an answer that is not JSON). `retryable` says whether asking again later can
-    help; a wrong key or secret never gets right by itself.
+    `code` is KIS's `error_code` ("EGW00103": wrong app key, "EGW00105": wrong secret), None where KIS gave no verdict.
+    `retryable` says whether asking again later can help; a wrong key or secret never gets right by itself.
     """
 
     def __init__(self, message: str, *, code: str | None = None, retryable: bool = False) -> None:
         super().__init__(message)
-        self.code = code
-        self.retryable = retryable
+        self.code, self.retryable = code, retryable
 
 
 class TokenIssueLimited(TokenIssueError):  # noqa: N818  # the settled name; its base says Error
-    """
-    KIS issues one token a minute for an app key, and somebody else just had it (EGW00133, HTTP 403).
-
-    Observed since 2023-10-27: "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)".
-    """
+    """KIS issues one token a minute for an app key, and somebody else just had it (EGW00133; since 2023-10-27)."""
 
 
 def _rebuild(kind: type[KisRetryError], args: tuple[object, ...], fields: dict[str, Any]) -> KisRetryError:

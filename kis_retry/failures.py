@@ -40,70 +40,49 @@ _FINAL = _names("""
     requests.InvalidURL ssl.SSLCertVerificationError urllib3.CertificateError
     urllib3.LocationValueError
 """)
-_TLS = _names("aiohttp.ClientSSLError requests.SSLError ssl.SSLError urllib3.SSLError")
-_DROPPED_TLS = _names("ssl.SSLEOFError ssl.SSLZeroReturnError ssl.SSLSyscallError")
-_WRAPPERS = _names("requests.RetryError urllib.URLError urllib3.MaxRetryError")  # as good as what they wrap
+_TLS = {"aiohttp.ClientSSLError", "requests.SSLError", "ssl.SSLError", "urllib3.SSLError"}
+_DROPPED_TLS = {"ssl.SSLEOFError", "ssl.SSLZeroReturnError", "ssl.SSLSyscallError"}
+_WRAPPERS = {"requests.RetryError", "urllib.URLError", "urllib3.MaxRetryError"}  # as good as what they wrap
 _ENVELOPES = _WRAPPERS | {"requests.ConnectionError", "urllib3.ProxyError"}  # say nothing of when it failed themselves
-_UNREACHABLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN))
+_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
 _TOO_MANY = re.compile(r"too many (429|5(?!00)\d\d) error responses")  # urllib3's words for a status that it repeated
 _SUCCESSORS = {"httpx2": "httpx", "httpcore2": "httpcore"}
 _DEPTH = 12  # links of a chain of causes; far more than any library makes
 
-_Link = tuple[BaseException, frozenset[str]]
 
-
-def failure_of(exc: BaseException) -> Literal["never_left", "unanswered"] | None:
+def failure_of(exc: BaseException) -> Literal["never_left", "transient", "final"]:
     """
-    Tell a failure of the network from every other exception.
+    Tell a failure of the network from every other exception. Raises what the exception's own properties raise.
 
     Returns:
-        "never_left": there was no connection (refused, none in time, DNS), so nothing was sent. "unanswered": the
-        request may have arrived (a drop, a time-out of the answer). None: anything else, which asking again will not
+        "never_left": there was no connection (refused, none in time, DNS), so nothing was sent. "transient": the
+        request may have arrived (a drop, a time-out of the answer). "final": anything else, which asking again will not
         mend, such as a certificate that nobody trusts.
-
-    Raises:
-        Exception: what the exception's own properties raise.
     """
-    if not isinstance(exc, Exception):
-        return None
-    chain = [(error, _names_of(error)) for error in _made_of(exc)]
-    if not _passes(chain):
-        return None
-    return "never_left" if _never_left(chain) else "unanswered"
+    chain = list(_made_of(exc))
+    own, every = _names_of(exc), frozenset().union(*map(_names_of, chain))
+    if every & _FINAL:
+        return "final"
+    if every & _DROPPED_TLS:  # requests and urllib say "no connection" of a drop after the handshake too
+        return "transient" if own & (_UNANSWERED | _TLS | _WRAPPERS) else "final"
+    if every & _TLS:  # a handshake that failed fails again
+        return "final"
+    if not any(map(_is_unanswered, chain if own & _WRAPPERS else chain[:1])):
+        return "final"
+    if own & _NEVER_LEFT or (own & _ENVELOPES and every & _NEVER_LEFT):
+        return "never_left"
+    # urllib raises it while it connects; an answer's time-out comes as it is.
+    connecting = "urllib.URLError" in own and ("builtins.TimeoutError" in every or any(map(_is_unreachable, chain)))
+    return "never_left" if connecting else "transient"
 
 
-def _passes(chain: list[_Link]) -> bool:
-    _, first = chain[0]
-    if any(names & _FINAL for _, names in chain):
-        return False
-    if any(names & _DROPPED_TLS for _, names in chain):
-        return bool(first & (_UNANSWERED | _TLS | _WRAPPERS))
-    if any(names & _TLS for _, names in chain):
-        return False  # a handshake that failed fails again
-    if first & _WRAPPERS:
-        return any(_is_unanswered(*link) for link in chain)
-    return _is_unanswered(*chain[0])
-
-
-def _is_unanswered(error: BaseException, names: frozenset[str]) -> bool:
+def _is_unanswered(error: BaseException) -> bool:
+    names = _names_of(error)
     if names & _UNANSWERED or _is_unreachable(error):
         return True
     if "aiohttp.ClientResponseError" in names:  # what came was no HTTP; others call that a protocol error
         return error.__cause__ is not None and "aiohttp.HttpProcessingError" in _names_of(error.__cause__)
     return "urllib3.ResponseError" in names and _TOO_MANY.fullmatch(str(error)) is not None
-
-
-def _never_left(chain: list[_Link]) -> bool:
-    _, first = chain[0]
-    if any(names & _DROPPED_TLS for _, names in chain):
-        return False  # requests and urllib say this of a drop after the handshake too
-    if first & _NEVER_LEFT:
-        return True
-    if "urllib.URLError" in first:  # raised while it connects; an answer's time-out comes as it is
-        return any("builtins.TimeoutError" in names or _is_unreachable(error) for error, names in chain) or any(
-            names & _NEVER_LEFT for _, names in chain
-        )
-    return bool(first & _ENVELOPES) and any(names & _NEVER_LEFT for _, names in chain)
 
 
 def _is_unreachable(error: BaseException) -> bool:
@@ -112,12 +91,8 @@ def _is_unreachable(error: BaseException) -> bool:
 
 def _names_of(exc: BaseException) -> frozenset[str]:
     """Return its classes as "package.Class": where in its package a class lives differs between versions."""
-    return frozenset(f"{_package_of(kind)}.{kind.__name__}" for kind in type(exc).__mro__)
-
-
-def _package_of(kind: type) -> str:
-    package: str = kind.__module__.partition(".")[0]
-    return _SUCCESSORS.get(package, package)
+    packages = ((kind.__module__.partition(".")[0], kind.__name__) for kind in type(exc).__mro__)
+    return frozenset(f"{_SUCCESSORS.get(package, package)}.{name}" for package, name in packages)
 
 
 def _made_of(exc: BaseException) -> Iterator[BaseException]:

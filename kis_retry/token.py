@@ -9,11 +9,7 @@ from datetime import datetime, timezone
 
 __all__ = ["YEARS", "AccessToken", "bare", "fingerprint"]
 
-YEARS = range(1970, 2200)
-"""Further out, date arithmetic overflows."""
-
-_SENDABLE = re.compile(r"[!-~]+")
-_BEARER = re.compile(r"\s*bearer\s+", re.IGNORECASE)
+YEARS = range(1970, 2200)  # further out, date arithmetic overflows
 
 
 def fingerprint(secret: str) -> str:
@@ -23,9 +19,7 @@ def fingerprint(secret: str) -> str:
 
 def bare(value: str) -> str:
     """Return the token itself, without "Bearer " (in any case) and surrounding white space."""
-    if value.startswith("Bearer "):
-        return value[7:].strip()
-    return _BEARER.sub("", value, count=1).strip() if _BEARER.match(value) else value.strip()
+    return re.sub(r"(?i)^\s*bearer\s+", "", value).strip()
 
 
 @dataclass(frozen=True)
@@ -45,25 +39,21 @@ class AccessToken:
     expires_at: datetime
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not _SENDABLE.fullmatch(self.value):
+        if not isinstance(self.value, str) or not re.fullmatch(r"[!-~]+", self.value):
             raise ValueError("a token is a non-empty string of printable ASCII characters without spaces")
-        if not isinstance(self.expires_at, datetime) or self.expires_at.tzinfo is None:
-            raise ValueError(f"expires_at must be a datetime that knows its zone, not {self.expires_at!r}")
-        if self.expires_at.year not in YEARS:
-            raise ValueError(f"expires_at must lie in the years {YEARS.start} to {YEARS.stop - 1}")
-        # Not fields: derived once, since every call reads them.
-        object.__setattr__(self, "_bearer", f"Bearer {self.value}")
-        object.__setattr__(self, "_expires", self.expires_at.timestamp())
+        is_aware = isinstance(self.expires_at, datetime) and self.expires_at.tzinfo is not None
+        if not is_aware or self.expires_at.year not in YEARS:
+            raise ValueError(f"expires_at must be a datetime with its zone, of 1970 to 2199, not {self.expires_at!r}")
 
     @property
     def bearer(self) -> str:
         """What the `authorization` header takes, which is the value with "Bearer " before it."""
-        return self._bearer  # type: ignore[attr-defined, no-any-return]  # set in __post_init__, past the frozen door
+        return f"Bearer {self.value}"
 
     @property
     def expires(self) -> float:
         """`expires_at` as seconds since the epoch."""
-        return self._expires  # type: ignore[attr-defined, no-any-return]  # as above
+        return self.expires_at.timestamp()
 
     @property
     def fingerprint(self) -> str:
@@ -73,5 +63,3 @@ class AccessToken:
     def __repr__(self) -> str:
         until = self.expires_at.astimezone(timezone.utc).isoformat(timespec="seconds")
         return f"AccessToken({self.fingerprint}, expires_at={until})"
-
-    __str__ = __repr__

@@ -6,11 +6,10 @@ import asyncio
 import builtins
 import concurrent.futures
 import contextlib
-import datetime as dt
 import errno
 import gc
 import http.client
-import ipaddress
+import io
 import os
 import socket
 import ssl
@@ -20,7 +19,8 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import certifi
@@ -28,10 +28,6 @@ import httpx
 import pytest
 import requests
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from kis_retry import TokenIssueError, is_token_expired_error, is_transient_error
 from kis_retry.answers import CODES, Meaning, Verdict, judge_error
@@ -43,6 +39,7 @@ Ask = Callable[[str, str], None]
 # The libraries leave sockets of failed requests to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
+CERTIFICATE = str(Path(__file__).parent / "stores" / "certificates" / "loopback.pem")  # of 127.0.0.1, with its key
 TIMEOUT = 0.1  # seconds; a machine that needs longer meets a time-out, which passes too
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 PASSING = (Meaning.TRANSIENT, Meaning.NEVER_LEFT)
@@ -69,10 +66,10 @@ def meaning_of(error: BaseException) -> Meaning:
 # -- exceptions that carry an answer, or nothing of it but a status
 
 
-def errors_of(status: int, body: bytes) -> list[Exception]:
+def errors_of(status: int, body: bytes) -> list[Any]:
     """The errors that `raise_for_status()` makes of an answer."""
     response = requests.Response()
-    response.status_code, response._content = status, body
+    response.status_code, response.raw = status, io.BytesIO(body)
     request = httpx.Request("GET", "http://127.0.0.1/")
     return [
         requests.HTTPError(response=response),
@@ -106,7 +103,7 @@ def test_a_policy_has_codes_of_its_own() -> None:
     assert is_token_expired_error(error, codes=("EGW00121",))
 
 
-@pytest.mark.parametrize("status", [404, 429, 500, 502, 503])
+@pytest.mark.parametrize("status", [404, 429, 500, 502])
 async def test_an_error_that_keeps_a_status_alone_is_judged_by_it_unless_kis_may_have_spoken(
     status: int, listen: Listen
 ) -> None:
@@ -120,34 +117,21 @@ async def test_an_error_that_keeps_a_status_alone_is_judged_by_it_unless_kis_may
             await session.get(url, raise_for_status=True)
     with pytest.raises(urllib.error.HTTPError) as opened:
         await asyncio.to_thread(urllib.request.urlopen, url, timeout=5)
-    passing = status in (429, 502, 503)
-    assert [is_transient_error(caught.value) for caught in (raised, opened)] == [passing] * 2
+    with requests.Session() as session_of_requests:
+        adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(1, status_forcelist=[status]))
+        session_of_requests.mount("http://", adapter)
+        with pytest.raises(requests.exceptions.RetryError) as repeated:
+            await asyncio.to_thread(session_of_requests.get, url, timeout=5)
+    passing = status in (429, 502)
+    assert [is_transient_error(caught.value) for caught in (raised, opened, repeated)] == [passing] * 3
     with opened.value as error:
         assert error.read() == b"<p>", "judging it has consumed nothing"
 
 
-@pytest.mark.parametrize(("status", "passes"), [(503, True), (429, True), (500, False), (404, False)])
-def test_a_status_that_urllib3_repeated_in_vain_is_judged_as_that_status(
-    *, status: int, passes: bool, listen: Listen
-) -> None:
-    def refuse(connection: socket.socket) -> None:
-        connection.recv(65_536)
-        connection.sendall(f"HTTP/1.1 {status} Away\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-
-    url = f"http://{listen(refuse)}/"
-    with requests.Session() as session:
-        adapter = requests.adapters.HTTPAdapter(max_retries=urllib3.Retry(1, status_forcelist=[status]))
-        session.mount("http://", adapter)
-        with pytest.raises(requests.exceptions.RetryError) as wrapped:
-            session.get(url, timeout=TIMEOUT)
-    assert is_transient_error(wrapped.value) is passes
-
-
 def test_the_answer_that_an_error_carries_outweighs_its_type() -> None:
-    uncertain = requests.ConnectionError(response=errors_of(500, b'{"msg_cd": "EGW00301"}')[0].response)  # type: ignore[attr-defined]
-    assert meaning_of(uncertain) is Meaning.UNCERTAIN
-    silent = requests.ConnectionError(response=errors_of(200, b"{}")[0].response)  # type: ignore[attr-defined]
-    assert meaning_of(silent) is Meaning.TRANSIENT
+    answers = [errors_of(500, b'{"msg_cd": "EGW00301"}')[0].response, errors_of(200, b"{}")[0].response]
+    found = [meaning_of(requests.ConnectionError(response=answer)) for answer in answers]
+    assert found == [Meaning.UNCERTAIN, Meaning.TRANSIENT]
 
 
 class Shy(requests.Timeout):
@@ -170,8 +154,6 @@ class Hostile(requests.ConnectionError):
 def test_an_error_of_which_nothing_can_be_read_is_judged_all_the_same() -> None:
     assert meaning_of(Shy()) is Meaning.TRANSIENT
     assert judge_error(Hostile()) == Verdict(Meaning.FINAL, error="Hostile", unanswered=True)
-    Hostile.__module__ = None  # type: ignore[assignment]  # as a C extension may have it
-    assert not is_transient_error(Hostile())
 
 
 @pytest.mark.parametrize("value", [None, 503, "timed out", {"msg_cd": "EGW00201"}, TimeoutError])
@@ -206,15 +188,6 @@ def with_httpx(url: str, trusted: str) -> None:
     httpx.get(url, timeout=TIMEOUT, verify=ssl.create_default_context(cafile=trusted), trust_env=False)
 
 
-def with_httpx_async(url: str, trusted: str) -> None:
-    async def get() -> None:
-        verify = ssl.create_default_context(cafile=trusted)
-        async with httpx.AsyncClient(timeout=TIMEOUT, verify=verify, trust_env=False) as client:
-            await client.get(url)
-
-    asyncio.run(get())
-
-
 def with_aiohttp(url: str, trusted: str) -> None:
     async def get() -> None:
         async with (
@@ -241,12 +214,11 @@ def with_urllib(url: str, trusted: str) -> None:
         response.read()
 
 
-CLIENTS: list[Ask] = [with_requests, with_httpx, with_httpx_async, with_aiohttp]
-CLIENTS += [with_urllib3, with_urllib3_that_repeats, with_urllib]
+CLIENTS: list[Ask] = [with_requests, with_httpx, with_aiohttp, with_urllib3, with_urllib3_that_repeats, with_urllib]
 every_client = pytest.mark.parametrize("ask", CLIENTS, ids=lambda ask: ask.__name__.removeprefix("with_"))
 
 
-def error_of(ask: Ask, url: str, trusted: str) -> Exception:
+def error_of(ask: Ask, url: str, trusted: str = CERTIFICATE) -> Exception:
     with pytest.raises(Exception) as caught:  # which one it is, is what the libraries differ in
         ask(url, trusted)
     return caught.value
@@ -299,40 +271,13 @@ FAULTS_OF_TLS: list[Handler] = [closes_at_once, resets, breaks_off_the_handshake
 FAULTS_WITHIN_TLS: list[Handler] = [closes_unanswered, closes_mid_body, closes_mid_chunk]
 
 
-class Certificate(NamedTuple):
-    """Of 127.0.0.1, signed by itself: `file` has it and its key, `context` is a server's."""
-
-    file: str
-    context: ssl.SSLContext
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kis_retry's tests")])
-    now, day = dt.datetime.now(dt.timezone.utc), dt.timedelta(days=1)
-    alone = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-        .add_extension(alone, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    kind = serialization
-    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    file.write_bytes(
-        signed.public_bytes(kind.Encoding.PEM)
-        + key.private_bytes(kind.Encoding.PEM, kind.PrivateFormat.PKCS8, kind.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    return Certificate(str(file), context)
-
-
-def within_tls(fault: Handler, certificate: Certificate, *, abruptly: bool = False) -> Handler:
+def within_tls(fault: Handler, *, abruptly: bool = False) -> Handler:
     """The fault on a connection whose handshake went well; abruptly: without TLS's own goodbye."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
 
     def handle(connection: socket.socket) -> None:
-        with certificate.context.wrap_socket(connection, server_side=True) as inner:
+        with context.wrap_socket(connection, server_side=True) as inner:
             fault(inner)
             if abruptly:
                 os.close(inner.detach())
@@ -346,18 +291,16 @@ def within_tls(fault: Handler, certificate: Certificate, *, abruptly: bool = Fal
 @every_client
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_connection_that_is_dropped_or_hangs_may_have_carried_the_request(
-    fault: Handler, ask: Ask, listen: Listen, certificate: Certificate
+    fault: Handler, ask: Ask, listen: Listen
 ) -> None:
-    verdict = judge_error(error_of(ask, f"http://{listen(fault)}/", certificate.file))
+    verdict = judge_error(error_of(ask, f"http://{listen(fault)}/"))
     assert (verdict.meaning, verdict.unanswered) == (Meaning.TRANSIENT, True), verdict
 
 
 @every_client
 @pytest.mark.parametrize("fault", FAULTS_OF_TLS)
-def test_a_handshake_that_is_dropped_or_hangs_passes(
-    fault: Handler, ask: Ask, listen: Listen, certificate: Certificate
-) -> None:
-    error = error_of(ask, f"https://{listen(fault)}/", certificate.file)
+def test_a_handshake_that_is_dropped_or_hangs_passes(fault: Handler, ask: Ask, listen: Listen) -> None:
+    error = error_of(ask, f"https://{listen(fault)}/")
     assert meaning_of(error) in PASSING, repr(error)
 
 
@@ -365,19 +308,18 @@ def test_a_handshake_that_is_dropped_or_hangs_passes(
 @pytest.mark.parametrize("abruptly", [False, True])
 @pytest.mark.parametrize("fault", FAULTS_WITHIN_TLS)
 def test_a_tls_connection_that_is_dropped_may_have_carried_the_request(
-    *, fault: Handler, abruptly: bool, ask: Ask, listen: Listen, certificate: Certificate, patient: None
+    *, fault: Handler, abruptly: bool, ask: Ask, listen: Listen, patient: None
 ) -> None:
-    address = listen(within_tls(fault, certificate, abruptly=abruptly))
-    error = error_of(ask, f"https://{address}/", certificate.file)
+    error = error_of(ask, f"https://{listen(within_tls(fault, abruptly=abruptly))}/")
     assert meaning_of(error) is Meaning.TRANSIENT, repr(error)
 
 
 @every_client
-def test_where_there_is_no_connection_nothing_has_left(ask: Ask, certificate: Certificate, patient: None) -> None:
+def test_where_there_is_no_connection_nothing_has_left(ask: Ask, patient: None) -> None:
     with socket.socket() as bound_but_deaf:
         bound_but_deaf.bind(("127.0.0.1", 0))
-        refused = error_of(ask, f"http://127.0.0.1:{bound_but_deaf.getsockname()[1]}/", certificate.file)
-    unknown = error_of(ask, "http://nowhere.invalid/", certificate.file)
+        refused = error_of(ask, f"http://127.0.0.1:{bound_but_deaf.getsockname()[1]}/")
+    unknown = error_of(ask, "http://nowhere.invalid/")
     assert [meaning_of(error) for error in (refused, unknown)] == [Meaning.NEVER_LEFT] * 2, (refused, unknown)
 
 
@@ -396,10 +338,8 @@ def full() -> Iterator[str]:
 
 @every_client
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_where_there_is_no_connection_in_time_nothing_has_left(
-    scheme: str, ask: Ask, certificate: Certificate, full: str
-) -> None:
-    error = error_of(ask, f"{scheme}://{full}/", certificate.file)
+def test_where_there_is_no_connection_in_time_nothing_has_left(scheme: str, ask: Ask, full: str) -> None:
+    error = error_of(ask, f"{scheme}://{full}/")
     # aiohttp's time for all of a request does not say which part took it.
     assert meaning_of(error) is (Meaning.TRANSIENT if ask is with_aiohttp else Meaning.NEVER_LEFT), repr(error)
 
@@ -419,18 +359,13 @@ UNREACHABLE = OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [
-        (TimeoutError(), Meaning.TRANSIENT),
         (asyncio.exceptions.TimeoutError(), Meaning.TRANSIENT),  # a class of its own on Python 3.10, and the next
         (concurrent.futures.TimeoutError(), Meaning.TRANSIENT),
-        (ConnectionResetError(), Meaning.TRANSIENT),
         (BrokenPipeError(), Meaning.TRANSIENT),
-        (http.client.RemoteDisconnected(""), Meaning.TRANSIENT),
         (http.client.IncompleteRead(b""), Meaning.TRANSIENT),
-        (OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)), Meaning.TRANSIENT),
         (UNREACHABLE, Meaning.TRANSIENT),
         (DROPPED, Meaning.TRANSIENT),
         (ConnectionRefusedError(), Meaning.NEVER_LEFT),
-        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), Meaning.NEVER_LEFT),
         (urllib.error.URLError(TimeoutError()), Meaning.NEVER_LEFT),
         (urllib.error.URLError(urllib.error.URLError(UNREACHABLE)), Meaning.NEVER_LEFT),
         (urllib.error.URLError(BrokenPipeError()), Meaning.TRANSIENT),
@@ -438,31 +373,22 @@ UNREACHABLE = OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         (requests.exceptions.SSLError(DROPPED), Meaning.TRANSIENT),
         (requests.exceptions.ConnectionError(DROPPED), Meaning.TRANSIENT),
         (requests.exceptions.ProxyError(), Meaning.TRANSIENT),
-        (requests.exceptions.ConnectTimeout(), Meaning.NEVER_LEFT),
-        (requests.exceptions.ReadTimeout(), Meaning.TRANSIENT),
         (httpx.PoolTimeout(""), Meaning.NEVER_LEFT),
         (httpx.ProxyError(""), Meaning.TRANSIENT),
         (aiohttp.ServerTimeoutError(), Meaning.TRANSIENT),
-        (aiohttp.ServerDisconnectedError(), Meaning.TRANSIENT),
         (type("Away", (requests.ReadTimeout,), {})(), Meaning.TRANSIENT),
         (type("ConnectTimeout", (Exception,), {"__module__": "httpx2"})(), Meaning.NEVER_LEFT),
         (type("NetworkError", (Exception,), {"__module__": "httpx2._x"})(), Meaning.TRANSIENT),
         # and what does not pass
         (ValueError("timed out"), Meaning.FINAL),
         (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), Meaning.FINAL),
-        (OSError("Could not find a suitable TLS CA certificate bundle"), Meaning.FINAL),
         (OSError(DROPPED), Meaning.FINAL),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), Meaning.FINAL),
         (requests.exceptions.SSLError("certificate verify failed"), Meaning.FINAL),
-        (requests.exceptions.InvalidSchema(), Meaning.FINAL),
         (requests.exceptions.JSONDecodeError("Expecting value", "<html>502 Bad Gateway</html>", 0), Meaning.FINAL),
-        (requests.exceptions.HTTPError("502 Server Error"), Meaning.FINAL),
         (httpx.LocalProtocolError(""), Meaning.FINAL),
-        (httpx.UnsupportedProtocol(""), Meaning.FINAL),
-        (aiohttp.InvalidURL("nowhere"), Meaning.FINAL),
         (aiohttp.ServerFingerprintMismatch(b"", b"", "127.0.0.1", 443), Meaning.FINAL),
         (urllib.error.URLError("unknown url type: ftp2"), Meaning.FINAL),
-        (urllib.error.URLError(FileNotFoundError()), Meaning.FINAL),
         (TokenIssueError("the token endpoint could not be reached"), Meaning.FINAL),
         *((kind(), Meaning.FINAL) for kind in (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)),
     ],
@@ -476,42 +402,32 @@ def test_the_type_of_an_exception_says_whether_anybody_answered(error: BaseExcep
 # -- what does not
 
 
-@pytest.mark.usefixtures("patient")
 @every_client
-def test_a_certificate_that_is_not_trusted_or_of_another_host_is_final(
-    ask: Ask, listen: Listen, certificate: Certificate
-) -> None:
-    address = listen(within_tls(closes_unanswered, certificate))
-    for url, trusted in (
-        (f"https://{address}/", certifi.where()),
-        (f"https://localhost:{address.partition(':')[2]}/", certificate.file),
-    ):
-        error = error_of(ask, url, trusted)
-        assert meaning_of(error) is Meaning.FINAL, repr(error)
+def test_a_certificate_that_is_not_trusted_or_of_another_host_is_final(ask: Ask, listen: Listen, patient: None) -> None:
+    address = listen(within_tls(closes_unanswered))
+    untrusted = error_of(ask, f"https://{address}/", certifi.where())
+    elsewhere = error_of(ask, f"https://localhost:{address.partition(':')[2]}/")
+    assert [meaning_of(error) for error in (untrusted, elsewhere)] == [Meaning.FINAL] * 2, (untrusted, elsewhere)
 
 
-@pytest.mark.usefixtures("patient")
 @every_client
-def test_a_server_without_tls_and_an_invalid_url_are_final(ask: Ask, listen: Listen, certificate: Certificate) -> None:
+def test_a_server_without_tls_and_an_invalid_url_are_final(ask: Ask, listen: Listen, patient: None) -> None:
     for url in (f"https://{listen(says_what_is_no_http)}/", "http://", "http://[::1"):
-        error = error_of(ask, url, certificate.file)
+        error = error_of(ask, url)
         assert meaning_of(error) is Meaning.FINAL, repr(error)
 
 
 # -- what an exception was made of
 
 
-def test_an_error_made_from_a_transient_failure_is_judged_by_its_own_type() -> None:
+def test_the_cause_of_an_error_of_ours_and_what_was_handled_when_it_was_raised_say_nothing_of_it() -> None:
     error = TokenIssueError("no token")
     error.__cause__ = requests.ConnectionError()
     assert meaning_of(error) is Meaning.FINAL
-
-
-def test_what_was_handled_when_an_error_was_raised_is_another_requests_failure() -> None:
     for context in (ssl.SSLCertVerificationError(1, "certificate verify failed"), ConnectionRefusedError()):
-        error = requests.exceptions.ReadTimeout()
-        error.__context__ = context
-        assert meaning_of(error) is Meaning.TRANSIENT
+        timeout = requests.exceptions.ReadTimeout()
+        timeout.__context__ = context
+        assert meaning_of(timeout) is Meaning.TRANSIENT
 
 
 def test_a_certificate_error_is_found_where_a_library_hides_it() -> None:

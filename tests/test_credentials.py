@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from kis_retry import ConfigurationError, Credentials
 from kis_retry.credentials import PAPER_URL, REAL_URL
@@ -59,12 +57,8 @@ def test_the_host_is_real_or_paper_or_the_one_given(arguments: dict[str, Any], u
     assert (credentials.base_url, credentials.paper) == (url, bool(arguments.get("paper")))
 
 
-def test_white_space_around_a_value_is_no_other_account() -> None:
-    assert Credentials(f" {KEY}\n", f"\t{SECRET} ", f" {ACCOUNT} ") == Credentials(KEY, SECRET, ACCOUNT)
-
-
-def test_an_account_may_come_without_its_hyphen() -> None:
-    assert Credentials(KEY, SECRET, "5012345601").account == ACCOUNT
+def test_white_space_around_a_value_and_a_missing_hyphen_make_no_other_account() -> None:
+    assert Credentials(f" {KEY}\n", f"\t{SECRET} ", f" {ACCOUNT} ") == Credentials(KEY, SECRET, "5012345601")
     assert Credentials(KEY, SECRET).account is None
 
 
@@ -87,7 +81,7 @@ def test_a_missing_key_or_secret_is_named(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("variable", ["KIS_APP_KEY", "KIS_APP_SECRET"])
-@pytest.mark.parametrize("mark", ["\n", "\r\n", "\x1b", "\x7f", "\u201c", "é", "키", "\u2028"])
+@pytest.mark.parametrize("mark", ["\r\n", "\x1b", "\x7f", "\u201c", "키"])
 def test_a_character_that_no_header_may_carry_is_refused_by_the_name_that_was_used(
     keys: pytest.MonkeyPatch, variable: str, mark: str
 ) -> None:
@@ -105,8 +99,10 @@ def test_a_character_that_no_header_may_carry_is_refused_by_the_name_that_was_us
 @pytest.mark.parametrize(
     "url", ["openapi.koreainvestment.com:9443", "ftp://u:passw0rd@host", "http://", "https:///", 5]
 )
-def test_an_address_that_is_none_is_refused(url: Any) -> None:
-    assert refusal_of(lambda: Credentials(KEY, SECRET, ACCOUNT, base_url=url)).startswith("base_url must be an address")
+def test_an_address_that_is_none_is_refused_with_what_is(url: Any) -> None:
+    text = refusal_of(lambda: Credentials(KEY, SECRET, ACCOUNT, base_url=url))
+    assert text.startswith("base_url='")
+    assert text.endswith("is not usable: it takes an address that begins with http:// or https:// and names a host")
 
 
 def test_host_and_kind_of_trading_are_given_by_name_alone() -> None:
@@ -117,20 +113,18 @@ def test_host_and_kind_of_trading_are_given_by_name_alone() -> None:
 # -- a value
 
 
-@pytest.mark.parametrize("shown", [repr, str, "{}".format])
-def test_credentials_show_the_fingerprint_of_the_key_and_the_host_alone(shown: Any) -> None:
+def test_credentials_show_the_fingerprint_of_the_key_and_the_host_alone() -> None:
     credentials = Credentials(KEY, SECRET, ACCOUNT, base_url="https://user:passw0rd@proxy.example:8443")
     expected = f"Credentials(app_key={fingerprint(KEY)}, base_url='https://***@proxy.example:8443')"
-    assert shown(credentials) == expected
+    assert repr(credentials) == str(credentials) == expected
 
 
 def test_credentials_are_frozen_and_equal_by_value() -> None:
     credentials = Credentials(KEY, SECRET)
     assert len({credentials, Credentials(app_key=KEY, app_secret=SECRET)}) == 1
     assert credentials != Credentials(KEY, SECRET, paper=True)
-    for name in ("app_key", "app_secret", "account", "paper", "base_url"):
-        with pytest.raises(FrozenInstanceError):
-            setattr(credentials, name, getattr(credentials, name))
+    with pytest.raises(FrozenInstanceError):
+        credentials.paper = True  # type: ignore[misc]  # the mistake this is about
 
 
 # -- the warning
@@ -196,19 +190,17 @@ def test_a_missing_credential_is_named_with_where_it_was_looked_for(
     assert "or KOREA_INVESTMENT_API_" in text
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0@?:='\""), min_size=1, max_size=12))
-def test_a_bad_kind_of_trading_or_address_is_refused_with_what_it_takes(text: str) -> None:
-    assume(
-        text.strip()
-        and text.strip().lower() not in ("1", "0", "t", "f", "y", "n", "on", "off", "yes", "no", "true", "false")
-    )
-    for variable, takes in (("KIS_PAPER", "true or false"), ("KIS_BASE_URL", "http:// or https://")):
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in (("KIS_APP_KEY", KEY), ("KIS_APP_SECRET", SECRET), (variable, text)):
-                patch.setenv(name, value)
-            message = refusal_of(Credentials.from_env)
-        assert message.startswith(f"{variable}={text.strip()!r} ")
-        assert takes in message
+@pytest.mark.parametrize(
+    ("variable", "text", "takes"),
+    [("KIS_PAPER", "2", "true or false"), ("KIS_PAPER", "예", "true or false"), ("KIS_BASE_URL", "kis", "http://")],
+)
+def test_a_bad_kind_of_trading_or_address_is_refused_with_what_it_takes(
+    keys: pytest.MonkeyPatch, variable: str, text: str, takes: str
+) -> None:
+    keys.setenv(variable, f" {text} ")
+    message = refusal_of(Credentials.from_env)
+    assert message.startswith(f"{variable}={text!r} is not usable: it takes ")
+    assert takes in message
 
 
 # -- a second pair of keys
@@ -249,16 +241,12 @@ def carries(data: bytes, secret: str) -> bool:
     return secret.encode() in data or secret.encode("utf-16-le") in data
 
 
-@pytest.mark.usefixtures("keys")
-def test_credentials_that_the_environment_holds_do_not_travel() -> None:
-    for credentials in (Credentials.from_env(), Credentials(KEY, SECRET, ACCOUNT)):
-        for data in pickles(credentials):
-            assert not any(carries(data, secret) for secret in (KEY, SECRET, ACCOUNT))
-            assert pickle.loads(data) == credentials
-
-
-def test_credentials_that_the_environment_holds_are_read_again_on_arrival(keys: pytest.MonkeyPatch) -> None:
-    data = pickle.dumps(Credentials.from_env())
+def test_credentials_that_the_environment_holds_do_not_travel_and_are_read_again_on_arrival(
+    keys: pytest.MonkeyPatch,
+) -> None:
+    for data in pickles(Credentials(KEY, SECRET, ACCOUNT)):
+        assert not any(carries(data, secret) for secret in (KEY, SECRET, ACCOUNT))
+        assert pickle.loads(data) == Credentials(KEY, SECRET, ACCOUNT)
     keys.setenv("KIS_APP_SECRET", "the-workers-own")
     assert pickle.loads(data) == Credentials(KEY, "the-workers-own", ACCOUNT)
 

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, fields
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -39,13 +39,9 @@ FULL = RefreshEvent(
     error="TokenIssueError",
     rate=18.0,
 )
-LEVELS = {
-    **dict.fromkeys(EVENT_NAMES, logging.INFO),
+LEVELS = dict.fromkeys(EVENT_NAMES, logging.INFO) | {
     "token_refresh_failed": logging.ERROR,
-    "token_issue_waiting": logging.WARNING,
-    "call_given_up": logging.WARNING,
-    "order_held_back": logging.WARNING,
-    "rate_lowered": logging.WARNING,
+    **dict.fromkeys(("token_issue_waiting", "call_given_up", "order_held_back", "rate_lowered"), logging.WARNING),
 }
 FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|[^ ]+)')  # a word, or a text in quotes
 
@@ -75,28 +71,26 @@ def test_an_event_has_the_allowed_fields_by_name_alone_and_is_frozen() -> None:
     assert " ".join(spec.name for spec in fields(RefreshEvent)) == (
         "name callable request attempt msg_cd token previous_token expires_at source elapsed wait error rate"
     )
-    for spec in fields(RefreshEvent):
-        with pytest.raises(FrozenInstanceError):
-            setattr(FULL, spec.name, None)
+    with pytest.raises(FrozenInstanceError):
+        FULL.token = None  # type: ignore[misc]  # the mistake this is about
     with pytest.raises(TypeError):
-        RefreshEvent("token_expired")  # type: ignore[call-arg]  # the mistake this is about
+        RefreshEvent("token_expired")  # type: ignore[call-arg]  # as above
 
 
 # -- hooks
 
 
 def test_hooks_are_called_in_the_order_of_their_subscription_until_they_unsubscribe() -> None:
-    heard: list[tuple[str, RefreshEvent]] = []
+    heard: list[str] = []
 
-    def once(event: RefreshEvent) -> None:
-        heard.append(("once", event))
+    def once(_: RefreshEvent) -> None:
+        heard.append("once")
         ends[0]()  # a hook may unsubscribe itself
 
-    ends = [on_event(once), *(on_event(lambda event, name=name: heard.append((name, event))) for name in "abc")]  # type: ignore[misc]  # a default binds it
+    ends = [on_event(once), *(on_event(lambda _, name=name: heard.append(name)) for name in "abc")]  # type: ignore[misc]  # a default binds it
     emit(FULL)
     emit(FULL)
-    assert [name for name, _ in heard] == [*("once", "a", "b", "c"), *"abc"]
-    assert {id(event) for _, event in heard} == {id(FULL)}
+    assert heard == [*("once", "a", "b", "c"), *"abc"]
     for end in ends:
         end()
         end()
@@ -158,9 +152,6 @@ def test_a_module_that_is_run_again_replaces_its_own_hooks() -> None:
         assert {number for _, number in heard} == {run}
     for end in collected:
         end()
-    heard.clear()
-    emit(FULL)
-    assert heard == []
 
 
 # -- what listens and raises
@@ -175,10 +166,7 @@ RAISED = [LookupError, SystemExit, GeneratorExit, Outage]
 
 @pytest.mark.parametrize("kind", RAISED)
 def test_a_hook_that_raises_is_one_warning_without_its_text_and_the_others_still_hear(
-    kind: type[BaseException],
-    log: pytest.LogCaptureFixture,
-    subscribe: Callable[[Any], None],
-    events: list[RefreshEvent],
+    kind: type[BaseException], log: pytest.LogCaptureFixture, subscribe: Callable[[Any], None]
 ) -> None:
     def careless(_: RefreshEvent) -> None:
         raise kind("the-token-that-the-hook-knew")
@@ -189,11 +177,10 @@ def test_a_hook_that_raises_is_one_warning_without_its_text_and_the_others_still
     subscribe(heard.append)
     for _ in range(3):
         emit(FULL)
-    assert heard == events == [FULL] * 3
+    assert heard == [FULL] * 3
     (record,) = [record for record in log.records if vars(record)["kis_name"] == "hook_failed"]
-    assert record.levelno == logging.WARNING
     assert record.getMessage() == f"kis_retry.hook_failed hook={careless.__qualname__} error={kind.__name__}"
-    assert record.exc_info is None
+    assert record.levelno == logging.WARNING
     assert not any("the-token" in str(value) for value in vars(record).values())
 
 
@@ -229,9 +216,7 @@ def test_a_handler_or_a_filter_of_the_log_that_raises_harms_nobody_and_is_told_o
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer on Windows")
 @pytest.mark.parametrize("handler", [signal.default_int_handler, "stop", "exit"])
-def test_what_a_signal_raises_while_a_hook_runs_goes_through(
-    handler: Any, subscribe: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_signal_raises_while_a_hook_runs_goes_through(handler: Any, subscribe: Callable[[Any], None]) -> None:
     def stop(*_: object) -> None:
         raise TimeoutError("the program's own time limit")
 
@@ -253,17 +238,9 @@ def test_what_a_signal_raises_while_a_hook_runs_goes_through(
 
 
 def test_on_a_thread_that_no_signal_reaches_everything_stays_in_the_hook(subscribe: Callable[[Any], None]) -> None:
-    def interrupting(_: RefreshEvent) -> None:
-        signal.default_int_handler(signal.SIGINT, None)
-
     went_on: list[bool] = []
-
-    def tell() -> None:
-        emit(FULL)
-        went_on.append(True)
-
-    subscribe(interrupting)
-    thread = threading.Thread(target=tell)
+    subscribe(lambda _: signal.default_int_handler(signal.SIGINT, None))
+    thread = threading.Thread(target=lambda: went_on.append(emit(FULL) is None))
     thread.start()
     thread.join()
     assert went_on == [True]
@@ -273,40 +250,26 @@ def test_on_a_thread_that_no_signal_reaches_everything_stays_in_the_hook(subscri
 
 
 @every_name
-def test_the_log_names_the_event_at_its_level(log: pytest.LogCaptureFixture, name: EventName) -> None:
+def test_the_log_names_the_event_at_its_level_or_at_one_of_its_own_which_hooks_see_too(
+    log: pytest.LogCaptureFixture, events: list[RefreshEvent], name: EventName
+) -> None:
     emit(RefreshEvent(name=name, error="X"))
     emit(RefreshEvent(name=name, error="X"), level=logging.DEBUG)
-    assert [(record.name, record.levelno) for record in log.records] == [
-        ("kis_retry", LEVELS[name]),
-        ("kis_retry", logging.DEBUG),
-    ]
+    levels = [LEVELS[name], logging.DEBUG]
+    assert [(record.name, record.levelno) for record in log.records] == [("kis_retry", level) for level in levels]
     assert {(record.msg, record.args) for record in log.records} == {(f"kis_retry.{name} error=X", ())}
-
-
-def test_a_level_of_its_own_is_what_hooks_see_too(events: list[RefreshEvent], log: pytest.LogCaptureFixture) -> None:
-    log.set_level(logging.INFO, logger="kis_retry")
-    emit(RefreshEvent(name="token_refreshed"))
-    emit(RefreshEvent(name="token_refreshed"), level=logging.DEBUG)
-    assert [level_of(event) for event in events] == [logging.INFO, logging.DEBUG]
+    assert [level_of(event) for event in events] == levels
     assert events[0] == events[1], "what happened is the same"
-    assert len(log.records) == 1
 
 
-@every_name
-@pytest.mark.parametrize(
-    ("expires_at", "is_good"),
-    [
-        ("2026-11-24T09:00:00.000001+09:00", True),
-        ("2026-11-24T09:00:00+09:00", False),
-        ("2026-11-24T00:00:01+00:00", True),
-        ("1999-01-01T00:00:00+00:00", False),
-    ],
-)
+@pytest.mark.parametrize("name", ["token_refresh_failed", "call_given_up", "token_expired"])
+@pytest.mark.parametrize(("microsecond", "is_good"), [(1, True), (0, False)])
 def test_a_failure_while_the_token_is_good_is_never_more_than_a_warning(
-    name: EventName, expires_at: str, is_good: bool
+    name: EventName, microsecond: int, *, is_good: bool
 ) -> None:
+    expiry = datetime(2026, 11, 24, 9, 0, 0, microsecond, tzinfo=timezone(timedelta(hours=9)))
     with freeze_time("2026-11-24T00:00:00Z"):
-        level = level_of(RefreshEvent(name=name, expires_at=datetime.fromisoformat(expires_at)))
+        level = level_of(RefreshEvent(name=name, expires_at=expiry))
     assert level == (min(LEVELS[name], logging.WARNING) if is_good else LEVELS[name])
 
 
@@ -327,19 +290,12 @@ def test_the_message_is_the_name_and_every_field_that_is_set(log: pytest.LogCapt
     ]
 
 
-@pytest.mark.parametrize(
-    ("given_up", "error"),
-    [
-        (RefreshEvent(name="call_given_up"), "HTTPError"),
-        (RefreshEvent(name="call_given_up", msg_cd="EGW00123"), None),
-        (RefreshEvent(name="call_given_up", error="ReadTimeout"), "ReadTimeout"),
-    ],
-)
+@pytest.mark.parametrize(("code", "given", "told"), [(None, None, "HTTPError"), ("X", None, None), (None, "Y", "Y")])
 def test_a_call_that_was_given_up_says_why(
-    given_up: RefreshEvent, error: str | None, events: list[RefreshEvent], log: pytest.LogCaptureFixture
+    code: str | None, given: str | None, told: str | None, events: list[RefreshEvent]
 ) -> None:
-    emit(given_up)
-    assert events[0].error == vars(log.records[0])["kis_error"] == error
+    emit(RefreshEvent(name="call_given_up", msg_cd=code, error=given))
+    assert [event.error for event in events] == [told]
 
 
 @pytest.mark.parametrize(
@@ -373,14 +329,12 @@ def test_whatever_a_field_holds_a_message_is_one_line_and_can_be_taken_apart(fir
     heard: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]  # a handler of one line
-    logger = logging.getLogger("kis_retry")
-    logger.addHandler(handler)
+    logging.getLogger("kis_retry").addHandler(handler)
     try:
         warn("something", first=first, second=second)
     finally:
-        logger.removeHandler(handler)
+        logging.getLogger("kis_retry").removeHandler(handler)
     (message,) = heard
-    assert len(message.splitlines()) == 1
     assert message.isprintable()
     found = {key: json.loads(text) if text.startswith('"') else text for key, text in FIELD.findall(message)}
     assert found == {"first": first, "second": second}
@@ -392,13 +346,3 @@ def test_the_log_carries_every_field_and_nothing_else(log: pytest.LogCaptureFixt
     emit(event)
     extras = {name: value for name, value in vars(log.records[0]).items() if name not in plain}
     assert extras == {f"kis_{spec.name}": getattr(event, spec.name) for spec in fields(RefreshEvent)}
-
-
-def test_a_logger_that_is_off_says_nothing_and_hooks_still_hear(
-    caplog: pytest.LogCaptureFixture, events: list[RefreshEvent]
-) -> None:
-    caplog.set_level(logging.ERROR, logger="kis_retry")
-    emit(FULL)
-    emit(RefreshEvent(name="call_given_up", msg_cd="X"))
-    assert caplog.records == []
-    assert [event.name for event in events] == ["token_refreshed", "call_given_up"]

@@ -12,7 +12,7 @@ import pytest
 
 import kis_retry
 
-OF_OTHERS = {"aiohttp", "asyncio", "dotenv", "environs", "filelock", "httpx", "marshmallow", "platformdirs", "redis"}
+OF_OTHERS = {"aiohttp", "asyncio", "filelock", "httpx", "platformdirs", "redis"}
 OWN = {
     # settings are read when first needed
     "kis_retry.env_file",

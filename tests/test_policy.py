@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import pickle
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kis_retry import ConfigurationError, RetryPolicy
@@ -46,7 +45,6 @@ NUMBERS = [
 ]
 NAMES = [spec.name for spec in fields(RetryPolicy)]
 CODES_TEXT = "one or more KIS codes of the token like EGW00123"
-PRINTABLE = st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="\0@?:='\"")
 
 few = settings(max_examples=25)  # the nine numbers are read by the same code
 numbers = pytest.mark.parametrize("bounds", NUMBERS, ids=[number.field for number in NUMBERS])
@@ -95,15 +93,10 @@ def test_a_number_may_be_at_the_edge_and_not_one_tick_past_it(bounds: Bounds) ->
 
 @numbers
 def test_a_number_of_the_wrong_kind_is_refused(bounds: Bounds) -> None:
-    bad: list[Any] = [math.nan, math.inf, -math.inf, 10**400, True, False, "1", None, b"1", [], (1,), 1j]
-    for value in bad:
+    bad: list[Any] = [math.nan, math.inf, 10**400, True, "1", None, b"1", [], 1j]
+    for value in [*bad, 1.0] if bounds.field == "max_retries" else bad:
         with pytest.raises(ConfigurationError, match=f"^{bounds.field}=.*{re.escape(bounds.text)}"):
             policy_with(bounds.field, value)
-
-
-def test_repeats_are_whole_and_seconds_are_floats() -> None:
-    with pytest.raises(ConfigurationError, match=r"^max_retries=1\.0 "):
-        policy_with("max_retries", 1.0)
     assert isinstance(RetryPolicy(wait=1).wait, float)
 
 
@@ -138,13 +131,11 @@ def test_only_codes_of_the_token_count_as_expired_since_after_others_an_order_co
 def test_a_policy_is_a_frozen_value_whose_fields_are_given_by_name() -> None:
     policy = RetryPolicy(wait=2, expired_codes=("EGW00123",))
     assert policy == RetryPolicy(wait=2.0, expired_codes=["EGW00123"]) != RetryPolicy()  # type: ignore[arg-type]  # a list is taken too
-    assert hash(policy) == hash(copy.copy(policy))
-    assert pickle.loads(pickle.dumps(policy)) == policy
-    for name in NAMES:
-        with pytest.raises(FrozenInstanceError):
-            setattr(policy, name, getattr(policy, name))
+    assert hash(policy) == hash(pickle.loads(pickle.dumps(policy)))
+    with pytest.raises(FrozenInstanceError):
+        policy.wait = 1  # type: ignore[misc]  # the mistake this is about
     with pytest.raises(TypeError):
-        RetryPolicy(True)  # type: ignore[call-arg]  # the mistake this is about
+        RetryPolicy(True)  # type: ignore[call-arg]  # as above
 
 
 # -- the environment
@@ -164,40 +155,23 @@ def test_a_number_in_range_is_read_and_one_out_of_it_refused(bounds: Bounds, dat
 
 
 @numbers
-@few
-@given(text=st.text(PRINTABLE, min_size=1, max_size=12))
-def test_what_is_no_number_is_refused(bounds: Bounds, text: str) -> None:
-    assume(text.strip())
-    assert_refused(bounds.field, text, bounds.text)
-
-
-@numbers
 def test_a_number_is_not_guessed(bounds: Bounds) -> None:
-    for bad in ("1_0", "0x1", "1,0", "ten", "1s", "--1", "nan", "inf", "1e999", "1" + "0" * 400):
+    for bad in ("1_0", "0x1", "1,0", "ten", "1s", "--1", "nan", "inf", "1e999", "만료", "1" + "0" * 400):
         assert_refused(bounds.field, bad, bounds.text)
     assert_refused("max_retries", "1.0", "a whole number from 0 to 5")
 
 
-@given(st.text(PRINTABLE, min_size=1, max_size=8) | st.sampled_from(["True", " OFF ", "y", "0", "01", "enabled"]))
-def test_a_boolean_is_read_in_any_case_and_everything_else_refused(text: str) -> None:
-    assume(text.strip())
-    word = text.strip().lower()
-    if word in ("1", "true", "t", "yes", "y", "on", "0", "false", "f", "no", "n", "off"):
-        assert from_env(KIS_RETRY_ENABLED=text).enabled is (word in ("1", "true", "t", "yes", "y", "on"))
-    else:
+def test_a_boolean_is_read_in_any_case_and_everything_else_refused() -> None:
+    assert from_env(KIS_RETRY_ENABLED=" OFF ").enabled is False
+    assert from_env(KIS_RETRY_ENABLED="True").enabled is True
+    for text in ("01", "enabled", "예", "2"):
         assert_refused("enabled", text, "true or false")
 
 
-@given(st.lists(st.sampled_from([*EXPIRED_CODES, "EGW00198"]), min_size=1), st.sampled_from([",", ", ", " ,"]))
-def test_codes_are_read_separated_by_commas(codes: list[str], comma: str) -> None:
-    assert from_env(KIS_RETRY_EXPIRED_CODES=comma.join(codes).lower()).expired_codes == tuple(codes)
-
-
-@given(st.lists(st.sampled_from(EXPIRED_CODES), max_size=2), st.text(PRINTABLE, max_size=9))
-def test_a_bad_code_is_refused_with_name_value_and_form(codes: list[str], bad: str) -> None:
-    for text in (",".join([*codes, bad]), "EGW00123;EGW00121"):
-        if text.strip():
-            assert_refused("expired_codes", text, CODES_TEXT)
+def test_codes_are_read_separated_by_commas_and_a_bad_one_is_refused_with_name_value_and_form() -> None:
+    assert from_env(KIS_RETRY_EXPIRED_CODES="egw00123, EGW00198").expired_codes == ("EGW00123", "EGW00198")
+    for text in ("EGW00123,", "EGW00123;EGW00121", "123", ",", "EGW00123,만료"):
+        assert_refused("expired_codes", text, CODES_TEXT)
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n", "''"])
@@ -215,7 +189,6 @@ READS_NOTHING = """
 import sys
 import kis_retry
 from kis_retry import ConfigurationError, Credentials, MemoryTokenStore, RetryPolicy, TokenManager
-assert not {"environs", "dotenv"} & set(sys.modules)
 manager = TokenManager(Credentials("key", "secret"), store=MemoryTokenStore())
 try:
     manager.policy

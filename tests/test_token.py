@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
-import re
 from dataclasses import FrozenInstanceError
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -23,18 +22,9 @@ TOKEN = AccessToken(VALUE, EXPIRY)
 WORDS = st.text(st.characters(codec="ascii", exclude_categories=["Cc", "Zs"]), min_size=1, max_size=30)
 
 
-def test_bearer_is_what_the_authorization_header_takes() -> None:
-    assert TOKEN.bearer == f"Bearer {VALUE}"
-
-
 @given(WORDS)
 def test_a_fingerprint_is_eight_hex_digits_of_a_sha_256(value: str) -> None:
-    expected = hashlib.sha256(value.encode()).hexdigest()[:8]
-    assert AccessToken(value, EXPIRY).fingerprint == expected == fingerprint(value)
-    assert re.fullmatch("[0-9a-f]{8}", expected)
-
-
-def test_a_fingerprint_can_be_had_of_any_text() -> None:
+    assert AccessToken(value, EXPIRY).fingerprint == hashlib.sha256(value.encode()).hexdigest()[:8]
     assert fingerprint("\ud800") != fingerprint("") != fingerprint("토큰")
 
 
@@ -60,7 +50,7 @@ def test_a_value_that_is_no_word_of_a_header_is_refused_and_not_shown(value: Any
 @pytest.mark.parametrize(
     ("expires_at", "said"),
     [
-        (datetime(2026, 11, 24, 9), "knows its zone"),
+        (datetime(2026, 11, 24, 9), "with its zone"),
         *((value, "must be a datetime") for value in (5, None, "2026-11-24")),
         *((datetime(year, 1, 1, tzinfo=timezone.utc), "1970 to 2199") for year in (1, 1969, 2200, 9999)),
     ],
@@ -74,33 +64,18 @@ def test_an_expiry_that_is_no_instant_is_refused(expires_at: Any, said: str) -> 
 def test_a_token_is_a_value() -> None:
     same = AccessToken(VALUE, EXPIRY.astimezone(timezone.utc))
     assert len({TOKEN, same}) == 1
-    assert same.expires == EXPIRY.timestamp()
+    assert (TOKEN.bearer, same.expires) == (f"Bearer {VALUE}", EXPIRY.timestamp())
     assert AccessToken(VALUE, EXPIRY + timedelta(seconds=1)) != TOKEN != AccessToken("another", EXPIRY)
     for name in ("value", "expires_at", "bearer", "expires", "fingerprint"):
         with pytest.raises((FrozenInstanceError, AttributeError)):
             setattr(TOKEN, name, getattr(TOKEN, name))
+    assert pickle.loads(pickle.dumps(TOKEN)) == copy.deepcopy(TOKEN) == TOKEN
 
 
-@pytest.mark.parametrize("travel", [lambda token: pickle.loads(pickle.dumps(token)), copy.copy, copy.deepcopy])
-def test_a_token_travels_whole(travel: Any) -> None:
-    arrived = travel(TOKEN)
-    assert arrived == TOKEN
-    assert (arrived.bearer, arrived.expires, arrived.fingerprint) == (TOKEN.bearer, TOKEN.expires, TOKEN.fingerprint)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        (f"Bearer{VALUE}", f"Bearer{VALUE}"),
-        ("Bearer", "Bearer"),
-        ("Bearer \t ", ""),
-        ("  ", ""),
-        ("Basic dXNlcg==", "Basic dXNlcg=="),
-        ("bearer Bearer abc", "Bearer abc"),
-    ],
-)
-def test_bare_is_the_token_without_its_scheme(text: str, value: str) -> None:
-    assert bare(text) == value
+def test_bare_is_the_token_without_its_scheme() -> None:
+    forms = {f"Bearer{VALUE}": f"Bearer{VALUE}", "Bearer": "Bearer", "Bearer \t ": "", "Basic x": "Basic x"}
+    assert {text: bare(text) for text in forms} == forms
+    assert bare("bearer Bearer abc") == "Bearer abc"
 
 
 @given(WORDS, st.sampled_from(["", "Bearer ", "bearer ", "bEaReR\t"]), st.text(" \t\n", max_size=2))

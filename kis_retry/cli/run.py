@@ -17,6 +17,7 @@ from .output import echo_error
 
 _STARTUP = str(Path(__file__).parent / "startup")  # Python imports `sitecustomize` from the folders of PYTHONPATH
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*t?w?(\.exe)?", re.IGNORECASE)
+_HIDING = ("opentelemetry-instrument",)  # its `sitecustomize` does not go on to the next one
 
 
 def run(arguments: Namespace) -> int:
@@ -41,6 +42,9 @@ def run(arguments: Namespace) -> int:
 
 
 def _refuse_blind_python(command: list[str]) -> None:
+    name = Path(command[0]).name
+    if name in _HIDING:
+        raise ConfigurationError(f"{name} hides kis-retry from the program: write {name} kis-retry run COMMAND…")
     python, *options = command if _PYTHON.fullmatch(Path(command[0]).name) else _shebang(command[0])
     for option in options:  # behind a script, `-c` or `-m` they are the program's own
         letters = re.match("-([^-cmWX]*)", option)

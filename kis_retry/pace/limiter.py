@@ -80,7 +80,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Calls a second that are in force, fewer than were set while KIS lets fewer through; 0: there is no pace."""
+        """Calls a second that are in force, fewer than were set while KIS lets fewer through, 0 for no pace."""
         queue = self._queue()
         return queue.line.in_force if queue else 0.0
 
@@ -109,7 +109,7 @@ class RateLimiter:
         return reservation.granted
 
     async def acquire_async(self, timeout: float | None = None) -> bool:
-        """Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread."""
+        """Wait for a slot, `timeout` seconds at most, as `acquire` does, but without stopping the event loop."""
         import asyncio  # by now it is loaded: a loop runs
 
         reservation = self._reserve(timeout=timeout)
@@ -126,7 +126,7 @@ class RateLimiter:
 
         Args:
             order: whether it goes before reads.
-            ticket: that of the same request's first reservation, which keeps its place for ten seconds.
+            ticket: that of the same request's first reservation, which keeps its place for twelve slots.
         """
         return self._reserve(order=order, ticket=ticket)
 

@@ -63,9 +63,8 @@ class SlotQueue:
 
     def reserve(self, *, order: bool, ticket: Ticket | None, timeout: float = math.inf) -> Reservation:
         """Begin to wait for a slot."""
-        now = Monotonic.now()
-        ticket = Ticket() if ticket is None else ticket.renewed(now)
-        reservation = Reservation(ticket, arrived=now, order=order, timeout=timeout)
+        ticket = Ticket() if ticket is None else ticket.renewed()
+        reservation = Reservation(ticket, arrived=Monotonic.now(), order=order, timeout=timeout)
         self._inbox.put((self.line.add, reservation))
         if not self._served:
             self._start_serving(reservation)

@@ -23,7 +23,7 @@ from .state import LATE, Ask, Block, interval_of
 
 __all__ = ["Reservation", "Ticket", "WaitingLine"]
 
-KEEPS_PLACE = 10.0  # seconds after its first slot: a call that is refused for another reason must not starve the rest
+KEEPS_PLACE = 12  # slots in a row: a call that is refused for another reason must not starve the rest
 LEAD = 0.55  # of a trip: so long is an answer under way
 QUICK = 0.004  # seconds: a store as near as that needs no lead
 ANSWER_WAIT = 0.5  # seconds that a waiter whose time is over waits for the answer that may have a slot for it
@@ -36,11 +36,11 @@ class Ticket:
 
     def __init__(self) -> None:
         self.number = next(_numbers)
-        self.served_at = math.inf  # for the first time
+        self.slots = 0  # that it has had
 
-    def renewed(self, now: float) -> Ticket:
+    def renewed(self) -> Ticket:
         """Return this ticket, or a new one where it is no longer good."""
-        return self if now <= self.served_at + KEEPS_PLACE else Ticket()
+        return self if self.slots < KEEPS_PLACE else Ticket()
 
 
 class Turn(Future[None]):
@@ -166,7 +166,7 @@ class WaitingLine:
                 self._slots.popleft()
                 self._late = max(self._late, now - max(due, self._answered_at))
                 self._home = max(self._home, now) + self._interval
-                reservation.ticket.served_at = min(reservation.ticket.served_at, now)
+                reservation.ticket.slots += 1
         for reservation in self._timed:
             if self._dismissed_at(reservation) <= now:
                 reservation.end(granted=False)

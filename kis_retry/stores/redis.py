@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..forking import after_fork
 from .base import TOKEN, DocumentStore
-from .redis_client import BoundedClient, connect, require_client
+from .redis_client import ACCEPTED, BoundedClient, connect, require_client
 
 __all__ = ["RedisTokenStore"]
 
@@ -46,7 +47,14 @@ class RedisTokenStore(DocumentStore):
 
     def __init__(self, url_or_client: Any) -> None:
         self.url = url_or_client if isinstance(url_or_client, str) else None
-        self._use(require_client(url_or_client) if self.url is None else connect(self.url))
+        client = require_client(url_or_client) if self.url is None else connect(self.url)
+        if client is None:
+            # What reports an error shows the locals of its frames, too.
+            del self, url_or_client
+            raise ConfigurationError(
+                f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {ACCEPTED}"
+            )
+        self._use(client)
         # redis-py notices a fork too, but waits for a lock that a thread of the parent may have held: using the
         # parent's client, or closing it, could wait for ever.
         after_fork(self, RedisTokenStore._connect_again)

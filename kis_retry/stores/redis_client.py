@@ -12,14 +12,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..forking import no_fork
 
-__all__ = ["BoundedClient", "connect", "require_client"]
+__all__ = ["ACCEPTED", "BoundedClient", "connect", "require_client"]
 
 _TIMEOUT = 2.0  # seconds for a connection or an answer: a batch can do without the store, not without going on
 _LIMIT = 5.0  # seconds for a command in all: name look-up, connection, greeting and answer
 # Any other, such as one with a / in its password, redis-py would take for its default server's without a word.
 _USABLE = re.compile(r"unix://([^/]*@)?/.+|rediss?://[^/?#]*/?\d*/?([?][^@]*)?")
-_ACCEPTED = (
+ACCEPTED = (
     "redis://[user:password@]host[:port][/database], rediss:// (TLS), valkey:// and valkeys:// (the same two), or "
     "unix:///path/to/socket[?db=database]; characters such as @ / ? # in a password percent-encoded"
 )
@@ -71,17 +72,18 @@ def require_client(client: Any) -> Any:
     """Return `client`; `ConfigurationError` where it is none, or asyncio's."""
     usable = all(callable(getattr(client, name, None)) for name in ("get", "set", "delete", "eval"))
     if not usable or isinstance(client, type) or inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
-        takes = f"a synchronous client of redis-py or valkey-py, or a URL: {_ACCEPTED}"
+        takes = f"a synchronous client of redis-py or valkey-py, or a URL: {ACCEPTED}"
         raise ConfigurationError(f"{type(client).__name__} is no store: RedisTokenStore takes {takes}")
     return client
 
 
 def connect(url: str) -> Any:
-    """Make a client for `url`, with nothing connected yet; `ConfigurationError` where that cannot be."""
+    """Make a client for `url`, with nothing connected yet; None where `url` is none of a server."""
     try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+        with no_fork():
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
     except ImportError as error:
         raise ConfigurationError(
             "RedisTokenStore(url) needs redis-py, which is not installed: pip install 'kis-retry[redis]'"
@@ -103,6 +105,4 @@ def connect(url: str) -> Any:
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # opens nothing; refuses an option that there is not
         return client
-    raise ConfigurationError(
-        f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {_ACCEPTED}"
-    )
+    return None

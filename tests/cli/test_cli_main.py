@@ -71,7 +71,7 @@ def test_the_module_exits_with_the_status_of_the_command() -> None:
 def test_a_command_and_what_it_needs_is_imported_only_when_asked_for() -> None:
     code = (
         "import sys; from kis_retry.cli import main; main(['--help'])\n"
-        "late = ['rich', 'environs', 'requests', 'tenacity', 'kis_retry.testing', 'kis_retry.cli.demo']\n"
+        "late = ['rich', 'dotenv', 'requests', 'tenacity', 'kis_retry.testing', 'kis_retry.cli.demo']\n"
         "sys.exit(str([name for name in late if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

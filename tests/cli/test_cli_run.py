@@ -289,6 +289,7 @@ def test_switched_off_it_runs_the_program_plainly(monkeypatch: pytest.MonkeyPatc
         (["no-such-command"], 127, "no-such-command: not found"),
         (["./data"], 126, "./data: Permission denied"),
         (["./no-program"], 126, "./no-program: Exec format error"),
+        (["opentelemetry-instrument", "python", "batch.py"], 2, "opentelemetry-instrument hides kis-retry"),
         (["python", "-I", "batch.py"], 2, "python -I does not look on PYTHONPATH"),
         (["python3.11", "-uE", "batch.py"], 2, "python3.11 -uE does not look"),
         (["/usr/bin/python3", "-Wignore", "-S", "-m", "x"], 2, "/usr/bin/python3 -S does not look"),

@@ -16,7 +16,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-PLAIN_INSTALL = {"environs", "filelock", "platformdirs", "requests", "tenacity"}
+PLAIN_INSTALL = {"filelock", "platformdirs", "python-dotenv", "requests", "tenacity", "wrapt"}
 """What a plain install is said to bring; what these bring themselves may come along."""
 
 AT_WORK = """
