@@ -180,13 +180,13 @@ def decorated(function: F, rules: Rules) -> F:
     """Return `function` with `rules` in force around each call; its signature, docstring and types stay."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     own = replace(rules, name=name, binding=Binding(function, rules.bind))
-    watch()
     wrapped = _coroutine_function if inspect.iscoroutinefunction(function) else _function
     return wrapped(function, own)  # type: ignore[return-value]  # called and awaited as `function` is
 
 
 def _decorate(fn: Any, **arguments: Any) -> Any:
     rules = rules_of(**arguments)
+    watch()
 
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):

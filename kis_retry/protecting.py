@@ -74,6 +74,7 @@ def protect(
         refreshes=True, tokens=tokens, policy=policy, bind=bind, calls_again=calls_again, watches=watches
     )
     repeating = rules_of(repeats=True, policy=policy, limiter=limiter, calls_again=calls_again, watches=watches)
+    watch()
 
     def both(function: Any) -> Any:
         return decorated(decorated(function, refreshing), repeating)

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from dotenv import dotenv_values
-
 from .errors import ConfigurationError
 from .events import warn_once
+from .forking import no_fork
 from .ownership import is_owned, may_be_written_by_strangers
 
 __all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "without_password"]
@@ -109,6 +108,9 @@ class Environment:
         self.env_file = self._file()
         if self.env_file is None:
             return
+        with no_fork():
+            from dotenv import dotenv_values
+
         self._lines = dotenv_values(self.env_file, interpolate=False)
         names = credential_variables(self._prefix)
         found = [self.find(*names[name]) for name in ("app_key", "app_secret")]

@@ -17,6 +17,7 @@ from ..stores.base import TokenStore
 from ..token import AccessToken
 from ..tokens.manager import TokenManager
 from ..tokens.source import TokenSource, as_source, headers_for
+from ..wire import watch
 from .endpoints import Answer, Call, Endpoints, Flow, R
 
 __all__ = ["CONNECTIONS", "ClientBase", "answer_of"]
@@ -63,6 +64,7 @@ class ClientBase(Endpoints[R]):
         self.policy = bounds if isinstance(bounds, RetryPolicy) else RetryPolicy.from_env()
         self._last_token: AccessToken | None = None
         self._found = {}
+        watch()
         self._connect()
 
     @classmethod

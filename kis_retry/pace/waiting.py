@@ -16,7 +16,6 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from statistics import fmean
 from typing import NamedTuple
 
 from .state import LATE, Ask, Block, interval_of
@@ -235,7 +234,7 @@ class WaitingLine:
 
     @property
     def _trip(self) -> float:
-        return fmean(self._trips)
+        return sum(self._trips) / len(self._trips)
 
     @property
     def _horizon(self) -> float:

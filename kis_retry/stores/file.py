@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock  # here, not at the first lock: a child forked while a thread imports a module never gets to import it
-import platformdirs
-
 from ..errors import ConfigurationError
+from ..forking import no_fork
 from .base import MAX_DOCUMENT, TOKEN, DocumentStore
 
 __all__ = ["FileTokenStore"]
@@ -48,6 +46,9 @@ class FileTokenStore(DocumentStore):
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         with suppress(RuntimeError):  # nobody knows the home folder
+            with no_fork():
+                import filelock  # noqa: F401  # for the locks; a fifth of the package's import
+                import platformdirs
             name = platformdirs.user_cache_dir("kis_retry") if directory is None else os.fspath(directory)
             if isinstance(name, str) and name.strip() and "\0" not in name:
                 self.folder = Path(name).expanduser().absolute()  # whatever the working directory is later
@@ -104,6 +105,8 @@ class FileTokenStore(DocumentStore):
         _make_way(self._path(key, kind, "json"), _ROOT)
         with tempfile.TemporaryFile(dir=self.folder, buffering=0) as probe:
             probe.write(b"\0")  # a token that could not be shared then must not be asked for
+        import filelock  # by now it is loaded
+
         lock = filelock.FileLock(path, mode=0o600, thread_local=False)
         with suppress(filelock.Timeout):
             lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)

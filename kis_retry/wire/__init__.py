@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..forking import after_fork
+from ..forking import after_fork, no_fork
 
 __all__ = ["watch"]
 
@@ -52,9 +52,10 @@ def watch() -> None:
     """Watch what the program has imported, and what it will import; and put back what others took off."""
     global _is_hooked
     if not _is_hooked:
-        import wrapt  # with asyncio it is a fifth of the import, and nobody forks while functions are decorated
+        with no_fork(), _patching:
+            import filelock  # noqa: F401  # a first call needs it, and its hooks must not begin in the middle of a fork
+            import wrapt  # with asyncio it is a fifth of the package's import, as much as the other
 
-        with _patching:
             if not _is_hooked:
                 for place in _PLACES:
                     wrapt.register_post_import_hook(_patch_module(*place), place[0])
