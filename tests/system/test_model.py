@@ -255,5 +255,5 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(
-    max_examples=20, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=16, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
