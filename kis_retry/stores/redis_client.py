@@ -86,7 +86,8 @@ def connect(url: str) -> Any:
             from redis.retry import Retry
     except ImportError as error:
         raise ConfigurationError(
-            "RedisTokenStore(url) needs redis-py, which is not installed: pip install 'kis-retry[redis]'"
+            "RedisTokenStore(url) needs redis-py, which is not installed: "
+            "pip install '.[redis]' in a clone, or pip install redis"
         ) from error
     with suppress(ValueError, TypeError, redis.RedisError):  # their texts quote the URL, so none is chained
         scheme, _, rest = url.strip().partition("://")
