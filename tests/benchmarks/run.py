@@ -17,7 +17,15 @@ from typing import Any
 import requests
 import tenacity
 
-from kis_retry import Credentials, KisClient, MemoryTokenStore, TokenManager, install, refresh_on_expired_token, uninstall
+from kis_retry import (
+    Credentials,
+    KisClient,
+    MemoryTokenStore,
+    TokenManager,
+    install,
+    refresh_on_expired_token,
+    uninstall,
+)
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 QUERY = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": "005930"}
