@@ -96,14 +96,14 @@ class SearchKorean(SearchLanguage):
     """
     Find a Korean noun whatever particle sticks to it: 데코레이터가, 데코레이터를 and 데코레이터 are one word.
 
-    All that particles and the endings of 하다 and 되다 may make up is cut off, down to two letters, in the index and from
-    what is searched for alike. A noun that loses a letter of its own by that is found all the same.
+    Particles and endings of 하다 and 되다 are cut off, down to two letters, in the index and from what is searched for
+    alike. A noun that loses a letter of its own by that is found all the same.
     """
 
     lang = "ko"
     ENDINGS = (
-        "은 는 이 가 을 를 의 에 와 과 도 로 만 나 야 라 들 면 고 며 서 으로 에서 에게 까지 부터 마다 보다 처럼 이나 이며 이고 "
-        "입니다 합니다 하는 하고 하며 하면 하여 해서 해 한 할 된 될 됩니다 되는 되고 되면 되어"
+        "은 는 이 가 을 를 의 에 와 과 도 로 만 나 야 라 들 면 고 며 서 으로 에서 에게 까지 부터 마다 보다 처럼 "
+        "이나 이며 이고 입니다 합니다 하는 하고 하며 하면 하여 해서 해 한 할 된 될 됩니다 되는 되고 되면 되어"
     )
     PATTERN = f"^(.{{2,}}?)(?:{'|'.join(ENDINGS.split())})+$"
     js_stemmer_code = f"""
@@ -118,7 +118,7 @@ var Stemmer = function () {{
 
 
 def setup(app: Any) -> None:
-    """Called by Sphinx."""
+    """Connect the above; Sphinx calls it."""
     app.connect("autodoc-process-docstring", link_public_names)
     app.connect("missing-reference", resolve_public_name)
     app.add_search_language(SearchKorean)

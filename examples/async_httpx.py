@@ -4,8 +4,8 @@ Two hundred tasks over one expiry, with httpx: they share one refresh.
     pip install kis-retry httpx
     python async_httpx.py
 
-The tasks share one dict of headers. The first to be refused renews the token in a worker thread, the others wait for it
-as tasks, and the new token is put into that dict. It runs against a gateway of its own, whose token dies on the way.
+The tasks share one dict of headers. The first to be refused renews the token, the others wait for it as tasks, and the
+new token is put into that dict. It runs against a gateway of its own, whose token expires on the way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def run(gateway: KisGateway) -> int:
 
     tokens = TokenManager(gateway.credentials, store=MemoryTokenStore())
 
-    @refresh_on_expired_token(tokens=tokens)
+    @refresh_on_expired_token  # the one line
     async def fetch(client: httpx.AsyncClient, symbol: str, headers: dict[str, str]) -> Any:
         params = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
         return (await client.get(PATH, params=params, headers=headers)).json()

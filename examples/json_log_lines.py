@@ -4,7 +4,7 @@ What happens to the token, as JSON lines: the standard logger `kis_retry` with a
     pip install kis-retry python-json-logger
     python json_log_lines.py
 
-Runs on a KIS of its own (`KisGateway`), on which the token dies once. No hook is needed: the logger is always on.
+Runs on a KIS of its own (`KisGateway`), on which the token expires once. No hook is needed: the logger is always on.
 `kis_name` is what happened; the message would say it again with the fields that have keys of their own here.
 """
 

@@ -1,14 +1,14 @@
 """
-Runs the batch with and without the decorators on a KIS of its own, and draws what became of it as `docs/batch.svg`.
+Run the batch with and without the decorators on a KIS of its own, and draw what became of it as `docs/batch.svg`.
 
     pip install kis-retry
     python make_picture.py [TARGET] [--symbols N]
 
 The batch asks for 11,780 US symbols and then for 5,000 domestic ones, one by one, and aborts after five identical
-failures in a row. All along KIS refuses calls within its limit (EGW00201) and drops connections. The token dies at US
-symbol 11,776, the fifth from their end, while the token endpoint is away; at domestic symbol 2,500 the API is away. So
-it is in a smaller batch. The picture holds no times, and the dice have a seed, so the same run draws the same file.
-Beside TARGET the same picture is drawn in Korean (`docs/batch.ko.svg`).
+failures in a row. KIS refuses calls within its limit (EGW00201) and drops connections. The token expires at US symbol
+11,776, the fifth from their end, while the token endpoint is away; at domestic symbol 2,500 the API is away. So it is
+in a smaller batch. The picture holds no times, and the dice have a seed, so the same run draws the same file. Beside
+TARGET the same picture is drawn in Korean (`docs/batch.ko.svg`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OVERSEAS, DOMESTIC = 11_780, 5_000
 IN_A_ROW = 5  # identical failures after which the batch gives up
 REFUSED, DROPPED = 0.05, 0.005  # shares of the calls
 AWAY = 0.5  # seconds
-SEED = 748  # with this one nothing else comes between the five refusals of the token
+SEED = 748
 PACE = 1_000  # calls a second; how fast the batch is does not show
 
 WIDTH, HEIGHT = 880, 440
@@ -67,7 +67,7 @@ STYLE = """
 
 WORDS = {
     "en": {
-        "title": "{total:,} symbols, and a token that dies at US symbol {death:,}",
+        "title": "{total:,} symbols, and a token that expires at US symbol {death:,}",
         "described": "Symbols answered over symbols asked, while KIS refuses {refused:g} % of the calls within its "
         "limit and {dropped:g} % of the connections drop. With the decorators all {answered:,} are answered, with "
         "{tokens} tokens, though the token endpoint is away as the token expires, and the API later. Without them the "
@@ -131,8 +131,6 @@ def run_batch(overseas: int, domestic: int, *, protected: bool) -> Run:
         limiter = RateLimiter(gateway.credentials, rate=PACE, store=store)
         with KisClient(tokens=tokens, limiter=limiter) as client:
             tokens.token()  # before the dice are thrown, of which a token request takes one, too
-            gateway.refuse_calls("EGW00201", share=REFUSED)
-            gateway.drop(share=DROPPED)
             for reason in ask(client, gateway, overseas, domestic):
                 row = 0 if reason is None else row + 1 if reason == failure else 1
                 failure = reason
@@ -143,16 +141,24 @@ def run_batch(overseas: int, domestic: int, *, protected: bool) -> Run:
 
 
 def ask(client: KisClient, gateway: KisGateway, overseas: int, domestic: int) -> Iterator[str | None]:
-    """For one symbol after the other what is wrong with its answer; None where it is good."""
+    """Yield for one symbol after the other what is wrong with its answer; None where it is good."""
+    misbehave(gateway)
     for number in range(1, overseas + 1):
-        if number == dies_at(overseas):
+        if number == expires_at(overseas):
+            gateway.heal()  # so that nothing comes between five refusals of the token, as in the real batch
             gateway.outage(AWAY, "tokens")
             gateway.expire()
         yield failure_of(client.fetch_price_detail_oversea, f"US{number:05d}")
+    misbehave(gateway)
     for number in range(1, domestic + 1):
         if number == away_at(domestic):
             gateway.outage(AWAY, "calls")
         yield failure_of(client.fetch_domestic_price, f"{number:06d}")
+
+
+def misbehave(gateway: KisGateway) -> None:
+    gateway.refuse_calls("EGW00201", share=REFUSED)
+    gateway.drop(share=DROPPED)
 
 
 def failure_of(fetch: Callable[[str], dict[str, Any]], symbol: str) -> str | None:
@@ -163,18 +169,18 @@ def failure_of(fetch: Callable[[str], dict[str, Any]], symbol: str) -> str | Non
     return None if answer["rt_cd"] == "0" else str(answer["msg1"])
 
 
-def dies_at(overseas: int) -> int:
-    """At which US symbol the token dies."""
+def expires_at(overseas: int) -> int:
+    """Return at which US symbol the token expires."""
     return overseas - IN_A_ROW + 1
 
 
 def away_at(domestic: int) -> int:
-    """At which domestic symbol the API is away."""
+    """Return at which domestic symbol the API is away."""
     return (domestic + 1) // 2
 
 
 def corners(answered: list[int]) -> Iterator[tuple[int, int]]:
-    """The points at which the line changes its direction."""
+    """Yield the points at which the line changes its direction."""
     for asked, count in enumerate(answered):
         if asked in (0, len(answered) - 1) or answered[asked + 1] - count != count - answered[asked - 1]:
             yield asked, count
@@ -197,11 +203,11 @@ class Scale(NamedTuple):
 
 
 def draw(unprotected: Run, protected: Run, overseas: int, language: str = "en") -> str:
-    """The picture, as SVG; `language` is one of `WORDS`."""
+    """Return the picture as SVG; `language` is one of `WORDS`."""
     total, stop, end = protected.asked, unprotected.asked, unprotected.answered[-1]
     said = words(unprotected, protected, overseas, language)
     scale = Scale(total)
-    expiry, away = scale.x(dies_at(overseas)), overseas + away_at(total - overseas)
+    expiry, away = scale.x(expires_at(overseas)), overseas + away_at(total - overseas)
     label, outage, stopped = expiry - 8, scale.x(away), scale.x(stop)
     root = f'xmlns="http://www.w3.org/2000/svg" xml:lang="{language}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     parts = [
@@ -234,13 +240,13 @@ def draw(unprotected: Run, protected: Run, overseas: int, language: str = "en") 
 
 
 def words(unprotected: Run, protected: Run, overseas: int, language: str) -> dict[str, str]:
-    """What the picture says, by the names of `WORDS`."""
+    """Return what the picture says, by the names of `WORDS`."""
     total, stop, end = protected.asked, unprotected.asked, unprotected.answered[-1]
     facts = {
         "total": total,
         "overseas": overseas,
         "domestic": total - overseas,
-        "death": dies_at(overseas),
+        "death": expires_at(overseas),
         "answered": protected.answered[-1],
         "tokens": protected.tokens_issued,
         "refreshes": protected.tokens_issued - 1,

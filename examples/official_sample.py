@@ -1,27 +1,26 @@
 """
-KIS's official samples, made to outlive their access token with one line: `protect(kis_auth, …, methods="_url_fetch")`.
+KIS's official samples, made to outlive their access token with one line: `install()`.
 
     pip install kis-retry
     python official_sample.py
 
 In the samples every function asks through `_url_fetch` of the module `kis_auth`, which keeps the token in its base
 headers. On anything but HTTP 200 it prints the error and the function hands back an empty table, so the caller never
-sees why. This program does the same, in their manner, against a gateway of its own whose token dies on the way.
+sees why. This program does the same, in their manner, against a gateway of its own whose token expires on the way.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import requests
 
-from kis_retry import Credentials, MemoryTokenStore, TokenManager, protect
+from kis_retry import install
 from kis_retry.testing import KisGateway
 
 SYMBOLS = [f"{number:06d}" for number in range(5930, 5942)]
-
-kis_auth = sys.modules[__name__]  # in the samples: import kis_auth
 
 _cfg: dict[str, str] = {}  # what the samples read from kis_devlp.yaml
 _base_headers = {"Content-Type": "application/json"}
@@ -62,15 +61,12 @@ def main() -> int:
     with KisGateway() as gateway:
         given = gateway.credentials
         _cfg.update(my_app=given.app_key, my_sec=given.app_secret, prod=gateway.url)
-        _cfg.update(my_acct_stock="12345678", my_prod="01")
         auth()
         gateway.expire_at(5, 21)
         run("as it is")
 
-        account = f"{_cfg['my_acct_stock']}-{_cfg['my_prod']}"
-        credentials = Credentials(_cfg["my_app"], _cfg["my_sec"], account, base_url=_cfg["prod"])
-        tokens = TokenManager(credentials, store=MemoryTokenStore())  # without store=, it is shared in a file
-        protect(kis_auth, tokens=tokens, methods="_url_fetch")  # the one line
+        os.environ["KIS_TOKEN_STORE"] = "memory"  # else the token is shared in a file
+        install()  # the one line
         run("protected")
     return 0
 

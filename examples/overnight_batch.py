@@ -1,5 +1,5 @@
 """
-An overnight batch: a price for every symbol, in a pool of threads, and a token that dies on the way.
+An overnight batch: a price for every symbol, in a pool of threads, and a token that expires on the way.
 
     pip install kis-retry
     KIS_APP_KEY=… KIS_APP_SECRET=… python overnight_batch.py
@@ -22,7 +22,7 @@ SYMBOLS = ["005930", "000660", "035420", "005380", "051910", "006400", "035720",
 
 @contextmanager
 def connect() -> Iterator[KisClient]:
-    """A client of KIS, 18 calls a second, or of a KIS of its own, as fast as it goes."""
+    """Give a client of KIS, 18 calls a second, or of a KIS of its own, as fast as it goes."""
     try:
         client = KisClient.from_env()
     except ConfigurationError as error:

@@ -1,5 +1,5 @@
 """
-The decorator on a function of your own that keeps its token in `headers`, as the KIS samples do.
+The decorator, as it is, on a function of your own that gets its token in `headers`, as the KIS samples do.
 
     pip install kis-retry
     KIS_APP_KEY=… KIS_APP_SECRET=… python own_function.py
@@ -18,9 +18,9 @@ from kis_retry.testing import KisGateway
 
 
 def show_prices(tokens: TokenManager) -> None:
-    @refresh_on_expired_token(tokens=tokens)
+    @refresh_on_expired_token  # the one line
     def current_price(symbol: str, headers: dict[str, str]) -> dict[str, Any]:
-        """The function as it was before; the decorator fills in and renews `headers["authorization"]`."""
+        """Do what it did before; a new token is put into the caller's `headers`, too."""
         answer = requests.get(
             f"{tokens.credentials.base_url}/uapi/domestic-stock/v1/quotations/inquire-price",
             params={"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol},

@@ -1,10 +1,10 @@
 """
-What happens to the token, as Prometheus sees it: counters, a histogram of refreshes, and when the token dies.
+What happens to the token, as Prometheus sees it: counters, a histogram of refreshes, and when the token expires.
 
-    pip install 'kis-retry[prometheus]'
+    pip install '.[prometheus]'
     python prometheus_events.py
 
-Runs on a KIS of its own (`KisGateway`), on which the token dies twice. A server would call
+Runs on a KIS of its own (`KisGateway`), on which the token expires twice. A server would call
 `prometheus_client.start_http_server(8000)` instead of printing. An alert that says it in time:
 `kis_retry_token_expires_timestamp_seconds - time() < 300`.
 """

@@ -1,13 +1,15 @@
 """
 What happens to the token, in structlog's words: one line an event, fields instead of sentences.
 
-    pip install 'kis-retry[structlog]'
+    pip install '.[structlog]'
     python structlog_events.py
 
-Runs on a KIS of its own (`KisGateway`), on which the token dies twice.
+Runs on a KIS of its own (`KisGateway`), on which the token expires twice.
 """
 
 from __future__ import annotations
+
+import logging
 
 import structlog
 
@@ -23,7 +25,8 @@ def main() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ]
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),  # on DEBUG: who joined another's refresh
     )
     on_event(StructlogHook())
     with KisGateway() as gateway:

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any, TypeVar, overload
 
 from .answers import judge
-from .binding import Binding
+from .binding import Binding, attribute_of
 from .bypass import ACTIVE, is_unprotected
 from .calling import FunctionCall, Returned, raised
 from .engine import run, run_async
@@ -162,7 +162,7 @@ def rules_of(
         raise TypeError(f"bind= takes a function of (token) or (self, token), not {_shown(bind)}")
     if limiter is not None and not is_limiter(limiter):
         raise TypeError(f"limiter= takes a RateLimiter (RateLimiter.from_env()), not {_shown(limiter)}")
-    if idempotent not in (None, True, False):
+    if idempotent is not None and not isinstance(idempotent, bool):
         raise TypeError(f"idempotent= takes True, False or None, not {_shown(idempotent)}")
     sources = (as_source(tokens),) if tokens is not None else ()
     return Rules(sources=sources, policy=policy, bind=bind, limiter=limiter, idempotent=idempotent, **other)
@@ -209,13 +209,15 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         protection = begin(args, kwargs)
         if protection is None:
             return function(*args, **kwargs)
-        if begin.takes_slots:
+        if begin.takes_slots and not begin.is_awaited:
             begin.take_slot(protection)
         before = ACTIVE.set(protection)
         try:
             value = function(*args, **kwargs)
+            begin.is_awaited = inspect.iscoroutine(value)
             if inspect.iscoroutine(value):
-                return _awaited(value, function, protection)
+                return _awaited(value, function, protection, begin)
+            begin.learn(protection)
             if protection.seen or (type(value) is dict and value.get("rt_cd") == "0"):
                 return value
             returned = Returned(judge(value, protection.policy.expired_codes), value)
@@ -225,7 +227,6 @@ def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             returned = raised(error, protection)
         finally:
             ACTIVE.reset(before)
-            begin.takes_slots = rules.repeats and not protection.seen
         call = FunctionCall(protection, function)
         try:
             if call.concerns(returned):
@@ -245,21 +246,20 @@ def _coroutine_function(function: Callable[..., Any], rules: Rules) -> Callable[
         protection = begin(args, kwargs)
         if protection is None:
             return await function(*args, **kwargs)
-        if begin.takes_slots:
-            await begin.take_slot_async(protection)
-        try:
-            return await _awaited(None, function, protection)
-        finally:
-            begin.takes_slots = rules.repeats and not protection.seen
+        return await _awaited(None, function, protection, begin)
 
     return protected
 
 
-async def _awaited(value: Any, function: Callable[..., Any], protection: Protection) -> Any:
+async def _awaited(value: Any, function: Callable[..., Any], protection: Protection, begin: _Beginning) -> Any:
     """Await what the function gave, or gives now, under its protection."""
+    if begin.takes_slots:
+        await begin.take_slot_async(protection)
     call = FunctionCall(protection, function)
     returned = await call.send_async(value)
     try:
+        if returned.error is None:
+            begin.learn(protection)
         if call.concerns(returned):
             returned = await run_async(call.flow(returned), call.send_async)
         return returned.end()
@@ -273,10 +273,11 @@ class _Beginning:
 
     Attributes:
         takes_slots: no request of the last call was seen, so that the next call takes a slot itself.
+        is_awaited: the last call gave a coroutine, so that the slot is waited for in that: here it would stop the loop.
     """
 
     def __init__(self, rules: Rules) -> None:
-        self.takes_slots = False
+        self.takes_slots = self.is_awaited = False
         self._rules = rules
         self._environment: RetryPolicy | None = None
 
@@ -291,6 +292,10 @@ class _Beginning:
             return None
         watch()
         return Protection(rules, policy, first, args, kwargs, ACTIVE.get())  # type: ignore[arg-type]  # nothing else is set
+
+    def learn(self, protection: Protection) -> None:
+        """Take note of whether the requests of a call that came to its end were seen: one that raised may have none."""
+        self.takes_slots = self._rules.repeats and not protection.seen
 
     def take_slot(self, protection: Protection) -> None:
         """Wait for the slot of a function whose requests nobody sees."""
@@ -307,8 +312,8 @@ class _Beginning:
     def _policy_of(self, first: Any) -> RetryPolicy:
         """Return the policy of the first argument, of the source, or of the environment."""
         if type(first) not in _PLAIN:
-            for holder in (first, getattr(first, "tokens", None)):
-                policy = getattr(holder, "policy", None)
+            for holder in (first, attribute_of(first, "tokens")):
+                policy = attribute_of(holder, "policy")
                 if isinstance(policy, RetryPolicy):
                     return policy
         for source in self._rules.sources:

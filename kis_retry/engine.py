@@ -9,7 +9,8 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 __all__ = ["Flow", "Send", "Sleep", "Step", "Wait", "run", "run_async"]
 
@@ -49,10 +50,9 @@ def run(flow: Flow[T], send: Callable[[], Any]) -> T:
             except BaseException as error:  # the flow gives its slot back, and lets it pass
                 resume, given = flow.throw, error
     except StopIteration as end:
-        answer: T = end.value
-        return answer
+        return cast("T", end.value)  # in no variable: an error in it and this frame would keep each other alive
     finally:
-        del given, resume  # an error would keep this frame alive, and the frame the error
+        del given, resume  # as well
 
 
 async def run_async(flow: Flow[T], send: Callable[[], Awaitable[Any]]) -> T:
@@ -67,8 +67,7 @@ async def run_async(flow: Flow[T], send: Callable[[], Awaitable[Any]]) -> T:
             except BaseException as error:  # as above
                 resume, given = flow.throw, error
     except StopIteration as end:
-        answer: T = end.value
-        return answer
+        return cast("T", end.value)  # in no variable: an error in it and this frame would keep each other alive
     finally:
         del given, resume
 
@@ -92,8 +91,14 @@ async def _do_async(step: Step, send: Callable[[], Awaitable[Any]]) -> Any:
         return await asyncio.sleep(step.seconds)
     if step.future.done():
         return True
-    waiting = asyncio.wrap_future(step.future)
-    done, _ = await asyncio.wait((waiting,), timeout=step.seconds)
-    if done:
-        waiting.exception()  # seen: the flow reads it from its own future
-    return bool(done)
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+    step.future.add_done_callback(lambda _: _tell(loop, told))
+    await asyncio.wait((told,), timeout=step.seconds)
+    return step.future.done()
+
+
+def _tell(loop: Any, told: Any) -> None:
+    """Wake the task that waits; not `asyncio.wrap_future`, which speaks up where nobody waits any more."""
+    with suppress(RuntimeError):  # its loop is closed
+        loop.call_soon_threadsafe(lambda: told.done() or told.set_result(None))

@@ -4,6 +4,7 @@ Protect what others wrote: `protect` a class, an object or a module in place, `i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable
@@ -78,13 +79,18 @@ def protect(
         return decorated(decorated(function, refreshing), repeating)
 
     ours = {name: _around(member, both) for name, member in _matching(target, methods).items()}
+    delegate = inspect.getattr_static(target, "__getattr__", None)
+    if methods is None and inspect.isfunction(delegate) and not isinstance(target, types.ModuleType):
+        ours["__getattr__"] = _delegating(delegate, both)
+    if not ours:
+        raise ValueError(f"nothing in {_name_of(target)} can be protected: it has no public methods; give its classes")
     if isinstance(target, (type, types.ModuleType)):
         _replace(target, ours)
         return target
     held = {name: member for name, member in ours.items() if name in getattr(target, "__dict__", {})}
     if ours.keys() - held.keys():
-        arguments = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter, "methods": methods}
-        arguments["watch_transport"] = watch_transport
+        arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
+        arguments.update(methods=methods, watch_transport=watch_transport)
         _with_class(target, {name: member for name, member in ours.items() if name not in held}, arguments)
     if held:
         _replace(target, held)
@@ -141,8 +147,8 @@ def install(
     sources = tuple(source for each in several for source in rules_of(tokens=each).sources)
     rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_Limiters(rate)), sources=sources)
     bounds = policy or RetryPolicy.from_env()
+    protect_process(Protection(rules, bounds) if bounds.enabled else None)
     if bounds.enabled:
-        protect_process(Protection(rules, bounds))
         watch()
 
 
@@ -182,9 +188,29 @@ def _around(member: Any, both: Callable[[Any], Any]) -> Any:
 
 def _once(function: Any, both: Callable[[Any], Any]) -> Any:
     """Decorate the function itself where `protect` has decorated it before: the later arguments are in force."""
-    original = getattr(function, _ORIGINAL, function)
+    original = _original_of(function)
     ours = both(original)
-    setattr(ours, _ORIGINAL, original)
+    setattr(ours, _ORIGINAL, (id(ours), original))
+    return ours
+
+
+def _original_of(function: Any) -> Any:
+    """Return the function behind one of ours; somebody else's around it has our mark too, by `functools.wraps`."""
+    marked, original = getattr(function, _ORIGINAL, (None, None))
+    return original if marked == id(function) else function
+
+
+def _delegating(delegate: Any, both: Callable[[Any], Any]) -> Any:
+    """Return a `__getattr__` that puts both decorators on the methods of others that it hands on."""
+    original = _original_of(delegate)
+
+    @functools.wraps(original)
+    def ours(target: Any, name: str) -> Any:
+        found = original(target, name)
+        is_method = _is_public(name) and isinstance(found, types.MethodType) and _can_be_repeated(found)
+        return _around(found, both) if is_method else found
+
+    setattr(ours, _ORIGINAL, (id(ours), original))
     return ours
 
 
@@ -215,7 +241,7 @@ def _with_class(target: Any, members: dict[str, Any], arguments: dict[str, Any])
     }
     try:
         object.__setattr__(target, "__class__", type(own.original.__name__, (own.original,), space))
-    except TypeError:
+    except Exception:  # of an enum, of a builtin, of what its base class asks of subclasses
         raise TypeError(f"a {own.original.__name__} does not let its methods be replaced: protect its class") from None
 
 

@@ -77,8 +77,8 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
     def wait(state: RetryCallState) -> float:
         left = max(deadline - Monotonic.now(), 0.0)
         if _meaning_of(state) is Meaning.LIMITED:
-            return 0.0 if paced else min(_LIMITED_WAIT(state), left)
-        return min(_DROPPED_WAIT(state), left)
+            return 0.0 if paced else float(min(_LIMITED_WAIT(state), left))
+        return float(min(_DROPPED_WAIT(state), left))
 
     return Retrying(
         retry=retry_if_result(may_repeat),

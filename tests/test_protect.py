@@ -120,6 +120,37 @@ def test_a_module_is_protected_where_its_functions_look_each_other_up(broker: Br
     assert module.two()["rt_cd"] == "0"
 
 
+class Agent:
+    """An object that hands on the methods of another one inside."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_broker":
+            raise AttributeError(name)
+        return getattr(self._broker, name)
+
+
+@pytest.mark.parametrize("kind", ["object", "class"])
+def test_methods_that_an_object_hands_on_from_another_are_protected(
+    kind: str, broker: Broker, gateway: KisGateway
+) -> None:
+    agent = Agent(broker)
+    target: Any = agent if kind == "object" else Agent
+    for _ in range(2):
+        protect(target)
+    gateway.expire()
+    assert agent.price("005930")["rt_cd"] == "0"
+    assert agent.url == broker.url
+    assert gateway.counts.refused == 1
+    copied = copy.copy(agent)
+    unprotect(target)
+    gateway.expire()
+    assert agent.price("005930")["rt_cd"] == "1"
+    assert copied.price("005930")["rt_cd"] == ("0" if kind == "object" else "1")
+
+
 def test_static_and_class_methods_properties_and_partial_methods_stay_what_they_are(broker: Broker) -> None:
     protect(broker)
     assert (broker.doubled(2), broker.named(), broker.host) == (4, "Broker", broker.url)
@@ -141,7 +172,7 @@ def test_a_library_that_asks_for_a_token_by_itself_joins_the_one_refresh(gateway
             token = requests.post(self.url + "/oauth2/tokenP", json=body, timeout=5).json()["access_token"]
             self.access_token = f"Bearer {token}"
 
-    broker = protect(broker_of(gateway, Refreshing))
+    broker: Any = protect(broker_of(gateway, Refreshing))
     gateway.expire()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: broker.issue_access_token(), range(8)))
@@ -216,6 +247,27 @@ def test_a_second_call_puts_the_later_arguments_in_force(broker: Broker, events:
     asked.calls = 0
     slotted.ask("t1")
     assert asked.calls == 4
+
+
+def test_what_others_put_around_a_protected_function_stays() -> None:
+    module, calls = ModuleType("prices"), list[str]()
+    module.__dict__["fetch"] = lambda: "the price"
+    inner = protect(module).fetch
+
+    @functools.wraps(inner)
+    def timed() -> str:
+        calls.append("timed")
+        return str(inner())
+
+    module.__dict__["fetch"] = timed
+    assert protect(module).fetch() == "the price"
+    assert calls == ["timed"]
+
+
+@pytest.mark.parametrize("target", [ModuleType("empty"), object(), None])
+def test_where_there_is_nothing_to_protect_it_is_said(target: Any) -> None:
+    with pytest.raises(ValueError, match="no public methods"):
+        protect(target)
 
 
 def test_a_second_call_for_other_methods_keeps_the_first(broker: Broker, gateway: KisGateway) -> None:

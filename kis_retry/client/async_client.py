@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..errors import TokenIssueError
+from ..engine import run_async
+from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..token import AccessToken
-from ..tokens.source import as_source
-from .base import ClientBase, each_request
-from .endpoints import Answer, Call, Flow, Payload
-from .paging import Pages
+from .base import CONNECTIONS, ClientBase, answer_of
+from .endpoints import Answer, Call, Flow, Payload, checked
+from .paging import following
 from .redaction import harmless
-from .session import answer_of, arguments_of, import_httpx, new_httpx
 
 if TYPE_CHECKING:
     import httpx
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncKisClient"]
 
 
-class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient"]):
+class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
     """
     `KisClient` for asyncio: the same calls as coroutines, paced and protected alike, without a thread for any of them.
 
@@ -45,19 +47,18 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient
 
     async def access_token(self) -> str:
         """Give the current token as the `authorization` header takes it, with "Bearer " before it."""
-        return (await asyncio.wrap_future(as_source(self.tokens).token_future())).bearer
+        return (await asyncio.wrap_future(self._source.token_future())).bearer
 
     async def issue_access_token(self, force: bool = False) -> str:
         """Do what `KisClient.issue_access_token` does."""
-        source = as_source(self.tokens)
-        token = await asyncio.wrap_future(source.token_future())
+        token = await asyncio.wrap_future(self._source.token_future())
         if force:
-            token = (await asyncio.wrap_future(source.replace_future(token.value))).token
+            token = (await asyncio.wrap_future(self._source.replace_future(token.value))).token
         return token.bearer
 
     def pages(self, path: str, tr_id: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[Payload]:
         """Ask an endpoint that answers in pages (연속조회), as `KisClient.pages` does, for `async for`."""
-        return self._walk(Pages(path, tr_id, params))
+        return self._walk(checked("GET", path, tr_id, params, None))
 
     async def close(self) -> None:
         """Close the connections of this event loop, but for those of a session that was given."""
@@ -72,64 +73,56 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload], "httpx.AsyncClient
         await self.close()
 
     def _connect(self) -> None:
-        import_httpx()
-        self._leave_connections()
-        after_fork(self, AsyncKisClient._leave_connections)
-
-    def _leave_connections(self) -> None:
+        try:
+            import httpx  # noqa: F401  # now, and not at the first request
+        except ImportError as error:
+            needs = "AsyncKisClient needs httpx: pip install '.[async]' in a clone, or pip install httpx"
+            raise ImportError(needs) from error
         # By event loop: one cannot use a connection of another.
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        after_fork(self._sessions, WeakKeyDictionary.clear)
 
-    def _session(self) -> httpx.AsyncClient:
-        if self._given_session is not None:
-            return self._given_session
+    def _session(self) -> Any:
         loop = asyncio.get_running_loop()
-        if loop not in self._sessions:
-            self._sessions[loop] = new_httpx()
-        return self._sessions[loop]
+        return self._given_session or self._sessions.get(loop) or self._sessions.setdefault(loop, _new_httpx())
+
+    async def _walk(self, first: Call) -> AsyncIterator[Payload]:
+        pages = following(first)
+        call = next(pages)
+        while call is not None:
+            answer: Any = await self._pages(call)
+            call = pages.send(answer)
+            yield answer.payload
+        next(pages, None)  # which raises where the last one leads back
 
     async def _run(self, flow: Flow) -> Payload:
-        answer = None  # with which a generator starts
-        while True:
-            try:
-                call = flow.send(answer)  # type: ignore[arg-type]  # as above
-            except StopIteration as done:
-                payload: Payload = done.value
-                return payload
-            answer = (await self._ask(call)).payload
+        request: list[Any] = []
+        return await run_async(self._steps(flow, request), lambda: self._sent(*request))
 
-    async def _walk(self, pages: Pages) -> AsyncIterator[Payload]:
-        while (call := pages.next_call()) is not None:
-            yield pages.take(await self._one_of_pages(call))
-
-    @each_request
-    async def _one_of_pages(self, call: Call) -> Answer:
-        return await self._ask(call)
-
-    async def _ask(self, call: Call) -> Answer:
-        return self._judge(call, await self._exchange(call))
-
-    async def _exchange(self, call: Call) -> Answer | BaseException:
-        """Send one request. What goes wrong is handed back, so that no traceback holds a frame that saw a header."""
+    async def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
+        """Do what `KisClient` does."""
         connect, read = self.timeout
         try:
             response = await self._session().request(
-                **arguments_of(call, self.credentials, await self._token(call)),
+                **self._arguments(call, token),
                 content=call.body,
-                timeout=import_httpx().Timeout(read, connect=connect, pool=None),  # a free connection is waited for
+                timeout=(connect, read, read, None),  # a free connection is waited for
                 follow_redirects=False,  # the headers hold the secret: it goes to the configured host alone
             )
             return answer_of(call, response)
         except BaseException as error:  # the end of a task too
             return harmless(error)
 
-    async def _token(self, call: Call) -> AccessToken:
-        token = self._token_at_hand(call)
-        if token is None:
-            future = asyncio.wrap_future(as_source(self.tokens).token_future())
-            try:
-                token = await asyncio.wait_for(future, self._patience(call))
-            except asyncio.TimeoutError:
-                raise TokenIssueError("no token in time for the order, which was not sent", retryable=True) from None
-        self._last_token = token
-        return token
+
+def _new_httpx() -> httpx.AsyncClient:
+    """Open a client with the environment's proxies, and the certificates that `requests` would take."""
+    import httpx
+
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    verify: ssl.SSLContext | bool = True
+    if bundle:
+        path = Path(bundle)
+        if not path.exists():
+            raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {bundle}, which is not there")
+        verify = ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": bundle})  # type: ignore[arg-type]
+    return httpx.AsyncClient(verify=verify, limits=httpx.Limits(max_connections=CONNECTIONS))

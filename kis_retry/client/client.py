@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import TimeoutError as NotInTimeError
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
-from ..errors import TokenIssueError
+from ..engine import run
 from ..forking import after_fork
 from ..sessions import leave_connections_to_parent
 from ..token import AccessToken
-from ..tokens.source import as_source
-from .base import ClientBase, each_request
-from .endpoints import Answer, Call, Flow, Payload
-from .paging import Pages
+from .base import CONNECTIONS, ClientBase, answer_of
+from .endpoints import Answer, Call, Flow, Payload, checked
+from .paging import following
 from .redaction import harmless
-from .session import answer_of, arguments_of, new_session
 
 __all__ = ["KisClient"]
 
 
-class KisClient(ClientBase[Payload, requests.Session]):
+class KisClient(ClientBase[Payload]):
     """
     A client for long batches: each of its requests is paced, and repeated by itself where that helps.
 
     A token that expires on the way is renewed once for everybody, and the refused request repeated once. A request that
     KIS or the network turned away for a moment is repeated until `RetryPolicy.transient_deadline`, an order where it is
-    known that it was not acted upon. And all of them wait for a slot of the one pace of their app key (`RateLimiter`).
-    On paper (`Credentials(paper=True)`) a `tr_id` that begins with T, J or C leaves with V, as KIS has it.
+    known that it was not acted upon. All of them wait for a slot of the one pace of their app key (`RateLimiter`). On
+    paper (`Credentials(paper=True)`) a `tr_id` that begins with T, J or C leaves with V, as KIS has it.
 
     Safe to share between threads, to use after `os.fork` and to pickle to spawned workers.
 
     Args:
         credentials: who asks; without them, those of `tokens` where it has some, else `Credentials.from_env()`.
         tokens: where tokens come from; without it, a `TokenManager` for the credentials.
-        policy: bounds; without it, those of `tokens`, else `RetryPolicy.from_env()` when first needed.
-        limiter: the pace of its requests; without it, a `RateLimiter` that shares the pace where the token is shared:
-            18 calls a second for everybody with the app key, 1 on paper, or what `KIS_RATE_LIMIT` says.
-        session: a `requests.Session` with settings of your own (a proxy, a CA bundle, a client certificate), for token
-            requests too unless there are `tokens`. Without it, the client's own, which reads the environment's proxies
-            and CA bundles once.
+        policy: bounds; without it, those of `tokens`, else `RetryPolicy.from_env()`.
+        limiter: the pace; without it, a `RateLimiter` that is shared where the token is: 18 calls a second for
+            everybody with the app key, 1 on paper, or what `KIS_RATE_LIMIT` says.
+        session: a `requests.Session` with settings of your own (a proxy, certificates), for token requests too unless
+            there are `tokens`. Without it, one that reads the environment's proxies and certificates once.
         timeout: seconds to connect and seconds to wait for an answer; always set.
 
     Raises:
@@ -56,16 +53,9 @@ class KisClient(ClientBase[Payload, requests.Session]):
 
     def issue_access_token(self, force: bool = False) -> str:
         """
-        Give a good token; with `force`, a new one in place of the current one, if KIS issues one.
+        Give a good token as `access_token` does; with `force`, a new one in place of it, if KIS issues one.
 
-        There is seldom a reason to call this: calls renew the token themselves. Every issue sends the account holder a
-        KakaoTalk notice, and KIS issues one a minute.
-
-        Returns:
-            "Bearer …"
-
-        Raises:
-            TokenIssueError: none can be had.
+        There is seldom a reason to: calls renew the token themselves, and each issue sends the account holder a notice.
         """
         token = self.tokens.token()
         return (self.tokens.refresh(token) if force else token).bearer
@@ -74,25 +64,19 @@ class KisClient(ClientBase[Payload, requests.Session]):
         """
         Ask an endpoint that answers in pages (연속조회) with `GET`, and give one answer after the other.
 
-        Each page is requested when it is asked for, and protected by itself: one that is refused or dropped is
-        repeated, and those before it are not. The iterator ends after the last page, and only then.
-
-        Args:
-            path: as for `get`.
-            tr_id: as for `get`.
-            params: the query of the first page; the next ones are asked for with the cursor of the one before, where it
-                has one (`CTX_AREA_FK100` and the like, `KEYB`, `CTS`).
+        Each page is requested when it is asked for, and protected by itself. The next ones are asked for with the
+        cursor of the one before, where it has one (`CTX_AREA_FK100` and the like, `KEYB`, `CTS`). The iterator ends
+        after the last page, and only then.
 
         Raises:
-            PageError: a page could not be had, and the ones before it are not all there is: KIS refused it, or the last
-                one leads back to an earlier one. KIS's last answer is `answer`.
+            PageError: a page was refused, or led back to an earlier one: what came before it is not all there is.
             ValueError, ResponseError, requests.RequestException: as for `get`.
         """
-        return self._walk(Pages(path, tr_id, params))
+        return self._walk(checked("GET", path, tr_id, params, None))
 
     def close(self) -> None:
         """Close the connections, but for those of a session that was given. A later call opens new ones."""
-        if self._session is not self._given_session:
+        if self._given_session is None:
             self._session.close()
 
     def __enter__(self) -> KisClient:  # noqa: PYI034  # Self is not in typing before Python 3.11
@@ -102,52 +86,44 @@ class KisClient(ClientBase[Payload, requests.Session]):
         self.close()
 
     def _connect(self) -> None:
-        self._session = self._given_session or new_session(self.credentials.base_url)
-        after_fork(self, KisClient._leave_connections)
+        self._session = self._given_session or _new_session(self.credentials.base_url)
+        after_fork(self._session, leave_connections_to_parent)
 
-    def _leave_connections(self) -> None:
-        leave_connections_to_parent(self._session)
+    def _walk(self, first: Call) -> Iterator[Payload]:
+        pages = following(first)
+        call = next(pages)
+        while call is not None:
+            answer: Any = self._pages(call)  # with its header, which tells whether more follow
+            call = pages.send(answer)
+            yield answer.payload
+        next(pages, None)  # which raises where the last one leads back
 
     def _run(self, flow: Flow) -> Payload:
-        answer = None  # with which a generator starts
-        while True:
-            try:
-                call = flow.send(answer)  # type: ignore[arg-type]  # as above
-            except StopIteration as done:
-                payload: Payload = done.value
-                return payload
-            answer = self._ask(call).payload
+        request: list[Any] = []
+        return run(self._steps(flow, request), lambda: self._sent(*request))
 
-    def _walk(self, pages: Pages) -> Iterator[Payload]:
-        while (call := pages.next_call()) is not None:
-            yield pages.take(self._one_of_pages(call))
-
-    @each_request
-    def _one_of_pages(self, call: Call) -> Answer:
-        return self._ask(call)
-
-    def _ask(self, call: Call) -> Answer:
-        return self._judge(call, self._exchange(call))
-
-    def _exchange(self, call: Call) -> Answer | BaseException:
+    def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
         """Send one request. What goes wrong is handed back, so that no traceback holds a frame that saw a header."""
         try:
-            response = self._session.request(
-                **arguments_of(call, self.credentials, self._token(call)),
-                data=call.body,
-                timeout=self.timeout,
-                allow_redirects=False,  # the headers hold the secret: it goes to the configured host alone
-            )
-            return answer_of(call, response)
+            return answer_of(call, self._send({**self._arguments(call, token), "data": call.body}))
         except BaseException as error:  # Ctrl-C too
             return harmless(error)
 
-    def _token(self, call: Call) -> AccessToken:
-        token = self._token_at_hand(call)
-        if token is None:
-            try:
-                token = as_source(self.tokens).token_future().result(self._patience(call))
-            except NotInTimeError:
-                raise TokenIssueError("no token in time for the order, which was not sent", retryable=True) from None
-        self._last_token = token
-        return token
+    def _send(self, arguments: dict[str, Any]) -> requests.Response:
+        # Not to be redirected: the headers hold the secret, and it goes to the configured host alone.
+        options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False}
+        if self._given_session is not None:
+            return self._session.request(**arguments, **options)
+        arguments["headers"] = {**self._session.headers, **arguments["headers"]}
+        return self._session.send(requests.Request(**arguments).prepare(), **options)
+
+
+def _new_session(base_url: str) -> requests.Session:
+    """Open a session that asks the environment once: `requests` does at each request, which costs more than that."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    settings = session.merge_environment_settings(base_url, {}, None, None, None)
+    session.proxies, session.verify, session.cert = settings["proxies"], settings["verify"], settings["cert"]
+    session.trust_env = False
+    return session

@@ -1,49 +1,43 @@
 """
-What each endpoint asks, and how its answers are read: flows, without I/O.
+Every call of a client, without its way to KIS: what it asks, and how the answers are read.
 
-A flow is a generator that yields a `Call`, is sent KIS's answer to it, and returns what the caller gets. Arguments are
-checked before the first call, so nothing is sent where one is wrong. Paths, transactions and tables are KIS's.
+A call is a flow: a generator that yields a `Call`, is sent KIS's `Answer`, and returns what the caller gets. Arguments
+are checked before the first request, so nothing is sent where one is wrong. Paths, transactions and tables are KIS's.
+The calls answer the JSON object as KIS sent it, failures included: look at `rt_cd`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from functools import wraps
+from inspect import unwrap
+from json import dumps
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from ..answers import is_token_expired_response
+from ..decorators import decorated, rules_of
 
-__all__ = ["Answer", "Call", "Flow", "LastFound", "Payload", "get", "one", "post"]
+__all__ = ["Answer", "Call", "Endpoints", "Flow", "Payload", "checked"]
 
 Payload = dict[str, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
-EXCHANGES = {
-    "US": ("NYS", "NAS", "AMS", "BAY", "BAQ", "BAA"),
-    "HK": ("HKS",),
-    "JP": ("TSE",),
-    "CN": ("SHS", "SZS"),
-    "VN": ("HSX", "HNX"),
-}
-PRODUCT_TYPES = {
-    "KR": ("300",),
-    "KRX": ("300",),
-    "US": ("512", "513", "529"),
-    "JP": ("515",),
-    "HK": ("501", "543", "558"),
-    "CN": ("551", "552"),
-    "VN": ("507", "508"),
-}
-PRICE_TRANSACTIONS = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
+_QUOTATIONS = "/uapi/domestic-stock/v1/quotations"
+_EXCHANGES = {"US": "NYS NAS AMS BAY BAQ BAA", "HK": "HKS", "JP": "TSE", "CN": "SHS SZS", "VN": "HSX HNX"}
+_SHARED_CODES = "BAY BAQ BAA SHS SZS"  # a US day market has its night market's; Chinese ones overlap
+_PRODUCT_TYPES = {"KR": "300", "KRX": "300", "US": "512 513 529", "JP": "515", "HK": "501 543 558"}
+_PRODUCT_TYPES |= {"CN": "551 552", "VN": "507 508"}
+_PRICES = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
 
-_SHARED_CODES = {"BAY", "BAQ", "BAA", "SHS", "SZS"}  # a US day market has its night market's; Chinese ones overlap
 _SEOUL = timezone(timedelta(hours=9))  # no summer time since 1988
 _SYMBOL = re.compile(r"\s*\S.*", re.DOTALL)
 _PATH = re.compile(r"/?[^/\s?#\\]+(/[^/\s?#\\]+)*/?")  # below the host, and nowhere else: the request has the secret
 _TRANSACTION = re.compile(r"[A-Za-z0-9]+")
-_HEADER = re.compile(r"(?i)(?!(authorization|appkey|appsecret|tr_id)$)[a-z0-9_-]+")
-_HEADER_VALUE = re.compile(r"[ -~]*")
+_HEADER = re.compile(r"(?i)(?!(authorization|appkey|appsecret|tr_id):)[a-z0-9_-]+:[ -~]*")
 
 
 class Call(NamedTuple):
@@ -69,107 +63,182 @@ class Answer(NamedTuple):
     tr_cont: str | None
 
 
-Flow = Generator[Call, Payload, Payload]
-_Values = Mapping[str, Any] | None
+Flow = Generator[Call, Answer, Any]
 
 
-def get(path: object, tr_id: object, params: _Values = None, headers: _Values = None) -> Call:
-    """Make a checked `GET`; parameters that are None are left out."""
-    query = {name: str(value) for name, value in (params or {}).items() if value is not None}
-    return Call("GET", *_checked(path, tr_id), query, _further(headers))
+def _each_request(flow: Callable[Concatenate[Endpoints[R], P], Flow]) -> Callable[Concatenate[Endpoints[R], P], R]:
+    """Make a call of a flow, with both decorators at once; it keeps no token: a client takes the current one."""
+
+    @wraps(flow)
+    def call(self: Endpoints[R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._run(flow(self, *args, **kwargs))
+
+    call.__qualname__ = f"KisClient.{flow.__name__.lstrip('_')}"  # by which events tell of it
+    return decorated(call, rules_of(refreshes=True, repeats=True, bind=lambda _: None))
 
 
-def post(path: object, tr_id: object, body: _Values = None, headers: _Values = None) -> Call:
-    """Make a checked `POST` whose body is JSON in UTF-8."""
-    data = json.dumps({} if body is None else body, ensure_ascii=False, allow_nan=False).encode()
-    return Call("POST", *_checked(path, tr_id), {}, _further(headers), data)
+class Endpoints(Generic[R]):
+    """The calls of both clients; `R` is what a call gives: an answer, or a coroutine of one."""
 
+    _found: dict[str, str]  # where the last symbol was: a batch asks for those of one exchange after the other
 
-class LastFound:
-    """Remembers where the last symbol was found: a batch asks for the symbols of one exchange after the other."""
+    @_each_request
+    def get(
+        self, path: str, tr_id: str, params: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Flow:
+        """
+        Ask any endpoint with `GET`.
 
-    def __init__(self) -> None:
-        self._last: dict[tuple[str, ...], str] = {}
+        Args:
+            path: below the host, e.g. "/uapi/domestic-stock/v1/quotations/inquire-price".
+            tr_id: its transaction, e.g. "FHKST01010100" (API page of the endpoint).
+            params: the query.
+            headers: further ones, e.g. `{"custtype": "P"}`.
 
-    def order(self, places: tuple[str, ...]) -> list[str]:
+        Raises:
+            ValueError: an argument cannot be; nothing has been sent. So it is with every call.
+            ResponseError: the answer is not a JSON object.
+            requests.RequestException: no answer (`AsyncKisClient`: `httpx.HTTPError`).
+        """
+        return (yield checked("GET", path, tr_id, params, headers)).payload
+
+    @_each_request
+    def post(
+        self, path: str, tr_id: str, json: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Flow:
+        """
+        Send to any endpoint with `POST`: orders, for one.
+
+        It is repeated after a refusal that KIS says before it acts (a token, EGW00201) and where it never left, within
+        `RetryPolicy.order_deadline`. Nothing else is ever repeated, a time-out least of all: look at your orders.
+
+        Args:
+            path: below the host, e.g. "/uapi/domestic-stock/v1/trading/order-cash".
+            tr_id: its transaction, e.g. "TTTC0012U" (API page of the endpoint).
+            json: the body.
+            headers: further ones, e.g. `{"hashkey": …}`.
+        """
+        body = dumps({} if json is None else json, ensure_ascii=False, allow_nan=False).encode()
+        return (yield checked("POST", path, tr_id, None, headers, body=body)).payload
+
+    @_each_request
+    def fetch_domestic_price(self, symbol: str, symbol_type: str = "Stock") -> Flow:
+        """Ask for the price (주식현재가 시세) of a domestic `symbol` like "005930", a "Stock" or an "ETF"."""
+        tr_id = _lookup("symbol_type", symbol_type, _PRICES)
+        query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": _symbol(symbol)}
+        return (yield Call("GET", f"{_QUOTATIONS}/inquire-price", tr_id, query)).payload
+
+    @_each_request
+    def fetch_price_detail_oversea(self, symbol: str, country_code: str = "US") -> Flow:
+        """
+        Ask for the price in detail (해외주식 현재가상세) of a `symbol` like "AAPL" of "US", "HK", "JP", "CN" or "VN".
+
+        One request an exchange of the country, in KIS's order, until one knows the symbol. The one that knew the last
+        symbol is asked first, where no other has the same codes.
+
+        Raises:
+            ValueError: no exchange of the country knows the symbol; or an argument cannot be.
+        """
+        exchanges, symbol = _lookup("country_code", country_code, _EXCHANGES), _symbol(symbol)
+        for exchange in self._in_order(exchanges):
+            query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol}
+            call = Call("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", query)
+            answer: Payload = (yield call).payload
+            rt_cd, known = answer.get("rt_cd"), bool(_output(answer).get("rsym"))
+            if rt_cd == "0" and known and exchange not in _SHARED_CODES:
+                self._found[exchanges] = exchange
+            if rt_cd not in ("0", "7") or (rt_cd == "0" and known):  # an exchange answers "0" either way (observed)
+                return answer
+        raise ValueError(f"no exchange of {country_code} ({exchanges}) knows the symbol {symbol!r}")
+
+    @_each_request
+    def fetch_stock_info(self, symbol: str, country_code: str = "KR") -> Flow:
+        """
+        Ask for the product information (상품기본조회) of a symbol of "KR", "KRX", "US", "JP", "HK", "CN" or "VN".
+
+        One request a product type of the country, in KIS's order and that of the last symbol first, until one does not
+        answer `rt_cd` "7" (no such data).
+        """
+        product_types, symbol = _lookup("country_code", country_code, _PRODUCT_TYPES), _symbol(symbol)
+        answer: Payload = {}
+        for product_type in self._in_order(product_types):
+            query = {"PDNO": symbol, "PRDT_TYPE_CD": product_type}
+            answer = (yield Call("GET", f"{_QUOTATIONS}/search-info", "CTPF1604R", query)).payload
+            if answer.get("rt_cd") == "0":
+                self._found[product_types] = product_type
+            if answer.get("rt_cd") != "7":
+                break
+        return answer
+
+    @_each_request
+    def fetch_search_stock_info(self, symbol: str, country_code: str = "KR") -> Flow:
+        """Ask for the details of a domestic stock (주식기본조회); "KR" is the one country."""
+        _lookup("country_code", country_code, {"KR": ()})
+        query = {"PDNO": _symbol(symbol), "PRDT_TYPE_CD": "300"}
+        return (yield Call("GET", f"{_QUOTATIONS}/search-stock-info", "CTPF1002R", query)).payload
+
+    @_each_request
+    def fetch_ipo_schedule(self, from_date: str | None = None, to_date: str | None = None, symbol: str = "") -> Flow:
+        """
+        Ask for the schedule of public offerings (예탁원정보 공모주청약일정).
+
+        Args:
+            from_date: first day as YYYYMMDD; today in Seoul where it is left out.
+            to_date: last day; 30 days from today, or from a later `from_date`, where it is left out.
+            symbol: one symbol; "" for all.
+
+        Raises:
+            ValueError: a date is malformed, or the first is after the last; nothing has been sent.
+        """
+        today = datetime.now(_SEOUL).replace(tzinfo=None)
+        first = _date("from_date", from_date) if from_date else today
+        last = _date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
+        if first.date() > last.date():
+            raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
+        query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
+        path = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
+        return (yield Call("GET", path, "HHKDB669108C0", query, {"custtype": "P"})).payload
+
+    @_each_request
+    def fetch_price(self, symbol: str, country_code: str = "KR") -> Flow:
+        """
+        Ask for the price of a symbol of "KR" or "US", whatever its type.
+
+        "KR" asks `fetch_stock_info` for the type, then `fetch_domestic_price`; "US" asks `fetch_price_detail_oversea`.
+        """
+        if _lookup("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
+            return (yield from unwrap(Endpoints.fetch_price_detail_oversea)(self, symbol, country_code))
+        found = yield from unwrap(Endpoints.fetch_stock_info)(self, symbol, country_code)
+        if is_token_expired_response(found):
+            return found  # no other token could be had, and the price would be refused as well
+        kind = "ETF" if _output(found).get("prdt_clsf_name") == "ETF" else "Stock"
+        return (yield from unwrap(Endpoints.fetch_domestic_price)(self, symbol, kind))
+
+    @_each_request
+    def _pages(self, call: Call) -> Flow:
+        return (yield call)
+
+    def _in_order(self, places: str) -> list[str]:
         """Give `places` in KIS's order, the one of the last find in front."""
-        return sorted(places, key=lambda place: place != self._last.get(places))
+        return sorted(places.split(), key=lambda place: place != self._found.get(places))
 
-    def note(self, places: tuple[str, ...], place: str) -> None:
-        """Remember a find, unless another place may know the same symbol, and it matters which is asked first."""
-        if place not in _SHARED_CODES:
-            self._last[places] = place
-
-
-def one(call: Call) -> Flow:
-    """Ask for one thing."""
-    return (yield call)
+    def _run(self, flow: Flow) -> R:
+        """Drive a flow: send what it yields, and hand it KIS's answers."""
+        raise NotImplementedError
 
 
-def domestic_price(symbol: str, symbol_type: str) -> Flow:
-    """Ask for a domestic price."""
-    tr_id = _lookup("symbol_type", symbol_type, PRICE_TRANSACTIONS)
-    query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": _symbol(symbol)}
-    return (yield Call("GET", "/uapi/domestic-stock/v1/quotations/inquire-price", tr_id, query))
-
-
-def overseas_price(found: LastFound, symbol: str, country_code: str) -> Flow:
-    """Ask one exchange of the country after the other, until one knows the symbol, or fails."""
-    exchanges = _lookup("country_code", country_code, EXCHANGES)
-    symbol = _symbol(symbol)
-    for exchange in found.order(exchanges):
-        query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol}
-        answer = yield Call("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", query)
-        rt_cd, known = answer.get("rt_cd"), bool(_output(answer).get("rsym"))
-        if rt_cd == "0" and known:
-            found.note(exchanges, exchange)
-        if rt_cd not in ("0", "7") or (rt_cd == "0" and known):  # an exchange answers "0" either way (observed)
-            return answer
-    raise ValueError(f"no exchange of {country_code} ({', '.join(exchanges)}) knows the symbol {symbol!r}")
-
-
-def stock_info(found: LastFound, symbol: str, country_code: str) -> Flow:
-    """Ask for one product type of the country after the other, until one does not answer "no such data"."""
-    product_types = _lookup("country_code", country_code, PRODUCT_TYPES)
-    symbol = _symbol(symbol)
-    answer: Payload = {}
-    for product_type in found.order(product_types):
-        query = {"PDNO": symbol, "PRDT_TYPE_CD": product_type}
-        answer = yield Call("GET", "/uapi/domestic-stock/v1/quotations/search-info", "CTPF1604R", query)
-        if answer.get("rt_cd") == "0":
-            found.note(product_types, product_type)
-        if answer.get("rt_cd") != "7":
-            break
-    return answer
-
-
-def search_stock_info(symbol: str, country_code: str) -> Flow:
-    """Ask for the details of a domestic stock."""
-    _lookup("country_code", country_code, {"KR": ()})
-    query = {"PDNO": _symbol(symbol), "PRDT_TYPE_CD": "300"}
-    return (yield Call("GET", "/uapi/domestic-stock/v1/quotations/search-stock-info", "CTPF1002R", query))
-
-
-def ipo_schedule(from_date: str | None, to_date: str | None, symbol: str) -> Flow:
-    """Ask for the public offerings from one day in Seoul to another."""
-    today = datetime.now(_SEOUL).replace(tzinfo=None)
-    first = _date("from_date", from_date) if from_date else today
-    last = _date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
-    if first.date() > last.date():
-        raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
-    query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
-    return (yield Call("GET", "/uapi/domestic-stock/v1/ksdinfo/pub-offer", "HHKDB669108C0", query, {"custtype": "P"}))
-
-
-def price(found: LastFound, symbol: str, country_code: str) -> Flow:
-    """Ask for a price, in Korea for the type of the symbol first."""
-    if _lookup("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
-        return (yield from overseas_price(found, symbol, country_code))
-    info = yield from stock_info(found, symbol, country_code)
-    if is_token_expired_response(info):
-        return info  # no other token could be had, and the price would be refused as well
-    is_etf = _output(info).get("prdt_clsf_name") == "ETF"
-    return (yield from domestic_price(symbol, "ETF" if is_etf else "Stock"))
+def checked(method: str, path: object, tr_id: object, params: Any, headers: Any, *, body: bytes | None = None) -> Call:
+    """Make a call of what a user gives; parameters that are None are left out."""
+    place = "/" + _match("path", path, _PATH, "a path below the host, without a query, like '/uapi/…'").lstrip("/")
+    transaction = _match("tr_id", tr_id, _TRANSACTION, "letters and digits like 'FHKST01010100'")
+    query = {name: str(value) for name, value in (params or {}).items() if value is not None}
+    further = {str(name).lower(): value for name, value in (headers or {}).items()}
+    for name, value in further.items():
+        if not isinstance(value, str) or not _HEADER.fullmatch(f"{name}:{value}"):  # which may be secret: not shown
+            raise ValueError(
+                f"the header {name!r} takes printable ASCII characters, and is none that a client sends itself"
+            )
+    return Call(method, place, transaction, query, further, body)
 
 
 def _output(answer: Payload) -> Mapping[str, Any]:
@@ -193,21 +262,8 @@ def _symbol(given: object) -> str:
     return _match("symbol", given, _SYMBOL, "a text like '005930' or 'AAPL'").strip()
 
 
-def _checked(path: object, tr_id: object) -> tuple[str, str]:
-    found = _match("path", path, _PATH, "a path below the host, without a query, like '/uapi/…'")
-    return "/" + found.lstrip("/"), _match("tr_id", tr_id, _TRANSACTION, "letters and digits like 'FHKST01010100'")
-
-
-def _further(headers: _Values) -> dict[str, str]:
-    for name, value in (headers or {}).items():
-        _match("the name of a header", name, _HEADER, "one like 'custtype', and none that the client sends itself")
-        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):  # which is not shown: it may be secret
-            raise ValueError(f"the header {name} takes a text of printable ASCII characters")
-    return {name.lower(): value for name, value in (headers or {}).items()}
-
-
 def _date(name: str, given: object) -> datetime:
-    try:
-        return datetime.strptime(_match(name, given, re.compile("[0-9]{8}"), ""), "%Y%m%d")
-    except ValueError:
-        raise ValueError(f"{name} {given!r} is not a date: it takes YYYYMMDD") from None
+    with suppress(ValueError):  # a thirteenth month
+        if isinstance(given, str) and re.fullmatch("[0-9]{8}", given):
+            return datetime.strptime(given, "%Y%m%d")
+    raise ValueError(f"{name} {given!r} is not usable: it takes a date as YYYYMMDD")

@@ -28,44 +28,33 @@ def harmless(error: BaseException) -> BaseException:
     if problem is not None:
         return ConfigurationError(problem)
     parts = [error]
+    is_of_library = isinstance(error, requests.RequestException) or type(error).__module__.startswith("httpx")
     for part in parts:
         made_of = (part.__cause__, getattr(part, "reason", None), *part.args)
         parts += [found for found in made_of if isinstance(found, BaseException) and found not in parts]
         part.__traceback__ = part.__context__ = None
-    if isinstance(error, requests.RequestException) or type(error).__module__.startswith("httpx"):
-        for part in parts:
-            _hide(part)
-        _strip(error)
+        if is_of_library:
+            part.args = tuple(_told("", value) for value in part.args)
+            for name, value in list(vars(part).items()):
+                with suppress(AttributeError):  # a property without a setter
+                    setattr(part, name, _told(name.strip("_"), value))
+    if is_of_library and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        error.args = (f"{error}{_HINT}",)
     return error
 
 
-def _hide(part: Any) -> None:
-    part.args = tuple(_told(value) for value in part.args)
-    for name, value in list(vars(part).items()):
-        if name.strip("_") in ("conn", "pool"):
-            setattr(part, name, None)
-        elif name == "url":
-            part.url = _told(value)
-
-
-def _strip(error: Any) -> None:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        error.args = (f"{error}{_HINT}",)
-    with suppress(RuntimeError, AttributeError):  # httpx says so where there is none
-        error.request = error.request and _bare(error.request)
-    response = getattr(error, "response", None)
-    if response is not None:
-        response.request = _bare(response.request)
+def _told(name: str, value: Any) -> Any:
+    """Give what may be known of an argument or an attribute."""
+    if isinstance(value, str):
+        return _QUERY.sub("?***", value)
+    if name in ("conn", "pool"):
+        return None
+    if name == "request" and value is not None:
+        address = str(value.url).partition("?")[0]
+        is_prepared = isinstance(value, requests.PreparedRequest)
+        return requests.Request(value.method, address).prepare() if is_prepared else type(value)(value.method, address)
+    if name == "response" and value is not None:
+        value.request = _told("request", value.request)
         with suppress(AttributeError):  # httpx's is its request's
-            response.url = _told(response.url)
-
-
-def _told(value: object) -> object:
-    return _QUERY.sub("?***", value) if isinstance(value, str) else value
-
-
-def _bare(request: Any) -> Any:
-    address = str(request.url).partition("?")[0]
-    if isinstance(request, requests.PreparedRequest):
-        return requests.Request(request.method, address).prepare()
-    return type(request)(request.method, address)
+            value.url = _told("url", value.url)
+    return value

@@ -80,7 +80,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Calls a second that are in force, fewer than were set while KIS lets fewer through; 0: there is no pace."""
+        """Calls a second that are in force, fewer than were set while KIS lets fewer through, 0 for no pace."""
         queue = self._queue()
         return queue.line.in_force if queue else 0.0
 
@@ -109,7 +109,7 @@ class RateLimiter:
             raise
 
     async def acquire_async(self, timeout: float | None = None) -> bool:
-        """Wait for a slot as `acquire` does, without stopping the event loop or occupying a thread."""
+        """Wait for a slot, `timeout` seconds at most, as `acquire` does, but without stopping the event loop."""
         import asyncio  # by now it is loaded: a loop runs
 
         reservation = self.reserve(timeout=timeout)
@@ -128,7 +128,7 @@ class RateLimiter:
 
         Args:
             order: whether it goes before reads.
-            earlier: that of the same request's last attempt, whose place it keeps for ten seconds.
+            earlier: that of the same request's last attempt, whose place it keeps for twelve slots.
             timeout: seconds to wait at most.
         """
         limit = math.inf if timeout is None else timeout

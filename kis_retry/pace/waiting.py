@@ -23,7 +23,7 @@ from .state import LATE, Ask, Block, interval_of
 
 __all__ = ["Reservation", "WaitingLine"]
 
-KEEPS_PLACE = 10.0  # seconds after its first slot: a call that is refused for another reason must not starve the rest
+KEEPS_PLACE = 12  # slots in a row: a call that is refused for another reason must not starve the rest
 LEAD = 0.55  # of a trip: so long is an answer under way
 ANSWER_WAIT = 0.5  # seconds that a waiter whose time is over waits for the answer that may have a slot for it
 
@@ -42,10 +42,10 @@ class Reservation(Future[None]):
         self, now: float, *, order: bool = False, earlier: Reservation | None = None, timeout: float = math.inf
     ) -> None:
         super().__init__()
-        if earlier is not None and now > earlier.served_at + KEEPS_PLACE:
+        if earlier is not None and earlier.slots >= KEEPS_PLACE:
             earlier = None
         self.number: int = next(_numbers) if earlier is None else earlier.number
-        self.served_at: float = math.inf if earlier is None else earlier.served_at  # for the first time
+        self.slots: int = 0 if earlier is None else earlier.slots  # that were had at this place
         self.order, self.deadline = order, now + timeout
         self.granted = False  # there was a slot in time
         self.generation = -1  # of its slot
@@ -140,7 +140,7 @@ class WaitingLine:
                 self._slots.popleft()
                 self._told.late = max(self._told.late, now - max(due, self._answered_at))
                 self._home = max(self._home, now) + self._interval
-                reservation.served_at = min(reservation.served_at, now)
+                reservation.slots += 1
         for reservation in self._timed:
             if self._dismissed_at(reservation) <= now:
                 reservation.end(granted=False)

@@ -41,6 +41,9 @@ class FileTokenStore(DocumentStore):
 
     Args:
         directory: the folder, `~` expanded; by default the user's cache folder (~/.cache/kis_retry on Linux).
+
+    Raises:
+        ConfigurationError: `directory` is no path, or nobody knows the home folder; the message says so.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from ..forking import no_fork
 from ..settings import Environment
 from .file import FileTokenStore
 from .memory import PROCESS_MEMORY
@@ -36,13 +37,17 @@ def store_named(name: str) -> TokenStore:
         if word == "memory":
             return PROCESS_MEMORY
         if word.startswith(_REDIS):
-            from .redis import RedisTokenStore
+            with no_fork():
+                from .redis import RedisTokenStore
 
             return RedisTokenStore(name)
         if word == "file" or (is_path and not _ADDRESS.match(name)):
             return FileTokenStore(None if word == "file" else name)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{STORE_VARIABLE} is not usable: {error}") from None
-    # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
-    shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
-    raise ConfigurationError(f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}")
+        problem = f"{STORE_VARIABLE} is not usable: {error}"
+    else:
+        # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
+        shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
+        problem = f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}"
+    del name, word  # what reports an error shows the locals of its frames, too
+    raise ConfigurationError(problem)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..forking import after_fork
+from ..forking import after_fork, no_fork
 from ..settings import without_password
 from .base import TOKEN, DocumentStore
 
@@ -59,7 +59,13 @@ class RedisTokenStore(DocumentStore):
 
     def __init__(self, url_or_client: Any) -> None:
         self.url = url_or_client if isinstance(url_or_client, str) else None
-        self._use(_required(url_or_client) if self.url is None else _connected(self.url))
+        client = _required(url_or_client) if self.url is None else _connected(self.url)
+        if client is None:
+            del self, url_or_client  # what reports an error shows the locals of its frames, too
+            raise ConfigurationError(
+                f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {_ACCEPTED}"
+            )
+        self._use(client)
         # redis-py notices a fork too, but waits for a lock that a thread of the parent may have held: using the
         # parent's client, or closing it, could wait for ever.
         after_fork(self, RedisTokenStore._connect_again)
@@ -164,13 +170,15 @@ def _required(client: Any) -> Any:
 
 
 def _connected(url: str) -> Any:
-    """Make a client for `url`; nothing is connected yet."""
+    """Make a client for `url`, with nothing connected yet; None where `url` is none of a server."""
     try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+        with no_fork():
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
     except ImportError as error:
-        needs = "RedisTokenStore(url) needs redis-py, which is not installed: pip install 'kis-retry[redis]'"
+        had = "pip install '.[redis]' in a clone, or pip install redis"
+        needs = f"RedisTokenStore(url) needs redis-py, which is not installed: {had}"
         raise ConfigurationError(needs) from error
     scheme, _, rest = url.strip().partition("://")
     address = f"{scheme.lower().replace('valkey', 'redis')}://{rest}"
@@ -185,6 +193,4 @@ def _connected(url: str) -> Any:
             pool = client.connection_pool
             pool.connection_class(**pool.connection_kwargs)  # opens nothing; refuses an option that there is not
             return client
-    raise ConfigurationError(
-        f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {_ACCEPTED}"
-    )
+    return None

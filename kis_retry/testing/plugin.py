@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-try:
-    import pytest
-except ImportError as error:
-    raise ImportError("a fixture of kis_retry needs pytest: pip install 'kis-retry[testing]'") from error
+import pytest
 
 if TYPE_CHECKING:
-    from ..tokens.manager import TokenManager
     from .gateway import KisGateway
 
 __all__ = ["kis_gateway", "kis_gateway_env"]
@@ -26,8 +22,7 @@ _STAND_IN = {
     "KIS_RATE_LIMIT": "0",
 }
 _last = {"port": 0}  # where a client that was made in an earlier test looks
-_keys: list[tuple[str, str]] = []  # of the gateways of earlier tests, which modules may have kept
-_tokens: deque[str] = deque(maxlen=32)  # of earlier tests
+_former: deque[tuple[str, str, str]] = deque(maxlen=64)  # key, secret and last token of earlier tests' gateways
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,13 +52,11 @@ def kis_gateway() -> Iterator[KisGateway]:
     """Run a KIS to test a batch with, on loopback at `.url`: `.credentials`, `.expire()`, `.counts` and faults."""
     from .gateway import KisGateway
 
-    try:
-        gateway = KisGateway(port=_last["port"])
-        gateway.__enter__()
-    except OSError:  # somebody else has that port by now
-        gateway = KisGateway()
-        gateway.__enter__()
-    with closing(gateway):
+    with ExitStack() as stack:
+        try:
+            gateway = stack.enter_context(KisGateway(port=_last["port"]))
+        except OSError:  # somebody else has that port by now
+            gateway = stack.enter_context(KisGateway())
         _last["port"] = int(gateway.url.rpartition(":")[2])
         yield gateway
 
@@ -73,25 +66,23 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     """
     Run a gateway in the place of KIS, for a batch that reads its credentials from the environment.
 
-    It is the `kis_gateway` of the same test. KIS_APP_KEY, KIS_APP_SECRET, KIS_ACCOUNT_NO and KIS_BASE_URL are its own,
-    tokens are kept in memory, and calls are not paced (KIS_RATE_LIMIT=0); what else is set stays. No `.env` file
-    changes any of them. What was made before, from other credentials, is led to it too, whatever key it has: nothing
-    of this process reaches KIS's hosts, and nobody has a token or a lost order from before the
-    test. After it all is as it was.
+    It is the `kis_gateway` of the same test. The environment has its key, secret, account and URL; tokens are kept in
+    memory, and calls are not paced. What was made before, from other credentials, is led to it too, whatever key it
+    has: nothing of this process reaches KIS's hosts, and nobody has a token or a lost order from before the test.
     """
     from .hosts import divert
 
-    credentials = kis_gateway.credentials
-    for former in _keys:
-        kis_gateway.accept(*former)
-    _keys.append((credentials.app_key, credentials.app_secret))
-    own = {"KIS_APP_KEY": credentials.app_key, "KIS_APP_SECRET": credentials.app_secret, "KIS_PAPER": "false"}
-    for name, value in {**_STAND_IN, **own, "KIS_BASE_URL": kis_gateway.url}.items():
+    own = kis_gateway.credentials
+    for app_key, app_secret, _ in _former:  # which a module may have kept
+        kis_gateway.accept(app_key, app_secret)
+    values = {"KIS_APP_KEY": own.app_key, "KIS_APP_SECRET": own.app_secret, "KIS_PAPER": "false"}
+    for name, value in {**_STAND_IN, **values, "KIS_BASE_URL": kis_gateway.url}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
     with _nothing_from_before(), divert(kis_gateway.url):
         yield kis_gateway
+    _former.append((own.app_key, own.app_secret, str(kis_gateway.current_token)))
 
 
 @contextmanager
@@ -103,20 +94,14 @@ def _nothing_from_before() -> Iterator[None]:
 
     store, managers = MemoryTokenStore(), every_manager()
     before = [(each, dict(vars(each))) for each in (LOST, *managers)]
-    dead = [*_tokens, *_in_memory(managers)]
     LostOrders.__init__(LOST)
     for manager in managers:
         TokenManager.__init__(manager, manager.credentials, store=store, policy=manager.policy)
-        for value in dead:  # which a client may still send
-            manager.note_refused(value)
+        for *_, token in _former:  # which a client may still send
+            manager.note_refused(token)
     try:
         yield
     finally:
-        _tokens.extend(_in_memory(every_manager()))
         for each, state in before:
             vars(each).clear()
             vars(each).update(state)
-
-
-def _in_memory(managers: list[TokenManager]) -> list[str]:
-    return [token.value for token in (manager.peek() for manager in managers) if token is not None]

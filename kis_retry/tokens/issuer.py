@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,9 +23,10 @@ import requests
 from ..answers import Meaning, judge_error
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
+from ..forking import after_fork
 from ..sessions import behind, leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
-from .cache import Clock
+from .source import Clock
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 
@@ -37,7 +37,6 @@ _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the re
 _APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
 _LONGEST_ANSWER = 16 * 1024  # bytes; a token has at most 350 characters (tokenP page)
 _LIMITED = "EGW00133"
-_TRANSIENT_CODES = ("EGW00201",)  # calls a second: the token endpoint is counted too
 _MEANINGS = {
     "EGW00103": "KIS does not accept the app key; check KIS_APP_KEY, and that it belongs to this host (real or paper)",
     "EGW00105": "KIS does not accept the app secret; check KIS_APP_SECRET",
@@ -60,22 +59,17 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class TokenIssuer:
-    """
-    Asks KIS once for each call of a method. Safe to share between threads.
-
-    Attributes:
-        clock_ahead: seconds by which KIS's clock is ahead of this machine's, by the `Date` of its last answer, if any.
-    """
+    """Asks KIS once for each call of a method, for `timeout` seconds at most. Safe to share between threads."""
 
     def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Clock) -> None:
         self._credentials = credentials
-        self._given = self._session = session
+        self._session = requests.Session() if session is None else session
         self._clock = clock
-        self.clock_ahead: float | None = None
+        after_fork(self._session, leave_connections_to_parent)
 
     def issue(self, timeout: float) -> AccessToken:
         """
-        Ask for a token; the request may take `timeout` seconds, and so may its answer.
+        Ask for a token.
 
         Raises:
             TokenIssueLimited: EGW00133, once a minute.
@@ -87,10 +81,7 @@ class TokenIssuer:
     def approve(self, timeout: float) -> AccessToken:
         """Ask for a websocket key, in the same way."""
         status, body = self._post("Approval", timeout, "secretkey", grant_type="client_credentials")
-        key = body.get("approval_key") if isinstance(body, Mapping) else None
-        if status != 200 or not isinstance(key, str):
-            raise _error_in(status, body)
-        return _token(key.strip(), self._now() + _APPROVED_FOR)
+        return _token(status, body, "approval_key", self._now() + _APPROVED_FOR)
 
     def revoke(self, token: AccessToken, timeout: float) -> None:
         """
@@ -103,18 +94,11 @@ class TokenIssuer:
         if status != 200:
             raise KisRetryError(f"the token was not revoked: HTTP {status}, {_code_in(body) or 'no error code'}")
 
-    def after_fork(self) -> None:
-        """Leave the parent's connections to the parent."""
-        if self._given is not None:
-            leave_connections_to_parent(self._given)
-        self._session = self._given
-
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), timezone.utc)
 
-    def _post(self, endpoint: str, timeout: float, secret_name: str, **body: str) -> tuple[int, object]:
-        if self._session is None:
-            self._session = requests.Session()
+    def _post(self, endpoint: str, timeout: float, secret_name: str, **body: str) -> tuple[int, Any]:
+        """Return the status and the JSON of the answer, None where it is none."""
         keys = {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
         try:
             try:
@@ -130,14 +114,14 @@ class TokenIssuer:
                 if error.response is None:
                     raise
                 response = error.response
-            return self._answer(response, timeout)
+            return response.status_code, self._read(response, timeout)
         except Exception as error:  # of requests, or of what a session of the user's is made of
             final, cause = judge_error(error).meaning is Meaning.FINAL, _cause_of(error)
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
         host = urlsplit(self._credentials.base_url).netloc.rpartition("@")[2]
         raise TokenIssueError(f"the token endpoint at {host} could not be reached: {cause}", retryable=not final)
 
-    def _answer(self, response: requests.Response, timeout: float) -> tuple[int, object]:
+    def _read(self, response: requests.Response, timeout: float) -> Any:
         content, ends = bytearray(), self._clock.monotonic() + timeout
         with closing(response):
             for byte in response.iter_content(1):  # as they come: what trickles keeps to no time-out of a socket
@@ -145,14 +129,10 @@ class TokenIssuer:
                 if self._clock.monotonic() > ends:
                     raise requests.Timeout
                 if len(content) > _LONGEST_ANSWER:
-                    return response.status_code, None
-        self.clock_ahead = None
-        with suppress(KeyError, TypeError, ValueError, OverflowError):  # none, or none that can be read
-            self.clock_ahead = parsedate_to_datetime(response.headers["Date"]).timestamp() - self._clock.time()
-        try:
-            return response.status_code, json.loads(content)
-        except (ValueError, RecursionError):  # the latter: brackets without end
-            return response.status_code, None
+                    return None
+        with suppress(ValueError, RecursionError):  # the latter: brackets without end
+            return json.loads(content)
+        return None
 
 
 def read_answer(status: int, body: object, now: datetime) -> AccessToken:
@@ -162,36 +142,32 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     Expiry is `access_token_token_expired`, Seoul wall-clock time without a zone; without it `now` plus `expires_in`
     seconds (KIS access-token page).
     """
-    value = body.get("access_token") if isinstance(body, Mapping) else None
-    if status != 200 or not isinstance(body, Mapping) or not isinstance(value, str) or not bare(value):
+    return _token(status, body, "access_token", _expiry(body, now) if isinstance(body, Mapping) else None)
+
+
+def _token(status: int, body: object, name: str, expires_at: datetime | None) -> AccessToken:
+    value = body.get(name) if isinstance(body, Mapping) else None
+    if status != 200 or not isinstance(value, str) or not bare(value):
         raise _error_in(status, body)
-    expires_at = _expiry(body, now)
     if expires_at is None:
         raise TokenIssueError(
             "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
         )
-    return _token(bare(value), expires_at)
-
-
-def _token(value: str, expires_at: datetime) -> AccessToken:
     try:
-        return AccessToken(value, expires_at)
+        return AccessToken(bare(value), expires_at)
     except ValueError as error:
         raise TokenIssueError(f"the token endpoint answered something else than a token: {error}") from None
 
 
 def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
     stamp = _STAMP.fullmatch(str(body.get("access_token_token_expired")).strip())
-    try:
+    with suppress(ValueError):  # a thirteenth month
         if stamp is not None and int(stamp[1]) in YEARS:
             return datetime(*map(int, stamp.groups()), tzinfo=SEOUL)  # type: ignore[misc,arg-type]  # six of them
-    except ValueError:  # a thirteenth month
-        pass
-    try:
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
         seconds = float(body["expires_in"])
         return now + timedelta(seconds=seconds) if seconds > 0 else None
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
+    return None
 
 
 def _error_in(status: int, body: object) -> TokenIssueError:
@@ -200,7 +176,8 @@ def _error_in(status: int, body: object) -> TokenIssueError:
         return TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
     if code is not None:
         meaning = _MEANINGS.get(code, "KIS refuses to issue a token; its error code table says why")
-        return TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code in _TRANSIENT_CODES)
+        # EGW00201, calls a second, passes: the token endpoint is counted too.
+        return TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code == "EGW00201")
     is_object = isinstance(body, Mapping)  # else it came from somebody else, a proxy say
     transient = not is_object or status >= 500 or status in (200, 429)
     missing = "a token" if is_object else "a JSON object"

@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import weakref
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import requests
 
 from ..bypass import ACTIVE
 from ..credentials import Credentials
-from ..forking import after_fork
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
 from ..stores.from_env import store_from_env
-from ..token import AccessToken, bare
-from .cache import SYSTEM_CLOCK, Clock
+from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
-from .source import Replacement
+from .source import SYSTEM_CLOCK, Clock, headers_for
 
 __all__ = ["TokenManager", "every_manager", "newest_manager"]
 
@@ -61,12 +60,11 @@ class TokenManager(Refresher):
         _check("credentials", credentials, Credentials)
         _check("store", store, TokenStore, type(None))
         _check("policy", policy, RetryPolicy, type(None))
-        issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
-        super().__init__(issuer, issuer.issue, key, store=store, policy=policy, clock=clock)
-        self.credentials = credentials
+        self._issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
+        super().__init__(self._issuer.issue, key, store, policy, clock)
+        self.credentials, self._given = credentials, (store, policy)
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
-        self._approval = _ApprovalKey(issuer, issuer.approve, approval_key, store=store, policy=policy, clock=clock)
-        after_fork(issuer, TokenIssuer.after_fork)
+        self._approval = _ApprovalKey(self._issuer.approve, approval_key, store, policy, clock)
         _managers[id(self)] = self
 
     @classmethod
@@ -89,7 +87,7 @@ class TokenManager(Refresher):
 
     @property
     def authorization(self) -> str:
-        """The value of the `authorization` header, which is `token()` with "Bearer " before it."""
+        """The value of the `authorization` header: `token()` with "Bearer " before it."""
         return self.token().bearer
 
     def headers(self, tr_id: str, **extra: str) -> dict[str, str]:
@@ -100,11 +98,11 @@ class TokenManager(Refresher):
             tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
             extra: more headers by name, e.g. `custtype="P"`; they win over the ones made here.
         """
-        return self._headers(self.token(), tr_id, extra)
+        return headers_for(self.credentials, self.token(), tr_id, extra)
 
     async def headers_async(self, tr_id: str, **extra: str) -> dict[str, str]:
         """Do what `headers` does without stopping the event loop."""
-        return self._headers(await self.token_async(), tr_id, extra)
+        return headers_for(self.credentials, await self.token_async(), tr_id, extra)
 
     def token(self) -> AccessToken:
         """
@@ -117,13 +115,12 @@ class TokenManager(Refresher):
         Raises:
             TokenIssueError: there is no token, or a refused one, and no other can be had.
         """
-        fresh = self._cache.fresh
-        return self._handed(fresh if fresh is not None else self.token_future().result())
+        return self._handed(self.peek() or self.token_future().result())
 
     async def token_async(self) -> AccessToken:
         """Do what `token` does without stopping the event loop; a good token is handed out at once."""
-        fresh = self._cache.fresh
-        return self._handed(fresh if fresh is not None else await _awaited(self.token_future()))
+        token = self.peek()
+        return self._handed(token if token is not None else await _awaited(self.token_future()))
 
     def _handed(self, token: AccessToken) -> AccessToken:
         """Tell the decorated function under way that it asked for its token here."""
@@ -148,9 +145,11 @@ class TokenManager(Refresher):
             TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
-        began = self._clock.monotonic()
-        replacement = self.replace_future(value).result()
-        self._tell_renewed(replacement, value, began)
+        previous, began = fingerprint(value) if value else None, self._clock.monotonic()
+        future = self.replace_future(value)
+        del rejected, value  # what reports an error shows the locals of its frames, too
+        replacement = future.result()
+        self._tell_renewed(replacement, previous, began)
         return replacement.token
 
     def revoke(self) -> bool:
@@ -165,8 +164,7 @@ class TokenManager(Refresher):
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.
         """
-        revoked: bool = self._submit("revoke it", self._revoke)[0].result()
-        return revoked
+        return self._submit("revoke it", self._revoke).result()
 
     def approval_key(self) -> str:
         """
@@ -183,50 +181,36 @@ class TokenManager(Refresher):
 
     def _revoke(self, _: float) -> bool:
         with self._store_lock(self.policy.issue_timeout + 2):
-            current = self._cache.current
-            known = [token for token in (current.token if current else None, self._entry.load()) if token is not None]
+            current, shared = self._memory.current, self._entry.load()
+            known = [token for token in (current.token if current else None, shared) if token is not None]
             if not known:
                 return False
             token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
             self._issuer.revoke(token, self.policy.issue_timeout)
             self.note_refused(token.value)
-            self._cache.current = None
+            self._memory.current = None
             self._entry.delete()
             return True
 
-    def _headers(self, token: AccessToken, tr_id: str, extra: dict[str, str]) -> dict[str, str]:
-        return {
-            "content-type": "application/json",
-            "authorization": token.bearer,
-            "appkey": self.credentials.app_key,
-            "appsecret": self.credentials.app_secret,
-            "tr_id": tr_id,
-            **extra,
-        }
-
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         store, policy = self._given
-        return {"credentials": self.credentials, "store": store, "policy": policy}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["credentials"], store=state["store"], policy=state["policy"])  # type: ignore[misc]  # remade as new
+        return partial(type(self), store=store, policy=policy), (self.credentials,)
 
     def __repr__(self) -> str:
-        cached = self._cache.current
+        cached = self._memory.current
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
 
 
 class _ApprovalKey(Refresher):
     """The websocket key, which is got and kept like a token. Events are about tokens, and tell nothing of it."""
 
-    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None: ...
-
-    def _tell_failed(self, error: BaseException, old: AccessToken, began: float) -> None: ...
+    def _tell(self, *_: Any, **__: Any) -> None: ...
 
 
 def every_manager() -> list[TokenManager]:
     """List the managers of this process that somebody holds, the newest last."""
-    return list(_managers.values())
+    found = [reference() for reference in _managers.valuerefs()]  # at once: other threads make managers meanwhile
+    return [manager for manager in found if manager is not None]
 
 
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:

@@ -2,19 +2,18 @@
 One caller asks, the others share what it got, its success and its failure: `SingleFlight`.
 
 What is asked for runs on a thread of its own. So callers may stop waiting when they like (a time limit, a cancelled
-task, an exception of a signal handler), and the refresh goes on for the others. Nothing here is a lock that a signal
-handler or a fork could meet locked.
+task, an exception of a signal handler), and the refresh goes on for the others.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ..bypass import unprotected
 from ..errors import TokenIssueError
@@ -32,42 +31,25 @@ _WITHIN = (
 )
 
 
-class _Job(Generic[T]):
-    def __init__(
-        self, key: Hashable, ask: Callable[[], T], seconds: float, when_late: Callable[[Exception], object] | None
-    ) -> None:
-        self.key, self.seconds, self.when_late = key, seconds, when_late
-        self.turns = [ask]  # popped by the one thread that runs it
-        self.ends = [True]  # popped by the one that ends it
-        self.thread: threading.Thread | None = None
-        self.asker: Future[T] = Future()
-        self.joiners: Future[T] = Future()
-
-
 class SingleFlight:
     """
     Whatever is asked for under one key runs once at a time; who asks for it meanwhile shares its outcome.
 
-    Args:
-        name: of the threads.
+    Attributes:
+        flights: what is under way, by key.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
         self._reset()
         after_fork(self, SingleFlight._reset)
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is under way."""
-        return bool(self._jobs)
+    def _reset(self) -> None:
+        """Begin with nothing, in a forked child too: the threads do not exist there."""
+        self._starting = threading.RLock()  # guards additions to `flights`; a signal handler may ask, too
+        self.flights: dict[str, _Flight] = {}
 
     def submit(
-        self,
-        key: Hashable,
-        ask: Callable[[], T],
-        seconds: float,
-        when_late: Callable[[Exception], object] | None = None,
+        self, key: str, ask: Callable[[], T], seconds: float, when_late: Callable[[Exception], object]
     ) -> tuple[Future[T], bool]:
         """
         Have `ask` called, which may block, or join who asks for the same `key`.
@@ -75,66 +57,53 @@ class SingleFlight:
         After `seconds` those who wait get a `TokenIssueError`, of which `when_late` is told, and the next asks anew.
 
         Returns:
-            A future of the caller's own, which may be cancelled, and whether it was this caller who asked.
+            A future that all of them share (`then` makes one's own of it), and whether it was this caller who asked.
         """
-        if any(job.thread is threading.current_thread() for job in list(self._jobs.values())):
-            return failed(TokenIssueError(_WITHIN, retryable=True)), False
-        job = made = _Job(key, ask, seconds, when_late)
-        try:
-            job = self._jobs.setdefault(key, made)  # atomic: one of those who come together asks
-            self._start(job)
-        except BaseException:  # of a signal handler: others wait for it, or will
-            if self._jobs.get(key) is job:
-                self._start(job)
-            raise
-        return (job.asker, True) if job is made else (then(job.joiners, Future.result), False)
+        with self._starting:
+            if threading.current_thread() in list(self.flights.values()):
+                return failed(TokenIssueError(_WITHIN, retryable=True)), False
+            flight = self.flights.get(key)
+            if flight is not None and flight.ident is not None:  # else a signal handler interrupted its start
+                return flight.shared, False
+            flight = self.flights[key] = _Flight(key, ask, seconds, when_late, self.flights)
+            try:
+                # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
+                Context().run(flight.start)
+            except RuntimeError:  # no more threads, as while the interpreter shuts down: the caller's own does it
+                flight.run()
+            return flight.shared, True
 
-    def _start(self, job: _Job[T]) -> None:
-        if job.thread is not None and job.thread.ident is not None:
-            return
-        job.thread = threading.Thread(target=self._run, args=[job], name=self._name, daemon=True)
-        try:
-            # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
-            Context().run(job.thread.start)
-        except RuntimeError:  # no more threads, as while the interpreter shuts down: the caller's own does it
-            self._run(job)
 
-    def _run(self, job: _Job[T]) -> None:
-        try:
-            ask = job.turns.pop()
-        except IndexError:  # a signal handler asked while another thread was begun
-            return
-        job.thread = threading.current_thread()
-        watch = threading.Timer(job.seconds + _GRACE, self._give_up, [job])
-        watch.daemon, watch.name = True, f"{self._name}-deadline"
+class _Flight(threading.Thread):
+    def __init__(self, key: str, ask: Any, seconds: float, when_late: Any, flights: dict[str, _Flight]) -> None:
+        super().__init__(name="kis_retry-refresh", daemon=True)
+        self.shared: Future[Any] = Future()
+        self._key, self._ask, self._seconds, self._when_late, self._flights = key, ask, seconds, when_late, flights
+
+    def run(self) -> None:
+        watch = threading.Timer(self._seconds + _GRACE, self._give_up)
+        watch.daemon, watch.name = True, f"{self.name}-deadline"
         with suppress(RuntimeError):  # as above
             watch.start()
         try:
             with unprotected():
-                outcome = done(ask())
+                self._end(Future.set_result, self._ask())
         except BaseException as error:  # of somebody's code that exits, too: those who wait are told
-            outcome = failed(error)
-        watch.cancel()
-        self._end(job, outcome)
+            self._end(Future.set_exception, without_traceback(error))
+        finally:
+            watch.cancel()
 
-    def _give_up(self, job: _Job[T]) -> None:
-        late = TokenIssueError(f"no token could be had in {job.seconds:g} seconds", retryable=True)
-        if job.ends and job.when_late is not None:
-            job.when_late(late)
-        self._end(job, failed(late))
+    def _give_up(self) -> None:
+        late = TokenIssueError(f"no token could be had in {self._seconds:g} seconds", retryable=True)
+        if not self.shared.done():
+            self._when_late(late)
+        self._end(Future.set_exception, late)
 
-    def _end(self, job: _Job[T], outcome: Future[T]) -> None:
-        try:
-            job.ends.pop()
-        except IndexError:  # it was given up, or came to its end just now
-            return
-        self._jobs.pop(job.key, None)
-        _settle(job.joiners, outcome)
-        _settle(job.asker, outcome)  # last: a hook may take its time over what it tells
-
-    def _reset(self) -> None:
-        """Begin with nothing, in a forked child too: the threads do not exist there."""
-        self._jobs: dict[Hashable, _Job[Any]] = {}
+    def _end(self, settle: Callable[[Future[Any], Any], None], outcome: object) -> None:
+        if self._flights.get(self._key) is self:
+            del self._flights[self._key]
+        with suppress(InvalidStateError):  # it was given up
+            settle(self.shared, outcome)
 
 
 def done(value: T) -> Future[T]:
@@ -153,17 +122,17 @@ def failed(error: BaseException) -> Future[Any]:
 
 def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
     """Make a future of what `change` makes of `future` once that is done; cancelling it leaves the other alone."""
-    changed: Future[U] = Future()
+    own: Future[U] = Future()
 
     def settle(ended: Future[T]) -> None:
-        try:
-            outcome = done(change(ended))
-        except BaseException as error:  # it is whose future it is that has to know
-            outcome = failed(error)
-        _settle(changed, outcome)
+        if own.set_running_or_notify_cancel():
+            try:
+                own.set_result(change(ended))
+            except BaseException as error:  # it is whose future it is that has to know
+                own.set_exception(without_traceback(error.with_traceback(None)))
 
     future.add_done_callback(settle)
-    return changed
+    return own
 
 
 def without_traceback(error: BaseException) -> Exception:
@@ -172,20 +141,8 @@ def without_traceback(error: BaseException) -> Exception:
 
     One exception raised by many grows a traceback with every raise, and keeps alive what each of their frames held.
     """
-    copied: object = None
-    if isinstance(error, Exception):
-        with suppress(Exception):  # its class takes other arguments than it shows
-            copied = copy.copy(error)
-    if isinstance(copied, Exception) and type(copied) is type(error) and copied is not error:
-        return copied
+    with suppress(Exception):  # its class takes other arguments than it shows
+        copied = copy.copy(error)
+        if isinstance(copied, Exception) and type(copied) is type(error) and copied is not error:
+            return copied
     return TokenIssueError(f"no token could be had ({type(error).__name__})", retryable=True)
-
-
-def _settle(waiter: Future[T], outcome: Future[T]) -> None:
-    if not waiter.set_running_or_notify_cancel():
-        return
-    error = outcome.exception()
-    if error is None:
-        waiter.set_result(outcome.result())
-    else:
-        waiter.set_exception(without_traceback(error))

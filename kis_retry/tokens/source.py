@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import inspect
-import weakref
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from ..clock import Monotonic
+from ..events import warn
 from ..policy import RetryPolicy
 from ..token import AccessToken
-from .cache import TokenCache
-from .single_flight import SingleFlight, done, failed, then
+from .single_flight import SingleFlight, done, failed, then, without_traceback
 
 if TYPE_CHECKING:
     from ..credentials import Credentials
 
-__all__ = ["ForeignSource", "LiveSource", "Replacement", "TokenSource", "as_source", "is_source", "joined"]
+__all__ = [
+    "SYSTEM_CLOCK",
+    "CachedToken",
+    "Clock",
+    "LiveSource",
+    "Memory",
+    "Replacement",
+    "TokenSource",
+    "as_source",
+    "headers_for",
+    "is_source",
+]
 
-_A_LOOK = 0.1  # seconds in which a source that has a token in memory hands it over
+T = TypeVar("T")
+
+_LOOKS_APART = 1.0  # seconds
+_REMEMBERED = 64  # values: far more tokens than one process sees in its life, and a bound all the same
 
 
 @runtime_checkable
@@ -53,11 +68,84 @@ class TokenSource(Protocol):
         ...
 
 
+class Clock(Protocol):
+    """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
+
+    def time(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float, /) -> None: ...
+
+
+class _SystemClock:
+    monotonic = staticmethod(Monotonic.now)
+    sleep = staticmethod(time.sleep)
+
+    def time(self) -> float:
+        return time.time()
+
+
+SYSTEM_CLOCK: Clock = _SystemClock()
+
+
 class Replacement(NamedTuple):
     """A token in place of a refused one, and where it came from; "memory" for who joined another's refresh."""
 
     token: AccessToken
     origin: Literal["issued", "memory", "store"]
+
+
+@dataclass
+class CachedToken:
+    """A token in memory. From `stale_at` on one caller renews it, from `expired_at` on everybody waits for that."""
+
+    token: AccessToken
+    stale_at: float
+    expired_at: float
+
+
+@dataclass(eq=False)
+class Memory:
+    """
+    What a process knows of one source. No lock: each value is replaced as a whole.
+
+    Attributes:
+        current: the token in use.
+        handed_out: every token that has been the current one, by value, oldest first.
+        refused: the values that KIS refused; what it issues again is taken out.
+        failure, failed_at: the last failure for good, and its instant on the monotonic clock.
+        next_look: the instant up to which nobody looks whether it has passed, or into a user's source.
+        flights: what is asked for just now.
+    """
+
+    current: CachedToken | None = None
+    handed_out: dict[str, AccessToken | None] = field(default_factory=dict)
+    refused: dict[str, AccessToken | None] = field(default_factory=dict)
+    failure: Exception | None = None
+    failed_at: float = -math.inf
+    next_look: float = -math.inf
+    flights: SingleFlight = field(default_factory=SingleFlight)
+
+    def keep(self, token: AccessToken, now: float, *, margin: float = 0.0, just_issued: bool = False) -> None:
+        """
+        Make `token` the current one.
+
+        One that was just issued and looks stale already cannot be bettered by asking again: for six hours KIS hands out
+        the same one. And if it looks expired, this machine's clock is wrong: then KIS alone knows when it dies, and
+        says so by refusing it.
+        """
+        self.failure = None
+        _remember(self.handed_out, token.value, token)
+        expired_at, stale_at = token.expires, token.expires - margin
+        if just_issued:
+            self.refused.pop(token.value, None)
+            if now >= expired_at:
+                expired_at = math.inf
+                warn("clock_ahead", token=token.fingerprint, expires_at=token.expires_at)
+            if now >= stale_at:
+                stale_at = expired_at
+        elif token.value in self.refused:
+            stale_at = expired_at = -math.inf
+        self.current = CachedToken(token, stale_at, expired_at)
 
 
 class LiveSource:
@@ -73,172 +161,132 @@ class LiveSource:
 
     credentials: Credentials | None = None
     policy: RetryPolicy | None = None
-    _cache: TokenCache
+    _memory: Memory
+    _clock: Clock = SYSTEM_CLOCK
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
-        return self._cache.fresh
+        current = self._memory.current
+        return current.token if current is not None and self._clock.time() < current.stale_at else None
 
     def handed_out(self, value: str) -> bool:
         """Tell whether `value` has ever been the token here; what has not is somebody else's and left alone."""
-        return value in self._cache.handed_out
+        return value in self._memory.handed_out
 
     def is_dead(self, value: str) -> bool:
         """Tell whether `value` is known to be refused, superseded, revoked or expired."""
-        return self._cache.is_dead(value)
+        memory = self._memory
+        if memory.current is not None and memory.current.token.value == value:
+            return self._clock.time() >= memory.current.expired_at
+        return value in memory.refused or value in memory.handed_out
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:
         """Return the live token in memory that is not `rejected`."""
-        return self._cache.current_unless(rejected)
+        current = self._memory.current
+        if current is None or current.token.value == rejected or self._clock.time() >= current.expired_at:
+            return None
+        return current.token
 
     def note_refused(self, value: str) -> None:
         """Take note that KIS refused `value`: it is neither handed out nor adopted again."""
-        self._cache.note_refused(value)
+        _remember(self._memory.refused, value, None)
+        current = self._memory.current
+        if current is not None and current.token.value == value:
+            current.stale_at = current.expired_at = -math.inf  # in place: another thread may just replace the whole
 
     def adopt(self, token: AccessToken) -> None:
         """Take over a token that KIS just issued to somebody else in this process."""
-        self._cache.refused.pop(token.value, None)
-        self._cache.keep(token, just_issued=True)
+        self._memory.keep(token, self._clock.time(), just_issued=True)
 
     def token_future(self) -> Future[AccessToken]:
         """Get the current token: done at once where there is a good one, else renewed, once for everybody."""
-        raise NotImplementedError
-
-    def replace_future(self, rejected: str | None) -> Future[Replacement]:
-        """Get a token in place of `rejected`, which KIS refused (None: any will do), once for everybody."""
-        raise NotImplementedError
+        token = self.peek()
+        return done(token) if token is not None else then(self.replace_future(None), lambda ended: ended.result().token)
 
     def renewed_future(self) -> Future[AccessToken]:
         """Get a token for a library that asks for one itself: neither a refused one nor one that is about to expire."""
         return self.token_future()
 
-
-class _Known:
-    """What is known of somebody else's object, whoever asks it."""
-
-    def __init__(self) -> None:
-        self.cache = TokenCache()
-        self.flights = SingleFlight("kis_retry-source")
-        self.failure: Exception | None = None
-        self.failed_at = 0.0
-        self.kept_alive: object = None
-
-
-# By identity: a dataclass that compares by its fields can neither be hashed nor told apart.
-_known: dict[int, _Known] = {}
-
-
-def _known_of(target: Any) -> _Known:
-    key = id(target)
-    known = _known.get(key)
-    if known is None:
-        known = _known.setdefault(key, _Known())
-        try:
-            weakref.finalize(target, _known.pop, key, None).atexit = False
-        except TypeError:  # it allows no weak references, and another one must not get its identity
-            known.kept_alive = target
-    return known
-
-
-class ForeignSource(LiveSource):
-    """Somebody else's object, asked on a thread of this package. Sources of the same object are equal."""
-
-    def __init__(self, target: Any, policy: RetryPolicy | None = None) -> None:
-        self.policy = policy
-        self._target = target
-        self._known = _known_of(target)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ForeignSource) and other._known is self._known
-
-    def __hash__(self) -> int:
-        return id(self._known)
-
-    @property
-    def _cache(self) -> TokenCache:  # type: ignore[override]  # only read
-        return self._known.cache
-
-    def token_future(self) -> Future[AccessToken]:
-        token = self.peek()
-        return done(token) if token is not None else then(self._asked(None), lambda ended: ended.result().token)
-
     def replace_future(self, rejected: str | None) -> Future[Replacement]:
-        found = self.current_unless(rejected)
+        """Get a token in place of `rejected`, which KIS refused (None: any will do), once for everybody."""
         if rejected is not None:
             self.note_refused(rejected)
-        return done(Replacement(found, "memory")) if found is not None else self._asked(rejected)
+        found = self.current_unless(rejected)
+        return (
+            done(Replacement(found, "memory"))
+            if found is not None
+            else self._refreshed("replace", partial(self._replace, rejected))
+        )
 
-    def _asked(self, rejected: str | None) -> Future[Replacement]:
-        def ask() -> Replacement:  # another refresh may have ended meanwhile
-            found = self.current_unless(rejected)
-            return Replacement(found, "memory") if found is not None else self._ask(rejected)
+    def _refreshed(self, key: str, ask: Callable[[float], Replacement]) -> Future[Replacement]:
+        """Have `ask` called, or join; in a cool-down one look a second is enough."""
+        memory, failure, now = self._memory, self._cooling(), self._clock.monotonic()
+        if failure is not None and (memory.flights.flights or now < memory.next_look):
+            return failed(failure)
+        memory.next_look = now + _LOOKS_APART
+        return self._submit(key, ask, lambda ended: Replacement(ended.result().token, "memory"))
 
-        return self._submit("replace", ask)  # whatever was refused: one at a time
-
-    def _submit(self, key: str, ask: Callable[[], Replacement]) -> Future[Replacement]:
+    def _submit(self, key: str, ask: Callable[[float], T], join: Callable[[Future[T]], T] = Future.result) -> Future[T]:
+        """Have `ask` called with the instant at which it has to end, or `join` who asks already."""
         try:
-            policy = self.policy or RetryPolicy.from_env()
-        except ValueError as error:  # of a setting
+            policy = self._bounds()
+        except ValueError as error:  # an unusable setting is the caller's error and no failed refresh
             return failed(error)
-        future, is_first = self._known.flights.submit(key, ask, policy.issue_wait or policy.issue_timeout)
-        return future if is_first else joined(future)
+        limit = policy.issue_wait or policy.issue_timeout
+        ends = self._clock.monotonic() + limit
+        shared, is_first = self._memory.flights.submit(key, lambda: ask(ends), limit, self._begin_cooldown)
+        return then(shared, Future.result if is_first else join)
 
-    def _ask(self, rejected: str | None) -> Replacement:
-        """Get a token from the object; may block."""
+    def _bounds(self) -> RetryPolicy:
+        """Read what is to be read of the environment, and return the bounds of a refresh."""
+        return self.policy or RetryPolicy.from_env()
+
+    def _replace(self, rejected: str | None, ends: float) -> Replacement:
+        """Get a token in place of `rejected` (None: any will do) until `ends`; may block."""
         raise NotImplementedError
 
+    def _cooling(self) -> Exception | None:
+        """Return the last failure for good, while nobody asks again."""
+        memory = self._memory
+        if memory.failure is None or self._clock.monotonic() - memory.failed_at >= self._bounds().issue_cooldown:
+            return None
+        return memory.failure
 
-class _UserSource(ForeignSource):
-    """Any `TokenSource`, with a memory of what it handed out."""
-
-    @property
-    def credentials(self) -> Credentials | None:  # type: ignore[override]  # only read
-        return getattr(self._target, "credentials", None)
-
-    def handed_out(self, value: str) -> bool:
-        # The user's code may have asked its source itself, without being seen: what is unknown is compared with
-        # what it hands out now.
-        if not super().handed_out(value):
-            with suppress(Exception):
-                self._submit("a look", self._current).result(_A_LOOK)
-        return super().handed_out(value)
-
-    def _current(self) -> Replacement:
-        return self._kept("token", self._target.token(), "memory")
-
-    def _ask(self, rejected: str | None) -> Replacement:
-        if rejected is None:
-            current = self._current()
-            if current.token.value not in self._cache.refused:
-                return current
-            rejected = current.token.value
-        refused = self._cache.handed_out.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
-        replacement = self._kept("refresh", self._target.refresh(refused), "issued")
-        self._cache.refused.pop(replacement.token.value, None)
-        self._cache.keep(replacement.token)
-        return replacement
-
-    def _kept(self, method: str, token: object, origin: Literal["issued", "memory"]) -> Replacement:
-        if not isinstance(token, AccessToken):
-            if inspect.iscoroutine(token):
-                token.close()
-            name = f"{type(self._target).__name__}.{method}()"
-            raise TypeError(f"{name} gave a {type(token).__name__}: it has to give an AccessToken")
-        self._cache.keep(token)
-        return Replacement(token, origin)
-
-
-def joined(future: Future[Replacement]) -> Future[Replacement]:
-    """Make what another caller's refresh got one's own: it is from memory."""
-    return then(future, lambda ended: Replacement(ended.result().token, "memory"))
+    def _begin_cooldown(self, error: BaseException) -> None:
+        memory, now = self._memory, self._clock.monotonic()
+        memory.failure, memory.failed_at, memory.next_look = without_traceback(error), now, now + _LOOKS_APART
 
 
 def is_source(value: object) -> bool:
     """Tell whether `value` has the two methods of a `TokenSource`; a class has not, its instances have."""
-    methods = [getattr(value, name, None) for name in ("token", "refresh")]
-    return not isinstance(value, type) and all(callable(method) for method in methods)
+    if isinstance(value, (LiveSource, type)):
+        return not isinstance(value, type)
+    return all(callable(getattr(value, name, None)) for name in ("token", "refresh"))
 
 
 def as_source(source: Any) -> LiveSource:
     """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
-    return source if isinstance(source, LiveSource) else _UserSource(source)
+    if isinstance(source, LiveSource):
+        return source
+    from .foreign import UserSource  # which is made of what is here
+
+    return UserSource(source)
+
+
+def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:
+    """Make every header that KIS wants for one call; those of `extra` win."""
+    return {
+        "content-type": "application/json",
+        "authorization": token.bearer,
+        "appkey": keys.app_key,
+        "appsecret": keys.app_secret,
+        "tr_id": tr_id,
+        **extra,
+    }
+
+
+def _remember(values: dict[str, AccessToken | None], key: str, value: AccessToken | None) -> None:
+    values.pop(key, None)
+    values[key] = value
+    for old in list(values)[:-_REMEMBERED]:  # a copy, made in one step: other threads change it meanwhile
+        values.pop(old, None)

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import wrapt
-
 from ..forking import after_fork
 
 __all__ = ["watch"]
@@ -54,6 +52,8 @@ def watch() -> None:
     """Watch what the program has imported, and what it will import; and put back what others took off."""
     global _is_hooked
     if not _is_hooked:
+        import wrapt  # with asyncio it is a fifth of the import, and nobody forks while functions are decorated
+
         with _patching:
             if not _is_hooked:
                 for place in _PLACES:
@@ -70,8 +70,9 @@ def watch() -> None:
 
 def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> Callable[[Any], None]:
     def patch(library: Any) -> None:
-        found = _class_of(library, owner)
-        if found is not None and name in vars(found):
+        import_module(library.__name__)  # which another thread may be in the middle of
+        found = _class_of(library, owner, name)
+        if found is not None:
             with _patching:
                 _put(found, name, getattr(import_module(f"{_WIRE}.{module}"), function))
 
@@ -80,6 +81,8 @@ def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> 
 
 def _patch_agent(method: str) -> Callable[[Any], None]:
     def patch(agent: Any) -> None:
+        import wrapt  # imported by now
+
         wrapt.wrap_function_wrapper(agent, method, _stand_aside)
 
     return patch
@@ -98,12 +101,11 @@ def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwa
         _put_all()
 
 
-def _class_of(library: Any, name: str) -> Any:
-    """Return the class itself, also where `requests_cache` has put another one in the place of its name."""
-    found = getattr(library, name, None)
-    if library.__name__ != "requests":
-        return found
-    return next(kind for kind in found.__mro__ if kind.__module__ == "requests.sessions")  # type: ignore[union-attr]
+def _class_of(library: Any, owner: str, name: str) -> Any:
+    """Return the library's own class that has the method, also where gevent or `requests_cache` has put in another."""
+    kinds = [kind for kind in getattr(getattr(library, owner, None), "__mro__", ()) if name in vars(kind)]
+    root = library.__name__.partition(".")[0]
+    return next((kind for kind in kinds if kind.__module__.partition(".")[0] == root), None)
 
 
 def _put_all() -> None:
@@ -115,6 +117,8 @@ def _put_all() -> None:
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     """Stand in the place of a method, unless that is so already, however many others have wrapped it since."""
     global _looks
+    import wrapt  # as above
+
     found = vars(owner)[name]
     if not _is_in(found, ours):
         setattr(owner, name, wrapt.FunctionWrapper(found, ours))
@@ -132,8 +136,7 @@ def _is_in(found: Any, ours: Callable[..., Any]) -> bool:
 
 def _is_ours(found: Any, ours: Callable[..., Any]) -> bool:
     """Say whether it is our wrapper, as it is or as it comes from its class, whence others wrap it."""
-    kinds = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
-    return isinstance(found, kinds) and found._self_wrapper is ours  # noqa: SLF001  # its only sign
+    return getattr(found, "_self_wrapper", None) is ours
 
 
 def _remake_lock(_: object) -> None:

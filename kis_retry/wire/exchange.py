@@ -55,14 +55,18 @@ class Exchange:
         self._library = library
         guard = guard_of(request, protections, library.new_session)
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
+        self._is_left_to_function = guard.owner is not None and not guard.owner.rules.watches  # where it is refused
+        self._refreshes = not self._is_left_to_function and any(each.rules.refreshes for each in protections)
         self._slot: Reservation | None = None  # of the last attempt
         self._sends = 0
         self._last: Sent | None = None
+        self._refused: str | None = None  # the token with which the last one left, if KIS refused it
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
+        self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         library.codes = guard.policy.expired_codes
-        library.alone = guard.is_order or guard.repeats
+        library.alone = self._is_watched and (guard.is_order or guard.repeats)
 
     def flow(self) -> Flow[Sent]:
         """Send the request until its outcome is final."""
@@ -75,8 +79,8 @@ class Exchange:
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
-        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._request.token is not None:
-            self._source.note_refused(self._request.token)
+        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._refused is not None:
+            self._source.note_refused(self._refused)
         self._tell_end(sent)
         return sent
 
@@ -116,7 +120,12 @@ class Exchange:
 
     def _attempt(self) -> Flow[Sent]:
         yield from self._put_token()
+        was_dead = self._has_dead_token()
         slot = yield from self._take_slot()
+        if slot is not None and self._has_dead_token() and not was_dead:  # it died in the queue, and is being renewed
+            slot.cancel()
+            yield from self._put_token()
+            slot = yield from self._take_slot()
         if self._last is not None and self._is_late():
             if slot is not None:
                 slot.cancel()
@@ -126,6 +135,7 @@ class Exchange:
         if held is not None:
             if slot is not None:
                 slot.cancel()
+            self._is_over = True
             return held
         self._put_newer_token()
         self._sends += 1
@@ -139,8 +149,10 @@ class Exchange:
             self._note_lost(Ending(Verdict(Meaning.TRANSIENT), error=TimeoutError, text=_given_up(error)))
             raise
         self._last = sent
+        self._refused = self._request.token if sent.verdict.meaning is Meaning.EXPIRED else None
         self._report(slot, sent)
-        if self._is_order and sent.ending is not None and is_lost(sent.ending):
+        is_of_another = sent.redirected and sent.verdict.meaning is not Meaning.GOOD  # and says nothing of the order
+        if self._is_order and sent.ending is not None and (is_of_another or is_lost(sent.ending)):
             self._note_lost(sent.ending)
         elif sent.verdict.meaning in (Meaning.EXPIRED, Meaning.LIMITED, Meaning.NEVER_LEFT):
             self._count_order(-1)  # it was not acted upon
@@ -166,6 +178,13 @@ class Exchange:
         if found is not None:
             self._put(found)
 
+    def _has_dead_token(self) -> bool:
+        """Say whether its token is known to be dead, with no other in memory."""
+        source, token = self._source, self._request.token
+        if source is None or token is None or not source.is_dead(token):
+            return False
+        return source.current_unless(token) is None
+
     def _put_newer_token(self) -> None:
         """Look once more in memory: a queue must not leave with a token that died meanwhile."""
         source, request = self._source, self._request
@@ -187,12 +206,9 @@ class Exchange:
 
     def _wait_for_token(self, future: Any) -> Flow[AccessToken | None]:
         """Wait for a token; None where none can be had in time, so that KIS's own answer reaches the caller."""
-        if not (yield Wait(future, self._seconds_left())):
-            return None
-        try:
-            found = future.result()
-        except Exception:  # of any source; what comes of it is told with the refusal
-            return None
+        if not (yield Wait(future, self._seconds_left())) or future.exception() is not None:
+            return None  # what comes of it is told with the refusal; raised here, the error would keep this call alive
+        found = future.result()
         return found.token if isinstance(found, Replacement) else found
 
     def _take_slot(self) -> Flow[Reservation | None]:
@@ -257,7 +273,8 @@ class Exchange:
 
     def _may_renew(self, sent: Sent) -> bool:
         if self._source is None:
-            self._tell_unknown()
+            if self._refreshes:
+                self._tell_unknown()
             return False
         if not self._request.is_repeatable or (sent.redirected and self._is_order) or not self._request.needs_token:
             return False
@@ -280,7 +297,7 @@ class Exchange:
     # -- orders
 
     def _held_back(self) -> Sent | None:
-        if not self._is_order or not self._request.is_repeatable:
+        if not self._is_order or not self._request.is_repeatable or not self._is_watched:
             return None
         ending = LOST.ending_of(self._request, self._guard.transient_policy.order_hold)
         if ending is None:
@@ -293,9 +310,9 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        watched = [each for each in self._protections if each.rules.watches]
-        for protection in self._protections if watched else ():
-            protection.seen = True
+        for protection in self._protections:
+            if protection.rules.watches or not self._is_left_to_function:
+                protection.seen = True
 
     def _count_order(self, change: int) -> None:
         if self._is_order:
@@ -306,12 +323,17 @@ class Exchange:
 
     def _tell_end(self, sent: Sent) -> None:
         verdict = sent.verdict
-        failed = verdict.meaning in _READ_AGAIN or verdict.meaning in (Meaning.EXPIRED, Meaning.UNCERTAIN)
-        if failed and not sent.replayed:
+        if self._concerns(verdict.meaning) and not sent.replayed:
             error = None if verdict.code is not None else verdict.error or "HTTPError"
             self._tell("call_given_up", msg_cd=verdict.code, error=error)
         elif self._sends > 1:
             self._tell("call_recovered", quiet=self._adopted)
+
+    def _concerns(self, meaning: Meaning) -> bool:
+        """Say whether a rule that is in force is about such a failure."""
+        if meaning is Meaning.EXPIRED:
+            return self._refreshes
+        return self._guard.repeats and (meaning in _READ_AGAIN or meaning is Meaning.UNCERTAIN)
 
     def _tell_unknown(self) -> None:
         """Warn once of a request that is refused and of which nobody knows whose it is."""
@@ -325,7 +347,7 @@ class Exchange:
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends, **found)
+        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
         emit(told, level=logging.DEBUG if quiet else None)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from http.client import responses
 from typing import Any
 
 import requests
@@ -44,8 +45,7 @@ def send(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ...], kwarg
     call = _Call(wrapped, session, prepared, options)
     if isinstance(request, TokenRequest):
         return call.about_token(request, protections)
-    sent = run(Exchange(request, protections, call).flow(), lambda: call.send(request))
-    return call.hooked(sent.response) if sent.error is None else sent.end()
+    return call.hooked(run(Exchange(request, protections, call).flow(), lambda: call.send(request)).end())
 
 
 def open_urllib3(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -98,57 +98,66 @@ class _Call(LibraryCall):
         response = HTTPAdapter().build_response(
             self._prepared, _raw(body, {"Content-Type": "application/json"}, status)
         )
+        response.reason = responses.get(status, "")
         return self.judged(response, status, response.content, redirected=False)
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
+        copy = self._copy(request)
         try:
             with self.under_way():
-                response = self._wrapped(self._copy(request), **self._options)
+                response = self._wrapped(copy, **self._options)
                 body = self._read(response)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self.failed(error)
+            return self.failed(error, redirected=getattr(error, "request", None) not in (None, copy))
         redirected = any(each.is_redirect for each in response.history)
         return self.judged(response, response.status_code, body, redirected=redirected)
 
     def _copy(self, request: ApiRequest) -> Any:
         """Return what leaves: the hooks of an `auth` are a part of sending, all others the caller's."""
-        copy, hooks = requests.PreparedRequest(), self._prepared.hooks.get("response", [])
-        vars(copy).update(vars(self._prepared), headers=self._prepared.headers.copy())
-        copy.hooks = {"response": [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), AuthBase)]}
+        copy, ours = requests.PreparedRequest(), self._prepared
+        vars(copy).update(vars(ours), headers=ours.headers.copy())
+        if ours.hooks.get("response"):
+            copy.hooks = {"response": [hook for hook in ours.hooks["response"] if _is_of_auth(hook)]}
         request.put_token(copy.headers)
         return copy
 
     def _read(self, response: Any) -> bytes | None:
         """Return the body of an answer; a streamed one is put back as it came, to be read again."""
         if not self._options.get("stream", self._session.stream):
-            body: bytes = response.content
-            return body
+            return bytes(response.content)
         if not is_short(response.headers, response.status_code) or not isinstance(
             response.raw, urllib3.BaseHTTPResponse
         ):
             return None
         try:
             came, headers = response.raw.read(decode_content=False), response.raw.headers
+            body = _raw(came, headers, response.status_code, self._prepared.method).read(decode_content=True)
+        except urllib3.exceptions.DecodeError as error:
+            raise requests.exceptions.ContentDecodingError(error, request=response.request) from error
         except urllib3.exceptions.ProtocolError as error:  # as `requests` has it for whoever reads the body
             raise requests.exceptions.ChunkedEncodingError(error, request=response.request) from error
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error, request=response.request) from error
         response.raw.release_conn()
-        response.raw = _raw(came, headers, response.status_code)
-        return _raw(came, headers, response.status_code).read(decode_content=True)
+        response.raw = _raw(came, headers, response.status_code, self._prepared.method)
+        return body
 
     def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
-        session, options = self._session, dict(self._options)
+        hooks = [hook for hook in self._prepared.hooks.get("response", ()) if not _is_of_auth(hook)]
+        if not hooks:
+            return response
+        options = {name: getattr(self._session, name) for name in ("stream", "verify", "cert", "proxies")}
+        options.update(self._options)
         options.pop("allow_redirects", None)
-        for name in ("stream", "verify", "cert", "proxies"):
-            options.setdefault(name, getattr(session, name))
-        hooks = self._prepared.hooks.get("response", [])
-        others = [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), AuthBase)]
-        return dispatch_hook("response", {"response": others}, response, **options)  # type: ignore[no-untyped-call]
+        return dispatch_hook("response", {"response": hooks}, response, **options)  # type: ignore[no-untyped-call]
+
+
+def _is_of_auth(hook: Any) -> bool:
+    return isinstance(getattr(hook, "__self__", None), AuthBase)
 
 
 def _retries(found: Any, call: LibraryCall) -> Any:
@@ -159,5 +168,6 @@ def _retries(found: Any, call: LibraryCall) -> Any:
     return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
 
 
-def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
-    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False, decode_content=False)
+def _raw(body: bytes, headers: Any, status: int, method: str | None = None) -> urllib3.HTTPResponse:
+    options: dict[str, Any] = {"preload_content": False, "decode_content": False, "request_method": method}
+    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, **options)

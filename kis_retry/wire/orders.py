@@ -41,13 +41,13 @@ class Ending(NamedTuple):
 
 
 def is_lost(ending: Ending) -> bool:
-    """Say whether nobody knows what became of an order that ended like this: there was no verdict of KIS, or no clear one."""
+    """Say whether nobody knows what became of an order that ended like this: without a clear verdict of KIS."""
     verdict = ending.verdict
     if verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN):
         return True
     if verdict.error is not None:
         return verdict.error in _AFTER_ANSWER
-    return verdict.unanswered and not 300 <= ending.status < 400
+    return verdict.unanswered
 
 
 def rebuilt(ending: Ending, otherwise: type[Exception]) -> Exception:
@@ -63,7 +63,7 @@ class LostOrders:
 
     def __init__(self) -> None:
         self._lost: dict[bytes, tuple[float, tuple[str, str | None], Ending]] = {}
-        self._remake_lock()
+        self.remake_lock()
 
     def note(self, request: ApiRequest, ending: Ending) -> None:
         """Remember how an order ended whose answer was lost."""
@@ -87,12 +87,13 @@ class LostOrders:
             lost_at, _, ending = self._lost.get(_digest(request), (0.0, None, None))
         return ending if ending is not None and Monotonic.now() - lost_at < seconds else None
 
-    def _remake_lock(self) -> None:
+    def remake_lock(self) -> None:
+        """Make again, in a forked child, what a thread of the parent may have held."""
         self._lock = threading.Lock()  # guards _lost
 
 
 LOST = LostOrders()
-after_fork(sys.modules[__name__], lambda _: LOST._remake_lock())
+after_fork(sys.modules[__name__], lambda _: LOST.remake_lock())
 
 
 def _account(request: ApiRequest) -> tuple[str, str | None]:
@@ -101,5 +102,7 @@ def _account(request: ApiRequest) -> tuple[str, str | None]:
 
 def _digest(request: ApiRequest) -> bytes:
     body = request.body.encode() if isinstance(request.body, str) else request.body or b""
-    parts = (request.app_key or "").encode(), request.method.encode(), request.url.encode(), body
+    # To buy and to sell are one address and may be one body: it is the transaction that tells them apart.
+    texts = request.app_key or "", request.tr_id or "", request.method, request.url
+    parts = *(text.encode() for text in texts), body
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).digest()

@@ -8,17 +8,22 @@ worker carries nothing itself.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from ..binding import Binding
+from ..binding import Binding, attribute_of
 from ..bypass import ACTIVE, is_unprotected
+from ..events import warn
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
+from ..signals import is_from_signal_handler
 from ..token import AccessToken
-from ..tokens.broker import broker_source, is_broker
+from ..tokens.foreign import broker_source, is_broker
 from ..tokens.source import LiveSource, as_source, is_source
 from .request import ApiRequest, same_host
 
@@ -110,12 +115,19 @@ class Protection:
         """Return the sources that were given: `tokens=`, else the first argument's attribute `tokens`."""
         if self.rules.sources:
             return self.rules.sources
-        found = getattr(self.first, "tokens", None)
+        found = attribute_of(self.first, "tokens")
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
-        return broker_source(self.first, self.policy) if is_broker(self.first) else None
+        has_token = attribute_of(self.first, "access_token", self) is not self
+        return broker_source(self.first, self.policy) if has_token and is_broker(self.first) else None
+
+    def policy_for(self, source: LiveSource | None) -> RetryPolicy:
+        """Return the policy that was given, else the first argument's, the source's or the environment's."""
+        own = attribute_of(self.first, "policy")
+        given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
+        return given or getattr(source, "policy", None) or self.policy
 
     def limiter(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
@@ -128,7 +140,7 @@ class Protection:
         """Return the limiter that was given, else the first argument's attribute `limiter`."""
         if self.rules.limiter is not None:
             return self.rules.limiter
-        found = getattr(self.first, "limiter", None) if self.rules.repeats else None
+        found = attribute_of(self.first, "limiter") if self.rules.repeats else None
         return found if is_limiter(found) else None
 
     def keeps(self, token: str) -> bool:
@@ -143,13 +155,25 @@ class Protection:
 
     def call_back(self, token: AccessToken) -> None:
         """Hand `token` to `bind=`."""
-        if self.rules.binding is not None:
-            self.rules.binding.call_back(self.args, token)
+        with self._told():
+            if self.rules.binding is not None:
+                self.rules.binding.call_back(self.first, token)
 
     def rebind(self, dead: str | None, token: AccessToken) -> None:
         """Put `token` wherever the function keeps `dead`; None: into the first place that is empty."""
-        if self.rules.binding is not None:
-            self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+        with self._told():
+            if self.rules.binding is not None:
+                self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Only tell of what fails where the code keeps its token: the request has the new one all the same."""
+        try:
+            yield
+        except Exception as error:  # of `bind=`, of a frozen object
+            if is_from_signal_handler(error):
+                raise
+            warn("token_not_rebound", callable=self.rules.name, error=type(error).__name__)
 
 
 UNDER_WAY: ContextVar[object | None] = ContextVar("kis_retry_under_way", default=None)
@@ -166,10 +190,22 @@ def protect_process(protection: Protection | None) -> None:
 
 def chain() -> tuple[Protection, ...]:
     """Return the protections of a request that leaves now, the innermost first."""
-    active: Protection | None = ACTIVE.get()  # type: ignore[assignment]  # no other activity is ever set
+    active = _active()
     if (active is None and _of_process is None) or is_unprotected() or UNDER_WAY.get() is not None:
         return ()
     return tuple(_chain(active))
+
+
+def _active() -> Any:
+    """Return what is active here: a greenlet of gevent begins with an empty context, and has what its spawner has."""
+    active, gevent = ACTIVE.get(), sys.modules.get("gevent")
+    greenlet = gevent.getcurrent() if active is None and gevent is not None else None
+    while active is None and greenlet is not None and hasattr(greenlet, "spawning_greenlet"):
+        if isinstance(getattr(getattr(greenlet, "_run", None), "__self__", None), threading.Thread):
+            break  # it is a thread's, which has its own
+        greenlet = greenlet.spawning_greenlet()
+        active = (getattr(greenlet, "gr_context", None) or {}).get(ACTIVE)
+    return active
 
 
 def _chain(protection: Protection | None) -> Iterator[Protection]:
@@ -187,7 +223,7 @@ def _paces(limiter: RateLimiter, request: ApiRequest) -> bool:
 
 def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `Thread.start`, for `wrapt`; what the thread runs is its own, or whatever its class has."""
-    protection = ACTIVE.get()
+    protection = _active()
     if protection is None or thread.ident is not None:
         return wrapped(*args, **kwargs)
     run, own = thread.run, vars(thread)
@@ -206,7 +242,7 @@ def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...]
 
 def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `ThreadPoolExecutor.submit`, for `wrapt`."""
-    protection = ACTIVE.get()
+    protection = _active()
     if protection is None or not args:
         return wrapped(*args, **kwargs)
 

@@ -41,7 +41,7 @@ class ApiRequest:
         base_url: all before `/uapi/`; with app key and secret it is the account.
         path: from `/uapi/` on, without the query.
         url: the whole address.
-        app_key, app_secret: of its headers; None where they are missing.
+        app_key, app_secret, tr_id: of its headers; None where they are missing.
         original_token: the bare token that the code gave it; None where there is none.
         token: the one that it leaves with.
         body: bytes or text, None, or `UNREPEATABLE`.
@@ -49,7 +49,7 @@ class ApiRequest:
     """
 
     __slots__ = (
-        "_is_bare",
+        "_is_in_form",
         "app_key",
         "app_secret",
         "base_url",
@@ -60,6 +60,7 @@ class ApiRequest:
         "original_token",
         "path",
         "token",
+        "tr_id",
         "url",
     )
 
@@ -72,16 +73,17 @@ class ApiRequest:
         self.path = path
         self.app_key = header_of(headers, "appkey")
         self.app_secret = header_of(headers, "appsecret")
+        self.tr_id = header_of(headers, "tr_id")
         authorization = header_of(headers, "authorization") or ""
-        self.original_token = self.token = bare(authorization) or None
-        self._is_bare = authorization == self.original_token and " " not in authorization  # nor of another scheme
+        token = self.original_token = self.token = bare(authorization) or None
+        self._is_in_form = authorization == f"Bearer {token}" or " " in (token or "")  # that is another scheme
         self.body = body if body is None or isinstance(body, (bytes, str)) else UNREPEATABLE
         self.needs_token = not path.startswith((_HASHKEY, _APPROVAL))
         self.is_read = method in _SAFE_METHODS or not self.needs_token
 
     def put_token(self, headers: MutableMapping[Any, Any]) -> None:
         """Put its token into the headers of a copy, always as "Bearer …", where the code gave it another or none."""
-        if self.token is None or (self.token == self.original_token and not self._is_bare):
+        if self.token is None or (self.token == self.original_token and self._is_in_form):
             return
         for key in [key for key in headers if _is(key, "authorization")]:
             del headers[key]

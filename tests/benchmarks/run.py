@@ -1,62 +1,119 @@
 """
-What this package costs, measured beside what it replaces: `python tests/benchmarks/run.py [--quick] [ROOM ...]`.
+What it costs, beside what it stands in front of; fails where a bound is missed: `tox -e bench`.
 
-Ratios, since they hold from machine to machine better than times do. Exit status 1 where a bound is missed.
+Each figure is the quickest of many rounds that alternate with what it is compared to, so that a busy machine slows both.
+The gateway is a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
 import os
-import platform
+import subprocess
 import sys
-from importlib import import_module
+import time
+from collections.abc import Callable
+from typing import Any
 
-from measuring import Line
+import requests
+import tenacity
 
-ROOMS = {
-    "overhead": "A decorated call that succeeds",
-    "threads": "The same on many threads",
-    "calling": "A call and a batch over HTTP",
-    "importing": "Importing",
-    "memory": "Memory",
-    "recovery": "At an expiry",
-    "pacing": "The shared pace",
-    "losing": "What a batch loses, and what its orders come to",
-    "maintenance": "A night of maintenance",
-}
+from kis_retry import (
+    Credentials,
+    KisClient,
+    MemoryTokenStore,
+    TokenManager,
+    install,
+    refresh_on_expired_token,
+    uninstall,
+)
+
+PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
+QUERY = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": "005930"}
+NO_PACE = {**os.environ, "KIS_RATE_LIMIT": "0", "KIS_TOKEN_STORE": "memory"}
+
+_failed: list[str] = []
+
+
+def quickest(*functions: Callable[[], Any], calls: int, rounds: int) -> list[float]:
+    """Give seconds a call of each, the quickest round of all."""
+    best = [float("inf")] * len(functions)
+    for _ in range(rounds):
+        for index, function in enumerate(functions):
+            began = time.perf_counter()
+            for _ in range(calls):
+                function()
+            best[index] = min(best[index], (time.perf_counter() - began) / calls)
+    return best
+
+
+def told(what: str, figure: float, bound: float) -> None:
+    missed = figure > bound
+    print(f"{what:<78} {figure:6.3f}  at most {bound:5.2f}{'  MISSED' if missed else ''}")
+    if missed:
+        _failed.append(what)
+
+
+def without_requests() -> None:
+    def fetch(symbol: str = "005930") -> dict[str, str]:
+        return {"rt_cd": "0"}
+
+    plain, ours, theirs = quickest(
+        fetch, refresh_on_expired_token(fetch), tenacity.retry(fetch), calls=2_000, rounds=30
+    )
+    told("a decorated function that sends nothing ÷ tenacity's @retry", (ours - plain) / (theirs - plain), 0.40)
+
+
+def with_requests(url: str, key: str, secret: str) -> None:
+    tokens = TokenManager(Credentials(key, secret, base_url=url), store=MemoryTokenStore())
+    session, headers = requests.Session(), tokens.headers("FHKST01010100")
+
+    def fetch() -> Any:
+        return session.get(url + PRICE, params=QUERY, headers=headers, timeout=9).json()
+
+    client = KisClient(tokens=tokens)
+    plain, ours, shipped = quickest(
+        fetch,
+        refresh_on_expired_token(fetch),
+        lambda: client.fetch_domestic_price("005930"),
+        calls=100,
+        rounds=20,
+    )
+    told("a decorated function that sends one request ÷ itself undecorated", ours / plain, 1.10)
+    told("KisClient ÷ requests.Session.get", shipped / plain, 0.95)
+    install(rate=0)
+    (protected,) = quickest(fetch, calls=100, rounds=10)
+    uninstall()
+    (plain,) = quickest(fetch, calls=100, rounds=10)
+    told("a request under install() ÷ itself", protected / plain, 1.10)
+
+
+def importing() -> None:
+    def of(names: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {names}"], check=True)
+        return time.perf_counter() - began
+
+    pairs = [(of("kis_retry.decorators"), of("tenacity, requests"), of("sys")) for _ in range(15)]
+    ours, theirs, nothing = (min(column) for column in zip(*pairs, strict=True))
+    told("importing kis_retry ÷ tenacity and requests", (ours - nothing) / (theirs - nothing), 1.25)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, for a look while working")
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)}; all of them by default")
-    chosen = parser.parse_args()
-    unknown = sorted({*chosen.rooms} - {*ROOMS})
-    if unknown:
-        parser.error(f"{', '.join(unknown)}: not one of {', '.join(ROOMS)}")
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    print(f"{os.cpu_count()} cores, {python}, {platform.platform()}")
-    missed = sum(show(room, quick=chosen.quick) for room in chosen.rooms or ROOMS)
-    print(f"\n{missed} bounds missed" if missed else "\nevery bound met")
-    return 1 if missed else 0
-
-
-def show(room: str, *, quick: bool) -> int:
-    """Measure in a process of its own, so that what one room loads or patches does not weigh on another."""
-    print(f"\n{ROOMS[room]}", flush=True)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(measure, (room, quick))
-    for line in found:
-        mark = ("met" if line.met else "MISSED") if line.bound else ""
-        value = f"{line.value:,.2f}" if line.unit else f"{line.value:,.0f}"
-        print(f"  {line.what:<80} {value:>9} {line.unit:<10} {line.bound:<7} {mark}".rstrip(), flush=True)
-    return sum(not line.met for line in found)
-
-
-def measure(room: str, quick: bool) -> list[Line]:
-    return list(import_module(room).lines(quick=quick))
+    os.environ.update(NO_PACE)
+    without_requests()
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "kis_retry", "gateway", "--app-key", "k" * 36, "--app-secret", "s" * 180],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert gateway.stdout is not None
+        with_requests(gateway.stdout.readline().strip(), "k" * 36, "s" * 180)
+    finally:
+        gateway.terminate()
+        gateway.wait()
+    importing()
+    return len(_failed)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -66,16 +65,7 @@ async def main():
 
 asyncio.run(main())
 """,
-    "an import inside a function": "def main():\n    from ask import ask\n    print(ask())\n\nmain()",
     "kis_retry imported before": "import kis_retry; kis_retry.TokenManager; from ask import ask; print(ask())",
-    "a thread": """
-import threading
-from ask import ask
-
-thread = threading.Thread(target=lambda: print(ask()))
-thread.start()
-thread.join()
-""",
     "a thread pool": """
 from concurrent.futures import ThreadPoolExecutor
 from ask import ask
@@ -111,14 +101,6 @@ if __name__ == "__main__":
 """
         for method in ("spawn", "fork", "forkserver")
     },
-    "a process pool": """
-from concurrent.futures import ProcessPoolExecutor
-from ask import ask
-
-if __name__ == "__main__":
-    with ProcessPoolExecutor(1) as pool:
-        print(*pool.map(ask, [1]))
-""",
     "a fork": """
 import os
 from ask import ask
@@ -200,45 +182,19 @@ def test_however_python_is_told_what_to_run(words: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("kis")
-def test_a_test_run_is_protected() -> None:
-    script("from ask import ask\n\ndef test_it():\n    assert ask() == '0'\n", "test_it.py")
-    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py")
-    assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.usefixtures("kis")
 def test_a_script_with_a_shebang_is_protected() -> None:
     path = Path(script(f"#!{sys.executable}\n{USES['requests']}\n", "console-script"))
     path.chmod(0o755)
     assert run("./console-script").stdout == "0\n"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="gunicorn is not installed")
-@pytest.mark.usefixtures("kis")
-def test_the_workers_of_gunicorn_are_protected() -> None:
-    script(
-        "import os, signal\nfrom ask import ask\n\n"
-        "def app(environ, start):\n    start('200 OK', [])\n    return [ask().encode()]\n\n"
-        "def post_worker_init(worker):\n    print(ask(), flush=True)\n    os.kill(os.getppid(), signal.SIGTERM)\n",
-        "app.py",
-    )
-    script("from app import post_worker_init\n", "gunicorn.conf.py")
-    done = run_python("-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "1", "app:app")
-    assert done.stdout == "0\n"
-
-
 # -- what is as without
 
 
-@pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_the_exit_status_is_the_programs(status: int) -> None:
-    assert run_python("-c", f"raise SystemExit({status})").returncode == status
-
-
-def test_arguments_and_streams_are_the_programs() -> None:
-    code = "import sys; print(sys.argv[1:]); print(sys.stdin.read(), file=sys.stderr)"
+def test_arguments_streams_and_exit_status_are_the_programs() -> None:
+    code = "import sys; print(sys.argv[1:]); print(sys.stdin.read(), file=sys.stderr); sys.exit(7)"
     done = run_python("-c", code, "--json", "-h", "--", "한 글", input="hello")
-    assert (done.stdout, done.stderr) == ("['--json', '-h', '--', '한 글']\n", "hello\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("['--json', '-h', '--', '한 글']\n", "hello\n", 7)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -274,12 +230,6 @@ def test_a_library_is_in_all_else_as_without() -> None:
     )
     plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run_python("-c", code).stdout == plain.stdout
-
-
-def test_a_library_that_is_not_there_is_not_there() -> None:
-    done = run_python("-c", "import sys; sys.modules['httpx2'] = None; import httpx2")
-    assert "ModuleNotFoundError" in done.stderr
-    assert "kis-retry" not in done.stderr
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -337,13 +287,12 @@ def test_switched_off_it_runs_the_program_plainly(monkeypatch: pytest.MonkeyPatc
         ([], 2, "the command to run is missing"),
         (["--"], 2, "the command to run is missing"),
         (["no-such-command"], 127, "no-such-command: not found"),
-        (["./missing/program"], 127, "./missing/program: not found"),
         (["./data"], 126, "./data: Permission denied"),
-        (["."], 126, ".: Permission denied"),
         (["./no-program"], 126, "./no-program: Exec format error"),
+        (["opentelemetry-instrument", "python", "batch.py"], 2, "opentelemetry-instrument hides kis-retry"),
         (["python", "-I", "batch.py"], 2, "python -I does not look on PYTHONPATH"),
         (["python3.11", "-uE", "batch.py"], 2, "python3.11 -uE does not look"),
-        (["/usr/bin/python3", "-W", "ignore", "-S", "-m", "x"], 2, "/usr/bin/python3 -S does not look"),
+        (["/usr/bin/python3", "-Wignore", "-S", "-m", "x"], 2, "/usr/bin/python3 -S does not look"),
         (["./isolated", "-x"], 2, "/usr/bin/python3 -I does not look"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -369,16 +318,12 @@ def test_what_cannot_be_run_is_one_line_and_the_status_of_a_shell(
         ["-cpass", "-S"],
         ["program.py", "-I"],
         ["-", "-I"],
-        ["-Xdev", "-WError::EncodingWarning", "-c", "pass"],
-        ["-X", "importtime=I", "-c", "pass"],
-        ["-s", "-P", "-B", "-c", "pass"],
+        ["-Xdev", "-WError::EncodingWarning", "-s", "-c", "pass"],
     ],
     ids=" ".join,
 )
 def test_an_option_of_the_program_is_not_pythons(words: list[str]) -> None:
     script("", "program.py")
-    if sys.version_info < (3, 11):
-        words = [word for word in words if word != "-P"]
     assert run_python(*words, stdin=subprocess.DEVNULL).returncode == 0
 
 
@@ -400,8 +345,3 @@ def test_a_python_without_this_package_gets_one_line_and_goes_on() -> None:
     done = run_python("-c", f"{hidden}import urllib.request\n{USES['requests']}")
     assert done.stdout == "1\n"
     assert done.stderr == f"kis-retry: {sys.executable} runs unprotected: it has no kis_retry installed\n"
-
-
-def test_a_process_that_sends_nothing_hears_nothing_of_it() -> None:
-    done = run_python("-c", "import sys; sys.modules['kis_retry'] = None; import json, asyncio")
-    assert (done.stderr, done.returncode) == ("", 0)

@@ -55,7 +55,6 @@ STORES = {
     "a folder": FOLDER,
     "Redis that is away": f"redis://name:{PASSWORD}@127.0.0.1:1/0",
     "an option of Redis": f"redis://127.0.0.1:1/0?password={PASSWORD}",
-    "not Redis": f"ftp://name:{PASSWORD}@127.0.0.1:1/0",
 }
 
 

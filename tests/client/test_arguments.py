@@ -28,17 +28,12 @@ def client_class(kind: str) -> type[Any]:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (
-            {"credentials": "key"},
-            r"credentials= takes Credentials, as in Credentials\(app_key, app_secret\) .*, not str",
-        ),
-        ({"credentials": ("key", "secret")}, r"credentials= takes Credentials, .*, not tuple"),
-        ({"credentials": Credentials}, r"credentials= takes Credentials, .*, not the class Credentials"),
-        ({"tokens": "eyJ0eXAi"}, r"tokens= takes a TokenSource, as in TokenManager\(credentials\), not str"),
-        ({"tokens": TokenManager}, r"tokens= takes a TokenSource, .*, not the class TokenManager"),
-        ({"policy": {"max_retries": 1}}, r"policy= takes a RetryPolicy, not dict"),
-        ({"limiter": 18}, r"limiter= takes a RateLimiter, as in RateLimiter\(credentials\), not int"),
-        ({"limiter": RateLimiter}, r"limiter= takes a RateLimiter, .*, not the class RateLimiter"),
+        ({"credentials": "key"}, r"credentials= takes Credentials \(Credentials\.from_env\(\)\), not str"),
+        ({"credentials": Credentials}, "credentials= takes Credentials .*, not the class Credentials"),
+        ({"tokens": "eyJ0eXAi"}, "tokens= takes a TokenSource .*, not str"),
+        ({"tokens": TokenManager}, "tokens= takes a TokenSource .*, not the class TokenManager"),
+        ({"policy": {"max_retries": 1}}, "policy= takes a RetryPolicy, not dict"),
+        ({"limiter": 18}, "limiter= takes a RateLimiter .*, not int"),
         ({"session": "http://proxy"}, r"session= takes an? (requests\.Session|httpx\.AsyncClient), not str"),
         ({"session": object()}, r"session= takes an? (requests\.Session|httpx\.AsyncClient), not object"),
     ],

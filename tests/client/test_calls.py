@@ -90,6 +90,17 @@ def test_where_every_token_is_refused_the_answer_of_kis_comes_back(
     assert (gateway.counts.calls, gateway.counts.tokens_issued) == (2, 1)
 
 
+def test_a_batch_that_can_have_no_other_token_gets_the_answer_of_kis_every_time(
+    client: Asking, gateway: KisGateway
+) -> None:
+    client.fetch_domestic_price("005930")
+    gateway.expire()
+    gateway.refuse_tokens("EGW00105")
+    gateway.reset_counts()
+    assert {client.fetch_domestic_price("005930")["msg_cd"] for _ in range(5)} == {"EGW00123"}
+    assert gateway.counts.token_requests == 1
+
+
 def test_without_retries_one_request_is_sent_and_no_token_issued(make: Any, gateway: KisGateway) -> None:
     client = make(max_retries=0)
     client.fetch_domestic_price("005930")
@@ -109,7 +120,7 @@ def test_switched_off_a_request_is_sent_once_and_its_answer_handed_back(make: An
 
 
 def test_without_a_first_token_the_reason_is_raised_and_nothing_sent(client: Asking, gateway: KisGateway) -> None:
-    gateway.refuse_tokens(code="EGW00105")
+    gateway.refuse_tokens("EGW00105")
     for ask in (lambda: client.fetch_domestic_price("005930"), lambda: client.post(ORDER, "TTTC0012U", {})):
         with pytest.raises(TokenIssueError) as caught:
             ask()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -61,24 +60,6 @@ def test_on_paper_a_transaction_of_trading_has_another_name(
         client.get("/uapi/x", given)
         client.post("/uapi/x", given)
     assert [sent.headers["tr_id"] for sent in host.sent] == [given, given, on_paper, on_paper]
-
-
-@pytest.mark.parametrize(
-    ("paper", "code", "told"), [(False, "EGW02004", "real"), (True, "EGW02006", "paper"), (True, "EGW02004", "paper")]
-)
-def test_the_wrong_environment_is_told_once_and_answered_all_the_same(
-    paper: bool, code: str, told: str, at_host: Callable[..., Asking], host: Loopback, caplog: Any
-) -> None:
-    answer = {"rt_cd": "1", "msg_cd": code, "msg1": "TR 이 아닙니다"}
-    host.replies = [Reply(answer, status=500)]
-    client = at_host(paper=paper)
-    with caplog.at_level(logging.WARNING, "kis_retry"):
-        assert [client.get("/uapi/x", "FHKST01010600") for _ in range(2)] == [answer, answer]
-        assert client.get("/uapi/x", "FHKST01010700") == answer
-    lines = [record.getMessage() for record in caplog.records if "wrong_environment" in record.getMessage()]
-    assert len(lines) == 2
-    assert f"msg_cd={code} tr_id=FHKST01010600 sent_as={told}" in lines[0]
-    assert "paper trading" in lines[0]
 
 
 @pytest.mark.parametrize("odd", [None, [], {}, 7])

@@ -9,8 +9,9 @@ import time
 from typing import Any
 
 import pytest
+import requests
 
-from answers import EXPIRED, GOOD
+from answers import EXPIRED, GOOD, PRICE
 from kis_retry import (
     AccessToken,
     MemoryTokenStore,
@@ -19,6 +20,7 @@ from kis_retry import (
     RetryPolicy,
     TokenIssueError,
     TokenManager,
+    install,
     refresh_on_expired_token,
     retry_on_transient_error,
 )
@@ -27,6 +29,7 @@ from outcomes import scripted, scripted_async
 from sources import FAR, NumberedTokens
 
 LIMITED = {"rt_cd": "1", "msg_cd": "EGW00201", "msg1": "초당 거래건수를 초과하였습니다."}
+ORDER = "/uapi/domestic-stock/v1/trading/order-cash"
 BUSY = {"rt_cd": "1", "msg_cd": "EGW00300", "msg1": ""}
 PATIENT = RetryPolicy(transient_deadline=5)
 
@@ -109,7 +112,10 @@ def test_an_attribute_access_token_of_the_first_argument_is_rebound(tokens: Numb
 @pytest.mark.parametrize("takes_self", [True, False])
 def test_bind_is_called_once_for_a_token_and_an_object(tokens: NumberedTokens, takes_self: bool) -> None:
     bound: list[Any] = []
-    with_self, alone = (lambda self, token: bound.append((self, token.value))), (lambda token: bound.append(token.value))
+    with_self, alone = (
+        (lambda self, token: bound.append((self, token.value))),
+        (lambda token: bound.append(token.value)),
+    )
 
     class Broker:
         @refresh_on_expired_token(tokens=tokens, bind=with_self if takes_self else alone)
@@ -241,7 +247,6 @@ def test_it_is_called_again_max_retries_times(tokens: NumberedTokens, retries: i
 
 
 def test_an_error_that_carries_the_refusal_counts_and_the_last_one_is_raised(tokens: NumberedTokens) -> None:
-    import requests
 
     class Refused(Exception):
         def __init__(self) -> None:
@@ -289,7 +294,6 @@ def test_after_other_failures_only_where_it_is_said_to_be_a_read(idempotent: boo
 
 @pytest.mark.parametrize(("method", "calls"), [("GET", 2), ("POST", 1)])
 def test_an_error_that_carries_its_request_tells_whether_it_is_a_read(method: str, calls: int) -> None:
-    import requests
 
     error = requests.ConnectionError("dropped", request=requests.Request(method, "http://127.0.0.1/x"))
     fetch = scripted(error, GOOD)
@@ -441,3 +445,51 @@ def test_a_function_whose_requests_nobody_sees_takes_its_slots_itself(gateway: K
     fetch()  # nobody knows yet
     times = [fetch() for _ in range(6)]
     assert times[-1] - times[0] > 0.8 * 5 / 20
+
+
+def test_requests_that_are_only_noticed_are_not_changed_and_the_function_is_called_again(
+    gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent]
+) -> None:
+    @refresh_on_expired_token(tokens=manager, watch_transport=False)
+    def fetch(headers: dict[str, str]) -> Any:
+        return requests.get(gateway.url + PRICE, headers=headers, timeout=5).json()
+
+    headers = manager.headers("FHKST01010100")
+    gateway.expire()
+    assert fetch(headers)["rt_cd"] == "0"
+    assert headers["authorization"] == manager.authorization
+    assert names(events) == ["token_expired", "token_refreshed", "call_retried", "call_recovered"]
+
+
+@pytest.mark.parametrize("beside", ["transient inside", "transient outside", "the process"])
+def test_the_rules_around_requests_that_are_only_noticed_do_not_take_the_repeat_away(
+    gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent], beside: str
+) -> None:
+    def fetch(headers: dict[str, str]) -> Any:
+        return requests.get(gateway.url + PRICE, headers=headers, timeout=5).json()
+
+    noticing = refresh_on_expired_token(tokens=manager, watch_transport=False)
+    if beside == "the process":
+        install(rate=0)
+    ask = {
+        "transient inside": lambda: noticing(retry_on_transient_error(fetch)),
+        "transient outside": lambda: retry_on_transient_error(noticing(fetch)),
+        "the process": lambda: noticing(fetch),
+    }[beside]()
+    headers = manager.headers("FHKST01010100")
+    gateway.expire()
+    assert ask(headers)["rt_cd"] == "0"
+    assert names(events) == ["token_expired", "token_refreshed", "call_retried", "call_recovered"]
+
+
+def test_a_function_in_which_a_noticed_order_went_out_is_not_called_again(
+    gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent]
+) -> None:
+    @refresh_on_expired_token(tokens=manager, watch_transport=False)
+    def trade(headers: dict[str, str]) -> Any:
+        requests.post(gateway.url + ORDER, json={"PDNO": "005930"}, headers=manager.headers("TTTC0012U"), timeout=5)
+        return EXPIRED
+
+    assert trade({"authorization": "Bearer dead"}) == EXPIRED
+    assert len(gateway.orders) == 1
+    assert names(events) == ["call_given_up"]

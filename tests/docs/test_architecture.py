@@ -24,7 +24,9 @@ def test_every_module_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURE)
 def test_the_layers_are_those_that_the_import_linter_keeps(name: str) -> None:
-    (kept,) = re.findall(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (kept,) = re.findall(
+        r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     (block,) = re.findall(r"^```text\n(.*?)^```", TEXTS[name], re.MULTILINE | re.DOTALL)
     assert [line.strip() for line in block.splitlines()] == re.findall(r'"(.*?)"', kept)
 

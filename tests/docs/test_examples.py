@@ -6,9 +6,11 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from blocks import environ_for, run
 from kis_retry.testing import KisGateway
@@ -25,7 +27,7 @@ PRINTED = {
     "official_sample.py": ["as it is: 4 of 12 tables hold data", "protected: 12 of 12 tables hold data"],
     "overnight_batch.py": ["token_expired", "token_refreshed", "call_recovered", "400 of 400 symbols answered"],
     "own_function.py": ["005930 ", "000660 ", "035420 ", "KIS refused 1 call and issued 2 tokens"],
-    "websocket_key.py": ["000660 ", "2 websockets opened with 1 key"],
+    "websocket_key.py": ["000660 71900", "2 websockets were opened with 1 key"],
     "json_log_lines.py": [],
     "prometheus_events.py": [
         'kis_retry_events_total{error="",event="token_expired",source=""} 2.0',
@@ -47,8 +49,8 @@ NEEDED = {
 """What each cannot do without, and says so in one line."""
 
 
-def run_example(name: str, **environ: str) -> list[str]:
-    done = run([sys.executable, str(EXAMPLES / name)], Path.cwd(), environ)
+def run_example(name: str, *words: str, **environ: str) -> list[str]:
+    done = run([sys.executable, str(EXAMPLES / name), *words], Path.cwd(), environ)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -62,10 +64,25 @@ def test_an_example_runs_without_credentials(name: str) -> None:
     assert [path for path in Path.home().rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["own_function.py"])
-def test_an_example_takes_credentials_from_the_environment(name: str, gateway: KisGateway) -> None:
-    assert len(run_example(name, **environ_for(gateway))) == 3
+def test_an_example_takes_credentials_from_the_environment(gateway: KisGateway) -> None:
+    assert len(run_example("own_function.py", **environ_for(gateway))) == 3
     assert gateway.counts.answered == 3
+
+
+def test_the_websocket_example_opens_each_with_the_one_key(gateway: KisGateway) -> None:
+    keys = []
+
+    def answer(socket: ServerConnection) -> None:
+        keys.append(json.loads(socket.recv())["header"]["approval_key"])
+        socket.send("0|H0STCNT0|001|000000^093000^12345")
+
+    with serve(answer, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        said = run_example("websocket_key.py", url, **environ_for(gateway))
+    assert said == ["005930 12345", "000660 12345"]
+    assert keys == gateway.approval_keys * 2
+    assert len(gateway.approval_keys) == 1
 
 
 @pytest.mark.parametrize("name", NEEDED)

@@ -1,22 +1,18 @@
-"""The page on operating has every event at its level, every warning and every alert that there is."""
+"""The page on operating has every event at its level, and every warning."""
 
 from __future__ import annotations
 
 import logging
 import re
 from datetime import datetime, timedelta, timezone
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import kis_retry
 from kis_retry import RefreshEvent
 from kis_retry.events import EVENT_NAMES, level_of
-from pages import LANGUAGES, ROOT, TEXTS
-
-yaml: Any = import_module("yaml")  # comes with `responses`; its types do not
+from pages import LANGUAGES, TEXTS
 
 every_page = pytest.mark.parametrize(
     "text", [TEXTS[f"docs/{language}/operating.md"] for language in LANGUAGES], ids=LANGUAGES
@@ -24,14 +20,14 @@ every_page = pytest.mark.parametrize(
 
 
 def rows_of(text: str, pattern: str) -> dict[str, str]:
-    """The second cell of each row whose first cell is code of that pattern."""
+    """Return the second cell of each row whose first cell is code of that pattern."""
     return dict(re.findall(rf"^\| `({pattern})` \| ([^|]*) \|", text, re.MULTILINE))
 
 
 @every_page
 def test_every_event_is_there_at_its_level(text: str) -> None:
-    levels = rows_of(text, r"(?:token|call|rate)_\w+")
-    assert tuple(sorted(levels)) == tuple(sorted(EVENT_NAMES))
+    levels = rows_of(text, r"(?:token|call|order|rate)_\w+")
+    assert levels.keys() == set(EVENT_NAMES)
     for name in EVENT_NAMES:
         assert levels[name].split(";")[0] == logging.getLevelName(level_of(RefreshEvent(name=name)))
     good = datetime.now(timezone.utc) + timedelta(hours=1)
@@ -43,11 +39,4 @@ def test_every_event_is_there_at_its_level(text: str) -> None:
 def test_every_warning_that_is_no_event_is_there(text: str) -> None:
     source = "".join(path.read_text("utf-8") for path in Path(kis_retry.__path__[0]).rglob("*.py"))
     warned = set(re.findall(r'\bwarn\(\s*"(\w+)"', source))
-    assert len(warned) > 5
     assert set(rows_of(text, r"kis_retry\.\w+")) == {f"kis_retry.{name}" for name in warned}
-
-
-@every_page
-def test_every_alert_is_there_with_its_severity(text: str) -> None:
-    rules = yaml.safe_load((ROOT / "docs" / "grafana" / "alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
-    assert rows_of(text, r"Kis\w+") == {rule["alert"]: rule["labels"]["severity"] for rule in rules}

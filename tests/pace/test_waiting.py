@@ -184,12 +184,22 @@ def test_who_has_gone_is_skipped_and_costs_nothing() -> None:
     assert [number for number, one in enumerate(waiting) if one.granted] == [0, 49]
 
 
-@pytest.mark.parametrize(("after", "same"), [(9.9, True), (10.1, False)])
-def test_a_place_is_kept_for_ten_seconds_after_the_first_slot(after: float, same: bool) -> None:
-    first = reservation()
-    assert Reservation(1e6, earlier=first).number == first.number, "before its first slot it stays"
-    served(WaitingLine(18, 18), [first])
-    assert (Reservation(100 + after, earlier=first).number == first.number) == same
+@pytest.mark.parametrize(("slots", "same"), [(0, True), (11, True), (12, False)])
+def test_a_place_is_kept_for_twelve_slots(slots: int, same: bool) -> None:
+    last = first = reservation()
+    for _ in range(slots):
+        served(WaitingLine(18, 18), [last])
+        last = reservation(earlier=last)
+    assert (reservation(earlier=last).number == first.number) == same
+
+
+def test_an_order_that_is_refused_for_good_holds_up_no_other() -> None:
+    simulation = Simulation(Kis(0))
+    process = simulation.process(18)
+    for number in range(3):
+        simulation.at(number, partial(process.begin, order=True))
+    simulation.run(3)
+    assert all(call.attempts > 0 for call in process.begun)
 
 
 def test_who_cannot_be_served_in_time_is_dismissed_and_takes_no_slot() -> None:

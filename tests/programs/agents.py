@@ -27,6 +27,16 @@ from kis_retry.testing import KisGateway
 PATH = "/uapi/domestic-stock/v1/quotations/inquire-price?FID_COND_MRKT_DIV_CODE=J&FID_INPUT_ISCD=005930"
 
 
+INSTRUMENTORS = {
+    "aiohttp_client": "AioHttpClientInstrumentor",
+    "httpx": "HTTPXClientInstrumentor",
+    "requests": "RequestsInstrumentor",
+    "threading": "ThreadingInstrumentor",
+    "urllib": "URLLibInstrumentor",
+    "urllib3": "URLLib3Instrumentor",
+}
+
+
 class ElasticApm:
     """The agent of Elastic."""
 
@@ -43,7 +53,7 @@ class ElasticApm:
         self.spans = 0
         told = self
 
-        class Recorder(Transport):
+        class Recorder(Transport):  # type: ignore[misc]  # untyped
             def queue(self, event_type: str, data: Any, flush: bool = False) -> None:
                 told.spans += event_type == "span"
 
@@ -69,15 +79,6 @@ class OpenTelemetry:
 
     unseen = ()
 
-    NAMES = {
-        "aiohttp_client": "AioHttpClientInstrumentor",
-        "httpx": "HTTPXClientInstrumentor",
-        "requests": "RequestsInstrumentor",
-        "threading": "ThreadingInstrumentor",
-        "urllib": "URLLibInstrumentor",
-        "urllib3": "URLLib3Instrumentor",
-    }
-
     def __init__(self) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
@@ -88,8 +89,8 @@ class OpenTelemetry:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         trace.set_tracer_provider(provider)
-        found = {name: importlib.import_module(f"opentelemetry.instrumentation.{name}") for name in self.NAMES}
-        self._instrumentors = [getattr(found[name], kind)() for name, kind in self.NAMES.items()]
+        found = {name: importlib.import_module(f"opentelemetry.instrumentation.{name}") for name in INSTRUMENTORS}
+        self._instrumentors = [getattr(found[name], kind)() for name, kind in INSTRUMENTORS.items()]
 
     @property
     def spans(self) -> int:
@@ -126,7 +127,7 @@ class Ddtrace:
         self.spans = 0
         told = self
 
-        class Recorder(TraceFilter):
+        class Recorder(TraceFilter):  # type: ignore[misc]  # untyped
             def process_trace(self, trace: list[Any]) -> None:
                 told.spans += len(trace)
 
@@ -225,16 +226,16 @@ class Program:
 
 
 def main(name: str, order: str, protection: str) -> None:
-    agent = {"elastic-apm": ElasticApm, "opentelemetry": OpenTelemetry, "ddtrace": Ddtrace}[name]()
-    if order != "after":
+    agent: Any = {"elastic-apm": ElasticApm, "opentelemetry": OpenTelemetry, "ddtrace": Ddtrace}[name]()
+    if order == "before":
         agent.on()
     with KisGateway() as gateway:
         program = Program(agent, protection, gateway)
-        program.use("at first", seen=order != "after")
-        if order != "before":
+        program.use("at first", seen=order == "before")
+        for when in ("put on", "put on twice"):
             agent.on()
-            program.use(order, seen=True)
-        if name == "ddtrace" and order != "after":
+            program.use(when, seen=True)
+        if name == "ddtrace" and order == "before":
             return
         agent.off()
         program.use("taken off", seen=False)

@@ -50,4 +50,3 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[KisGateway]:
     """A gateway in the place of KIS that takes a moment for each answer, and refuses with HTTP 500 or 200."""
     with KisGateway(expired_status=request.param, latency=0.002) as running, divert(running.url):
         yield running
-

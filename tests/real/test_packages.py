@@ -127,7 +127,7 @@ REFUSED: dict[str, Callable[[KisGateway], None]] = {
 
 def order_until_accepted(name: str, made: Any) -> bool:
     """Order in a loop around the package, as a program does that knows no better; says whether it was accepted."""
-    order = PACKAGES[name].order
+    order: Any = PACKAGES[name].order
     for _ in range(3):
         with suppress(Exception):  # whatever a package makes of it
             if order(made):

@@ -386,7 +386,7 @@ def test_what_is_no_client_is_refused(wrong: Any) -> None:
 
 def test_without_redis_py_a_url_is_refused_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'kis-retry\[redis\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[redis\]' in a clone"):
         RedisTokenStore("redis://localhost")
 
 

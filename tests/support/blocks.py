@@ -13,6 +13,17 @@ from pathlib import Path
 from kis_retry.testing import KisGateway
 from pages import ROOT, Block
 
+PROGRAM = """\
+import os, requests
+url, key, secret = (os.environ[f"KIS_{name}"] for name in ("BASE_URL", "APP_KEY", "APP_SECRET"))
+given = {"appkey": key, "appsecret": secret}
+token = requests.post(f"{url}/oauth2/tokenP", json=given).json()["access_token"]
+path = "/uapi/domestic-stock/v1/quotations/inquire-price?FID_COND_MRKT_DIV_CODE=J&FID_INPUT_ISCD=005930"
+answer = requests.get(url + path, headers={**given, "authorization": f"Bearer {token}", "tr_id": "FHKST01010100"})
+assert answer.json()["rt_cd"] == "0"
+"""
+"""The program of somebody who knows nothing of this package, for `kis-retry run`."""
+
 
 def run_python(block: Block, folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """A block as a program; one that defines tests, by a pytest that loads this plug-in and no other."""
@@ -47,6 +58,9 @@ def run_command(command: str, folder: Path, environ: dict[str, str]) -> subproce
     if words[:2] == ["pip", "install"]:
         assert set(extras_in(command)) <= extras()
         return None
+    if words[:3] == ["kis-retry", "run", "python"]:
+        words[2] = sys.executable
+        (folder / words[-1]).write_text(PROGRAM, "utf-8")
     if words[0] == "kis-retry" and "gateway" not in words:
         return run([sys.executable, "-m", "kis_retry", *words[1:]], folder, environ)
     if words[0] == "python" and words[1].startswith("examples/"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 import json
 import os
 import sys
@@ -28,7 +27,8 @@ PINS = dict(pin.split("==") for pin in os.environ.get("KIS_RETRY_REAL", "").spli
 THREADS = 16
 CALLS = 300
 
-_symbols = itertools.count()  # a package may keep answers: no symbol is asked for twice
+_FIRST, *_SYMBOLS = [f"{number:06d}" for number in range(CALLS + 1)]  # a package may keep answers: each once
+FAR = "AMS"  # how symbols begin that the gateway has at AMS, the third exchange of the US that is asked
 
 
 class Keys(NamedTuple):
@@ -83,7 +83,7 @@ def _korea_investment_stock(keys: Keys) -> Any:
 def _price_at_home_or_abroad(broker: Any, symbol: str) -> Any:
     if int(symbol) % 2:
         return broker.fetch_domestic_price(symbol)
-    return broker.fetch_price_detail_oversea(f"S{symbol}", "US")
+    return broker.fetch_price_detail_oversea(f"{FAR}{symbol}", "US")
 
 
 # -- mojito2
@@ -157,6 +157,7 @@ async def _kis_wrapper_async_price(client: Any, symbol: str) -> Any:
 
 def _kis_agent(keys: Keys) -> Any:
     _let_nothing_be_downloaded()
+    os.environ.setdefault("KIS_TOKEN_PATH", str(Path.home() / "kis-agent.json"))
     from kis_agent import Agent
 
     agent = Agent(keys.app_key, keys.app_secret, keys.number, keys.product)
@@ -240,7 +241,7 @@ def _kispilot(keys: Keys) -> Any:
 
 
 PACKAGES = {
-    "korea-investment-stock": Package(_korea_investment_stock, _price_at_home_or_abroad, _is_success, calls=1.5),
+    "korea-investment-stock": Package(_korea_investment_stock, _price_at_home_or_abroad, _is_success, calls=2),
     "mojito2": Package(
         _mojito,
         lambda broker, symbol: broker.fetch_price(symbol),
@@ -254,9 +255,7 @@ PACKAGES = {
         lambda price: price > 0,
         lambda api: "ODNO" in api.buy_kr_stock("005930", 1, 0),
     ),
-    "kis-wrapper": Package(
-        _kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order, type
-    ),
+    "kis-wrapper": Package(_kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order),
     "kis-wrapper, async": Package(
         _kis_wrapper_async, _kis_wrapper_async_price, lambda answer: "stck_prpr" in answer, None, _class_of_clients
     ),
@@ -265,7 +264,6 @@ PACKAGES = {
         lambda agent, symbol: agent.get_stock_price(symbol),
         _is_success,
         lambda agent: _is_success(agent.account_api.order_cash("005930", 1, 0, "BUY", "01")),
-        lambda agent: agent.client,
     ),
     "finestock": Package(_finestock, lambda api, symbol: api.get_price(symbol), order=_finestock_order),
     "python-kis": Package(
@@ -297,7 +295,6 @@ HERE = [name for name in PACKAGES if name.partition(",")[0].replace(" ", "-") in
 def batch(name: str, made: Any) -> dict[str, int]:
     """Make 300 calls on 16 threads, or in 16 tasks at a time; what was lost, by what was had in its place."""
     package = PACKAGES[name]
-    symbols = [f"{next(_symbols):06d}" for _ in range(CALLS)]
 
     def one(symbol: str) -> str:
         try:
@@ -307,14 +304,14 @@ def batch(name: str, made: Any) -> dict[str, int]:
         return "" if package.is_good(answer) else type(answer).__name__
 
     if asyncio.iscoroutinefunction(package.read):
-        outcomes = asyncio.run(_in_tasks(package, made, symbols))
+        outcomes = asyncio.run(_in_tasks(package, made))
     else:
         with ThreadPoolExecutor(THREADS) as pool:
-            outcomes = list(pool.map(one, symbols))
+            outcomes = list(pool.map(one, _SYMBOLS))
     return dict(Counter(filter(None, outcomes)))
 
 
-async def _in_tasks(package: Package, made: Any, symbols: list[str]) -> list[str]:
+async def _in_tasks(package: Package, made: Any) -> list[str]:
     at_once = asyncio.Semaphore(THREADS)
 
     async def one(client: Any, symbol: str) -> str:
@@ -326,8 +323,8 @@ async def _in_tasks(package: Package, made: Any, symbols: list[str]) -> list[str
         return "" if package.is_good(answer) else type(answer).__name__
 
     async with made() as client:
-        await package.read(client, f"{next(_symbols):06d}")
-        return await asyncio.gather(*(one(client, symbol) for symbol in symbols))
+        await package.read(client, _FIRST)
+        return await asyncio.gather(*(one(client, symbol) for symbol in _SYMBOLS))
 
 
 def begin(name: str, keys: Keys) -> Any:
@@ -335,7 +332,7 @@ def begin(name: str, keys: Keys) -> Any:
     package = PACKAGES[name]
     made = package.make(keys)
     if not asyncio.iscoroutinefunction(package.read):
-        package.read(made, f"{next(_symbols):06d}")
+        package.read(made, _FIRST)
     return made
 
 

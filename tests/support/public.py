@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from kis_retry.tokens.source import LiveSource
+
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")
 NAMES = [f"{module}.{name}" for module in MODULES for name in import_module(module).__all__]
 
 LEFT_OUT = {"RateLimiter": {"report", "reserve"}, "KisGateway": {"answer", "receive"}}
 """Methods for the rest of the package, which the reference leaves out."""
 
-_INHERITED = {"adopt", "handed_out", "is_dead", "renewed_future", "replace_future", "token_future"}
+_INHERITED = set(vars(LiveSource))
 _OF_A_STORE = {"delete", "load", "lock", "read", "save", "write"}  # described with `TokenStore`
 
 

@@ -16,22 +16,24 @@ import aiohttp
 import httpx
 import requests
 
+from kis_retry import RateLimiter, RetryPolicy, refresh_on_expired_token, retry_on_transient_error
 from kis_retry.testing import KisGateway
 
 __all__ = [
-    "ASYNC",
     "BALANCE",
     "BUYABLE",
-    "DROPPED",
+    "GOOD",
     "ORDER",
     "PRICE",
     "SYNC",
     "WIRES",
     "Answer",
     "Wire",
+    "both",
     "headers_for",
     "issued",
     "query",
+    "sent",
 ]
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
@@ -48,9 +50,8 @@ class Answer(NamedTuple):
     status: int
     msg_cd: str | None
 
-    @property
-    def is_good(self) -> bool:
-        return self.msg_cd == "MCA00000"
+
+GOOD = Answer(200, "MCA00000")
 
 
 class Wire(NamedTuple):
@@ -61,17 +62,15 @@ class Wire(NamedTuple):
         name: of the library, and how it is called.
         send: sends (method, url, headers, body, timeout), with nobody's protection but what is active.
         dropped: what the library raises where the connection was closed without an answer.
-        timed_out: what it raises where no answer came in time.
     """
 
     name: str
     send: Callable[..., Answer]
     dropped: tuple[type[Exception], ...]
-    timed_out: tuple[type[Exception], ...]
 
-    def get(self, gateway: KisGateway, path: str = PRICE, symbol: int = 5930, **headers: str) -> Answer:
+    def get(self, gateway: KisGateway, path: str = PRICE, **headers: str) -> Answer:
         """Read something."""
-        url = f"{gateway.url}{path}?{urlencode(query(symbol))}"
+        url = f"{gateway.url}{path}?{urlencode(query(5930))}"
         return self.send("GET", url, headers_for(gateway, **headers), None, _TIMEOUT)
 
     def order(self, gateway: KisGateway, quantity: int = 1, *, timeout: float = _TIMEOUT, **headers: str) -> Answer:
@@ -93,6 +92,24 @@ def issued(gateway: KisGateway) -> str:
     body = {"grant_type": "client_credentials", "appkey": credentials.app_key, "appsecret": credentials.app_secret}
     answer = requests.post(gateway.url + "/oauth2/tokenP", json=body, timeout=_TIMEOUT).json()
     return f"Bearer {answer['access_token']}"
+
+
+def both(
+    function: Any,
+    *,
+    tokens: Any = None,
+    policy: RetryPolicy | None = None,
+    limiter: RateLimiter | None = None,
+    idempotent: bool | None = None,
+) -> Any:
+    """A function with both decorators."""
+    inner = refresh_on_expired_token(tokens=tokens, policy=policy)(function)
+    return retry_on_transient_error(policy=policy, limiter=limiter, idempotent=idempotent)(inner)
+
+
+def sent(gateway: KisGateway, path: str = ORDER) -> int:
+    """How many requests for that path have come in."""
+    return [request.path for request in gateway.received].count(path)
 
 
 def query(symbol: int) -> dict[str, str]:
@@ -159,21 +176,19 @@ def _in_loop(ask: Callable[..., Any]) -> Callable[..., Answer]:
 
 def _httpx(module: Any) -> list[Wire]:
     sync, in_loop = _of(module)
-    dropped, timed_out = (module.RemoteProtocolError, module.ReadError), (module.ReadTimeout,)
+    dropped = (module.RemoteProtocolError, module.ReadError)
     name = module.__name__
-    return [Wire(name, sync, dropped, timed_out), Wire(f"{name} async", in_loop, dropped, timed_out)]
+    return [Wire(name, sync, dropped), Wire(f"{name} async", in_loop, dropped)]
 
 
 WIRES = [
-    Wire("requests", _by_requests, (requests.ConnectionError,), (requests.ReadTimeout,)),
-    Wire("requests session, streamed", _by_session, (requests.ConnectionError,), (requests.ReadTimeout,)),
+    Wire("requests", _by_requests, (requests.ConnectionError,)),
+    Wire("requests session, streamed", _by_session, (requests.ConnectionError,)),
     *_httpx(httpx),
-    Wire("aiohttp", _in_loop(_by_aiohttp), (aiohttp.ServerDisconnectedError,), (asyncio.TimeoutError,)),
-    Wire("urllib", _by_urllib, (ConnectionError,), (TimeoutError,)),
+    Wire("aiohttp", _in_loop(_by_aiohttp), (aiohttp.ServerDisconnectedError,)),
+    Wire("urllib", _by_urllib, (ConnectionError,)),
 ]
 with suppress(ImportError):  # of Python 3.11 and later
     WIRES += _httpx(import_module("httpx2"))
 
-DROPPED = {wire.name: wire.dropped for wire in WIRES}
-ASYNC = [wire for wire in WIRES if wire.name.endswith("async") or wire.name == "aiohttp"]
-SYNC = [wire for wire in WIRES if wire not in ASYNC]
+SYNC = [wire for wire in WIRES if not wire.name.endswith("async") and wire.name != "aiohttp"]

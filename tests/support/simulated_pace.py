@@ -80,6 +80,7 @@ class Process:
         self.line = WaitingLine(rate, simulation.published)
         self.left: list[float] = []
         self.outcomes: list[tuple[float, str]] = []
+        self.begun: list[Call] = []
         self.calls: list[Call] = []
         self.alive = True
         self._polls = math.inf
@@ -93,6 +94,7 @@ class Process:
 
     def begin(self, *, order: bool = False, again: bool = True) -> None:
         call = Call(self.simulation.now, order=order)
+        self.begun.append(call)
         self._try(call, again)
 
     def _try(self, call: Call, again: bool) -> None:

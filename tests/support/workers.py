@@ -116,7 +116,7 @@ class Crew:
     def __init__(self, ways: Sequence[str], environ: dict[str, str] | Callable[[int], dict[str, str]]) -> None:
         self.workers = [Worker(way, environ(n) if callable(environ) else environ) for n, way in enumerate(ways)]
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Crew:  # noqa: PYI034  # typing.Self is of 3.11
         return self
 
     def __exit__(

@@ -17,13 +17,13 @@ from answers import GOOD_CODE
 from kis_retry import AccessToken, FileTokenStore, RedisTokenStore, TokenManager, TokenStore
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from pacing import worst_second
 from patience import until
+from simulated_pace import worst_second
 from workers import WAYS, Crew, Worker, environment, total
 
 pytestmark = pytest.mark.one_python
 
-SIX = WAYS * 2
+FOUR = (*WAYS, "client")
 
 
 @pytest.fixture(params=["files", "redis"])
@@ -46,28 +46,27 @@ def store_at(place: str) -> TokenStore:
 def test_cold_processes_make_one_token_request_and_over_an_expiry_one_more(
     gateway: KisGateway, place: str, tmp_path: Path
 ) -> None:
-    with Crew(SIX, environment(gateway, place, tmp_path)) as crew:
-        assert total(crew.run()) == {GOOD_CODE: 6}
+    with Crew(FOUR, environment(gateway, place, tmp_path)) as crew:
+        assert total(crew.run()) == {GOOD_CODE: 4}
         assert gateway.counts.token_requests == 1
         assert gateway.counts.refused == 0
-        gateway.expire_at(gateway.counts.calls + 60)
+        gateway.expire_at(gateway.counts.calls + 40)
         gateway.reset_counts()
-        reports = crew.run(threads=4, calls=6)
-        assert total(reports) == {GOOD_CODE: 144}
+        reports = crew.run(threads=4, calls=5)
+        assert total(reports) == {GOOD_CODE: 80}
         assert gateway.counts.token_requests == 1
-        assert 1 <= gateway.counts.refused <= 24, "each thread meets the dead token once at most"
+        assert 1 <= gateway.counts.refused <= 16, "each thread meets the dead token once at most"
         assert sum(report.events["call_recovered"] for report in reports) == gateway.counts.refused
         assert sum(report.events["call_given_up"] for report in reports) == 0
 
 
-def test_an_expiry_that_finds_every_process_idle_is_one_token_request(
-    gateway: KisGateway, place: str, tmp_path: Path
-) -> None:
+def test_an_expiry_that_finds_every_process_idle_is_one_token_request(gateway: KisGateway, tmp_path: Path) -> None:
+    place = str(tmp_path / "tokens")
     yesterday = AccessToken("eyJ.yesterday.sig", datetime.now(timezone.utc) - timedelta(hours=1))
-    store_at(place).save(key_of(gateway.credentials), yesterday)
-    with Crew(SIX, environment(gateway, place, tmp_path)) as crew:
+    FileTokenStore(place).save(key_of(gateway.credentials), yesterday)
+    with Crew(FOUR, environment(gateway, place, tmp_path)) as crew:
         for expiries in range(3):
-            assert total(crew.run(threads=2)) == {GOOD_CODE: 12}
+            assert total(crew.run(threads=2)) == {GOOD_CODE: 8}
             assert gateway.counts.token_requests == 1 + expiries
             gateway.expire()
 
@@ -90,19 +89,19 @@ def test_a_revoked_token_costs_one_token_request(place: str, tmp_path: Path) -> 
     with KisGateway(clock=lambda: time.time() + ahead) as gateway:
         other = TokenManager(gateway.credentials, store=store_at(place))
         revoked = other.token()
-        with Crew(SIX, environment(gateway, place, tmp_path)) as crew:
+        with Crew(FOUR, environment(gateway, place, tmp_path)) as crew:
             crew.run()
             assert other.revoke() is True
             ahead = 61  # the minute of the first issue is over
             gateway.reset_counts()
-            assert total(crew.run(threads=2)) == {GOOD_CODE: 12}
+            assert total(crew.run(threads=2)) == {GOOD_CODE: 8}
             assert gateway.counts.token_requests == 1
-            assert gateway.counts.refused >= 6, "that is how each of them learned of it"
+            assert gateway.counts.refused >= 4, "that is how each of them learned of it"
             assert other.token() != revoked
             assert gateway.counts.token_requests == 1
 
 
-@pytest.mark.parametrize("damage", ["cut short", "a token that KIS never issued", "a folder"])
+@pytest.mark.parametrize("damage", ["cut short", "a token that KIS never issued"])
 def test_a_damaged_entry_costs_one_token_request_and_serves_the_next_process(
     damage: str, gateway: KisGateway, tmp_path: Path
 ) -> None:
@@ -112,9 +111,6 @@ def test_a_damaged_entry_costs_one_token_request_and_serves_the_next_process(
     (entry,) = place.glob("*.json")
     if damage == "cut short":
         entry.write_bytes(entry.read_bytes()[:-20])
-    elif damage == "a folder":
-        entry.unlink()
-        entry.mkdir()
     for _ in range(2):
         with Crew(WAYS[:2], environment(gateway, str(place), tmp_path)) as crew:
             reports = crew.run()
@@ -159,13 +155,12 @@ def kill_and_replace(gateway: KisGateway, environ: dict[str, str], *, processes:
     return lost
 
 
-def test_processes_that_are_killed_lose_no_call_of_the_others(place: str, tmp_path: Path) -> None:
+def test_processes_that_are_killed_lose_no_call_of_the_others(tmp_path: Path) -> None:
     with KisGateway(issue_interval=0) as gateway:
-        environ = environment(gateway, place, tmp_path, KIS_RETRY_ISSUE_TIMEOUT="2")  # and with it a lease on Redis
-        assert kill_and_replace(gateway, environ, processes=5, expiries=4, kills=3) == []
+        environ = environment(gateway, str(tmp_path / "tokens"), tmp_path)
+        assert kill_and_replace(gateway, environ, processes=4, expiries=3, kills=2) == []
         # One that is killed while it asks, before it could share what it got, costs one request more.
-        assert gateway.counts.token_requests <= 1 + 4 + 3
-        assert gateway.counts.tokens_issued >= 1 + 4
+        assert 1 + 3 <= gateway.counts.token_requests <= 1 + 3 + 6
 
 
 @pytest.fixture
@@ -246,7 +241,7 @@ def broken(request: pytest.FixtureRequest, new_valkey_server: Callable[..., Any]
 def test_processes_whose_store_is_broken_go_on_sharing_by_the_machines_file_store(
     broken: str, gateway: KisGateway, tmp_path: Path
 ) -> None:
-    with Crew(["client", "decorated", "installed", "client"], environment(gateway, broken, tmp_path / "home")) as crew:
+    with Crew(FOUR, environment(gateway, broken, tmp_path / "home")) as crew:
         for expiries in range(2):
             reports = crew.run(threads=2)
             assert total(reports) == {GOOD_CODE: 8}
@@ -277,16 +272,14 @@ def paced(gateway: KisGateway, place: str, home: Path, rates: Sequence[int], sec
     return [report.answers.total() for report in reports]
 
 
-def test_four_processes_have_the_whole_rate_between_them_and_no_more(
-    gateway: KisGateway, place: str, tmp_path: Path
+@pytest.mark.parametrize("store", ["shared", "broken"])
+def test_processes_have_the_whole_rate_between_them_and_one_with_a_lower_rate_slows_nobody(
+    store: str, gateway: KisGateway, tmp_path: Path
 ) -> None:
-    made = paced(gateway, place, tmp_path, [18] * 4, 2)
-    assert sum(made) >= 2 * 18 * 0.8
-    assert min(made) >= max(made) / 4
+    (tmp_path / "file").write_text("in the way")
+    place = tmp_path / ("file" if store == "broken" else "folder") / "tokens"
+    made = paced(gateway, str(place), tmp_path / "home", [18, 18, 18, 3], 2)
+    assert sum(made) >= 2 * 18 * 0.75
+    assert max(made[:3]) <= 2.5 * min(made[:3])
+    assert made[3] <= 2 * 3 + 4, "what it may by its own setting, and one more for each thread"
     assert worst_second(gateway.arrivals) <= 20, "18, and what a busy machine brings together"
-
-
-def test_a_process_with_a_lower_rate_slows_nobody_else(gateway: KisGateway, tmp_path: Path) -> None:
-    fast, slow = paced(gateway, str(tmp_path / "tokens"), tmp_path, [18, 3], 3)
-    assert 3 * 3 * 0.6 <= slow <= 3 * 3 + 4
-    assert fast + slow >= 3 * 18 * 0.8

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +13,7 @@ import requests
 from freezegun import freeze_time
 
 from gateway_caller import NINE_IN_SEOUL, ORDER, PRICE, Caller
-from kis_retry import KisClient, MemoryTokenStore, TokenManager
+from kis_retry import MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
 
 NewCaller = Callable[..., Caller]
@@ -27,37 +28,38 @@ def test_a_token_comes_with_the_four_fields_of_kis(caller: Caller) -> None:
     assert set(body) == {"access_token", "token_type", "expires_in", "access_token_token_expired"}
     assert (body["token_type"], body["expires_in"]) == ("Bearer", 86_400)
     assert body["access_token_token_expired"] == "2026-11-25 09:00:00"
-    assert body["access_token"].startswith("eyJ")
-    assert (body["access_token"].count("."), len(body["access_token"]) <= 350) == (2, True)
-
-
-def test_the_lifetime_is_a_setting(new_caller: NewCaller) -> None:
-    body = new_caller(lifetime=7_776_000).ask_token()[1]
-    assert (body["expires_in"], body["access_token_token_expired"]) == (7_776_000, "2027-02-22 09:00:00")
+    assert len(body["access_token"]) <= 350
 
 
 @pytest.mark.parametrize(
-    ("changed", "code"),
+    ("path", "changed", "code"),
     [
-        ({"appkey": "wrong"}, "EGW00103"),
-        ({"appkey": None}, "EGW00103"),
-        ({"appsecret": "wrong"}, "EGW00105"),
-        ({"appsecret": None}, "EGW00105"),
-        ({"appkey": "wrong", "appsecret": "wrong"}, "EGW00103"),
-        ({"grant_type": "password"}, "EGW00115"),
+        ("tokenP", {"appkey": "wrong"}, "EGW00103"),
+        ("tokenP", {"appkey": None}, "EGW00103"),
+        ("tokenP", {"appsecret": "wrong"}, "EGW00105"),
+        ("tokenP", {"grant_type": "password"}, "EGW00115"),
+        ("revokeP", {"appkey": "wrong"}, "EGW00103"),
+        ("revokeP", {"appsecret": "wrong"}, "EGW00105"),
+        ("Approval", {"appkey": "wrong"}, "EGW00103"),
+        ("Approval", {"secretkey": None}, "EGW00105"),
+        ("Approval", {"grant_type": None}, "EGW00115"),
     ],
 )
-def test_a_wrong_token_request_is_refused(caller: Caller, changed: dict[str, Any], code: str) -> None:
-    status, body = caller.ask_token(**changed)
-    assert (status, body["error_code"]) == (403, code)
-    assert body["error_description"]
-    assert "rt_cd" not in body
+def test_a_wrong_request_for_a_key_is_refused(caller: Caller, path: str, changed: dict[str, Any], code: str) -> None:
+    token = caller.token()
+    caller.now += 60
+    keys = caller.keys(grant_type="client_credentials", secretkey=caller.keys()["appsecret"], token=token)
+    answer = caller.post(f"/oauth2/{path}", {**keys, **changed})
+    assert (answer.status_code, answer.json()["error_code"]) == (403, code)
+    assert answer.json()["error_description"]
+    assert "rt_cd" not in answer.json()
     counts = caller.gateway.counts
-    assert (counts.token_requests, counts.token_requests_refused, counts.tokens_issued) == (1, 1, 0)
+    assert (counts.token_requests_refused, counts.tokens_issued) == (path == "tokenP", 1)
+    assert (caller.judged(token), caller.gateway.approval_keys) == ("MCA00000", [])
     assert caller.ask_token()[0] == 200, "it did not use up the minute"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"[1]", b"\xff", b"[" * 100_000])
 def test_a_token_request_without_a_json_object_is_refused(caller: Caller, body: bytes) -> None:
     answer = requests.post(f"{caller.gateway.url}/oauth2/tokenP", data=body, timeout=20)
     assert (answer.status_code, answer.json()["error_code"]) == (403, "EGW00115")
@@ -73,33 +75,15 @@ def test_a_token_is_issued_once_a_minute(caller: Caller, later: float, status: i
         assert answer[1]["error_code"] == "EGW00133"
 
 
-def test_a_refused_token_request_does_not_start_the_minute_afresh(caller: Caller) -> None:
-    caller.token()
-    caller.now += 59
-    caller.ask_token()
-    caller.now += 1
-    assert caller.ask_token()[0] == 200
-
-
-@pytest.mark.parametrize(("later", "same"), [(60, True), (6 * 3600 - 1, True), (6 * 3600, False)])
-def test_within_six_hours_the_same_token_is_handed_out_again(caller: Caller, later: int, same: bool) -> None:
+def test_within_six_hours_of_its_first_issue_the_same_token_is_handed_out_again(caller: Caller) -> None:
     first = caller.ask_token()[1]
-    caller.now += later
-    second = caller.ask_token()[1]
-    assert (second["access_token"] == first["access_token"]) is same
-    assert (second["access_token_token_expired"] == first["access_token_token_expired"]) is same
-    assert second["expires_in"] == (86_400 - later if same else 86_400)
-    assert caller.gateway.counts.tokens_issued == 2
-
-
-def test_the_six_hours_count_from_the_first_issue_of_the_token(caller: Caller) -> None:
-    first = caller.token()
     caller.now += 5 * 3600
-    assert caller.token() == first
+    assert caller.ask_token()[1] == {**first, "expires_in": 19 * 3600}
     caller.now += 3600
     second = caller.token()
-    assert second != first
-    assert (caller.judged(first), caller.judged(second)) == ("MCA00000", "MCA00000"), "the old one lives on"
+    assert second != first["access_token"]
+    assert caller.judged(first["access_token"]) == caller.judged(second) == "MCA00000", "the old one lives on"
+    assert caller.gateway.counts.tokens_issued == 3
 
 
 @pytest.mark.parametrize(("later", "msg_cd"), [(0, "MCA00000"), (86_399, "MCA00000"), (86_400, "EGW00123")])
@@ -107,14 +91,6 @@ def test_a_token_lives_24_hours(caller: Caller, later: int, msg_cd: str) -> None
     token = caller.token()
     caller.now += later
     assert caller.judged(token) == msg_cd
-
-
-def test_a_token_shorter_lived_than_six_hours_is_not_handed_out_dead(new_caller: NewCaller) -> None:
-    caller = new_caller(lifetime=3600)
-    old = caller.token()
-    caller.now += 3600
-    assert caller.token() != old
-    assert caller.judged() == "MCA00000"
 
 
 def test_without_a_clock_of_its_own_the_gateway_follows_the_frozen_one() -> None:
@@ -128,23 +104,16 @@ def test_without_a_clock_of_its_own_the_gateway_follows_the_frozen_one() -> None
         assert requests.get(gateway.url + PRICE, headers=headers, timeout=20).json()["msg_cd"] == "EGW00123"
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Seoul", "America/New_York"])
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zone to set")
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_the_stamp_is_seoul_time_wherever_the_test_runs(
-    caller: Caller, zone: str, monkeypatch: pytest.MonkeyPatch, local_time: Callable[[], None]
+    caller: Caller, zone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TZ", zone)
-    local_time()
-    stamp = datetime.strptime(caller.ask_token()[1]["access_token_token_expired"], "%Y-%m-%d %H:%M:%S")
-    assert stamp.replace(tzinfo=timezone(timedelta(hours=9))).timestamp() == NINE_IN_SEOUL + 86_400
-
-
-@pytest.fixture
-def local_time() -> Iterator[Callable[[], None]]:
-    import time
-
-    tzset: Callable[[], None] = getattr(time, "tzset", lambda: None)  # Windows has none
-    yield tzset
-    tzset()
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        assert caller.ask_token()[1]["access_token_token_expired"] == "2026-11-25 09:00:00"
+    time.tzset()
 
 
 def test_a_token_issued_elsewhere_is_good_and_holds_up_the_next_request(caller: Caller) -> None:
@@ -174,50 +143,17 @@ def test_a_revoked_token_is_invalid_and_not_handed_out_again(caller: Caller) -> 
     assert caller.token() != token
 
 
-@pytest.mark.parametrize(("changed", "code"), [({"appkey": "x"}, "EGW00103"), ({"appsecret": "x"}, "EGW00105")])
-def test_only_the_owner_revokes(caller: Caller, changed: dict[str, str], code: str) -> None:
-    token = caller.token()
-    answer = caller.post("/oauth2/revokeP", caller.keys(token=token, **changed))
-    assert (answer.status_code, answer.json()["error_code"]) == (403, code)
-    assert caller.judged(token) == "MCA00000"
-
-
-def test_revoking_an_unknown_token_changes_nothing(caller: Caller) -> None:
-    token = caller.token()
-    assert caller.post("/oauth2/revokeP", caller.keys(token="nobody's")).status_code == 200
-    assert caller.judged(token) == "MCA00000"
-
-
 # -- the websocket key
 
 
-def approval_request(caller: Caller, **changed: Any) -> dict[str, Any]:
-    keys = caller.keys()
-    return {"grant_type": "client_credentials", "appkey": keys["appkey"], "secretkey": keys["appsecret"], **changed}
-
-
 def test_a_websocket_key_is_issued_for_the_secret_by_its_other_name(caller: Caller) -> None:
-    answers = [caller.post("/oauth2/Approval", approval_request(caller)) for _ in range(2)]
+    keys = {"grant_type": "client_credentials", "secretkey": caller.keys()["appsecret"], **caller.keys(appsecret="")}
+    answers = [caller.post("/oauth2/Approval", keys) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert [answer.json() for answer in answers] == [{"approval_key": key} for key in caller.gateway.approval_keys]
     assert len(set(caller.gateway.approval_keys)) == 2
     assert set(caller.gateway.counts.values()) == {0}
     assert [(each.path, each.outcome) for each in caller.gateway.received] == [("/oauth2/Approval", "answered")] * 2
-
-
-@pytest.mark.parametrize(
-    ("changed", "code"),
-    [
-        ({"appkey": "x"}, "EGW00103"),
-        ({"secretkey": "x"}, "EGW00105"),
-        ({"secretkey": None, "appsecret": "x"}, "EGW00105"),
-        ({"grant_type": None}, "EGW00115"),
-    ],
-)
-def test_a_wrong_request_for_a_websocket_key_is_refused(caller: Caller, changed: dict[str, Any], code: str) -> None:
-    answer = caller.post("/oauth2/Approval", approval_request(caller, **changed))
-    assert (answer.status_code, answer.json()["error_code"]) == (403, code)
-    assert caller.gateway.approval_keys == []
 
 
 # -- refusing calls
@@ -240,11 +176,9 @@ def test_a_dead_token_is_refused_in_the_words_of_kis(new_caller: NewCaller, stat
     [
         (None, "EGW00122"),
         ("Bearer", "EGW00122"),
-        ("Basic abc", "EGW00122"),
         ("bearer {token}", "EGW00122"),
         ("{token}", "EGW00122"),
         ("Bearer nobody's", "EGW00121"),
-        ("Bearer Bearer {token}", "EGW00121"),
         ("Bearer {token}", "MCA00000"),
     ],
 )
@@ -259,9 +193,7 @@ def test_the_authorization_header_is_judged(caller: Caller, header: str | None, 
         ({}, "MCA00000"),
         ({"appkey": "{key}", "appsecret": "{secret}"}, "MCA00000"),
         ({"appkey": "wrong"}, "EGW00103"),
-        ({"appkey": ""}, "EGW00103"),
         ({"appsecret": "wrong"}, "EGW00304"),
-        ({"appsecret": ""}, "EGW00304"),
     ],
 )
 def test_a_key_or_secret_that_is_sent_with_a_call_must_be_right(
@@ -292,12 +224,9 @@ def test_a_second_app_key_has_tokens_of_its_own(caller: Caller) -> None:
     ("paper", "tr_id", "msg_cd"),
     [
         (False, "TTTC0012U", "MCA00000"),
-        (False, "CTPF1604R", "MCA00000"),
-        (False, "FHKST01010100", "MCA00000"),
         (False, "", "MCA00000"),
         (False, "VTTC0012U", "EGW02004"),
         (True, "VTTC0012U", "MCA00000"),
-        (True, "FHKST01010100", "MCA00000"),
         (True, "HHDFS76200200", "MCA00000"),
         (True, "TTTC0012U", "EGW02006"),
         (True, "JTTT3018R", "EGW02006"),
@@ -313,10 +242,6 @@ def test_a_tr_id_of_the_other_environment_is_refused(
     assert len(caller.gateway.orders) == caller.gateway.counts.answered == (msg_cd == "MCA00000")
     assert caller.gateway.counts.refused == (msg_cd != "MCA00000")
     assert caller.gateway.credentials.paper is paper
-
-
-def test_a_dead_token_is_told_before_the_wrong_environment(caller: Caller) -> None:
-    assert caller.post(ORDER, {}, "nobody's", tr_id="VTTC0012U").json()["msg_cd"] == "EGW00121"
 
 
 # -- expiring
@@ -339,7 +264,6 @@ def test_after_expire_every_token_is_dead_and_a_new_one_may_be_had_at_once(calle
 def test_expire_at_strikes_just_before_the_call_of_that_number(caller: Caller) -> None:
     caller.gateway.expire_at(2, 4)
     token = caller.token()
-    caller.gateway.drop(path="nowhere")
     assert [caller.judged(token) for _ in range(3)] == ["MCA00000", "EGW00123", "EGW00123"]
     token = caller.token()
     assert caller.judged(token) == "EGW00123"
@@ -358,32 +282,19 @@ def test_expire_at_counts_over_the_gateways_life_and_whatever_meets_a_fault(call
     assert caller.gateway.counts.calls == 2
 
 
-@pytest.mark.parametrize("calls", [(0,), (-1,), (1,), (5, 1)])
+@pytest.mark.parametrize("calls", [(0,), (5, 1)])
 def test_expire_at_refuses_calls_that_are_past(caller: Caller, calls: tuple[int, ...]) -> None:
     caller.judged()
     with pytest.raises(ValueError, match="from 2"):
         caller.gateway.expire_at(*calls)
 
 
-def test_under_many_threads_exactly_one_call_meets_the_expiry(new_caller: NewCaller) -> None:
-    caller = new_caller()
-    token = caller.token()
+def test_under_many_threads_exactly_one_call_meets_the_expiry(caller: Caller) -> None:
+    url, headers = caller.gateway.url + PRICE, {"authorization": f"Bearer {caller.token()}"}
     caller.gateway.expire_at(51)
-    barrier = threading.Barrier(8)
-    answers: list[str] = []
-
-    def work() -> None:
-        barrier.wait(timeout=10)
-        for _ in range(25):
-            answer = requests.get(caller.gateway.url + PRICE, headers={"authorization": f"Bearer {token}"}, timeout=20)
-            answers.append(answer.json()["msg_cd"])
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-    assert (answers.count("MCA00000"), answers.count("EGW00123")) == (50, 150)
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: requests.get(url, headers=headers, timeout=20).json()["msg_cd"], range(200)))
+    assert (codes.count("MCA00000"), codes.count("EGW00123")) == (50, 150)
     counts = caller.gateway.counts
     assert (counts.calls, counts.answered, counts.refused) == (200, 50, 150)
 
@@ -397,15 +308,8 @@ def test_counts_are_a_snapshot_by_attribute_and_by_key(caller: Caller) -> None:
     caller.judged(token)
     counts = caller.gateway.counts
     assert before["calls"] == before.calls == 0
-    assert counts == {
-        "calls": 1,
-        "answered": 1,
-        "refused": 0,
-        "token_requests": 1,
-        "tokens_issued": 1,
-        "token_requests_refused": 0,
-    }
-    assert list(counts) == list(before)
+    assert (counts.calls, counts.answered, counts.token_requests, counts.tokens_issued) == (1, 1, 1, 1)
+    assert counts.refused == counts.token_requests_refused == 0
     with pytest.raises(KeyError):
         counts["items"]
     with pytest.raises(AttributeError):
@@ -421,9 +325,9 @@ def test_each_request_is_remembered_with_what_became_of_it(caller: Caller) -> No
     caller.order({"PDNO": "000660"})
     caller.ask_token()
     assert [tuple(request) for request in caller.gateway.received] == [
-        (NINE_IN_SEOUL, "GET", PRICE, "FHKST01010100", "005930", "dropped"),
-        (NINE_IN_SEOUL + 1.5, "POST", ORDER, "", "000660", "answered"),
-        (NINE_IN_SEOUL + 1.5, "POST", "/oauth2/tokenP", "", "", "EGW00133"),
+        (NINE_IN_SEOUL, "GET", PRICE, "FHKST01010100", "dropped"),
+        (NINE_IN_SEOUL + 1.5, "POST", ORDER, "", "answered"),
+        (NINE_IN_SEOUL + 1.5, "POST", "/oauth2/tokenP", "", "EGW00133"),
     ]
     assert caller.gateway.arrivals == [NINE_IN_SEOUL, NINE_IN_SEOUL + 1.5]
     caller.gateway.reset_counts()
@@ -431,46 +335,19 @@ def test_each_request_is_remembered_with_what_became_of_it(caller: Caller) -> No
     assert (gateway.faults_met, gateway.received, gateway.arrivals, set(gateway.counts.values())) == ({}, [], [], {0})
 
 
-@pytest.mark.parametrize(
-    ("query", "symbol"),
-    [
-        ({"SYMB": "AAPL"}, "AAPL"),
-        ({"pdno": "005930"}, "005930"),
-        ({"SHT_CD": ""}, ""),
-        ({"CANO": "12345678"}, ""),
-        ({"SYMB": "AAPL", "FID_INPUT_ISCD": "005930"}, "005930"),
-    ],
-)
-def test_the_symbol_is_what_a_call_asks_for_and_never_an_account(
-    caller: Caller, query: dict[str, str], symbol: str
-) -> None:
-    caller.ask("/uapi/else", **query)
-    assert caller.gateway.received[-1].symbol == symbol
-
-
 # -- orders and other services
 
 
-def test_an_order_is_placed_and_numbered(caller: Caller) -> None:
+def test_an_order_is_placed_and_numbered_and_nothing_else_is(caller: Caller) -> None:
     token = caller.token()
+    assert caller.ask("/uapi/domestic-stock/v1/trading/order-list", a="1", B="")["output"] == {"a": "1", "B": ""}
+    assert caller.post("/uapi/else", {"x": [1]}, token).json()["output"] == {"x": [1]}
     first = caller.post(ORDER, {"PDNO": "005930", "ORD_QTY": "1"}, token).json()
     second = caller.post("/uapi/overseas-stock/v1/trading/order", {"PDNO": "AAPL"}, token).json()
     assert (first["rt_cd"], first["output"]["ODNO"], second["output"]["ODNO"]) == ("0", "0000000001", "0000000002")
-    assert caller.gateway.orders == [{"PDNO": "005930", "ORD_QTY": "1"}, {"PDNO": "AAPL"}]
-
-
-def test_what_is_refused_or_a_read_places_no_order(caller: Caller) -> None:
-    token = caller.token()
-    caller.get("/uapi/domestic-stock/v1/trading/order-list")
     caller.gateway.expire()
     assert caller.post(ORDER, {"PDNO": "005930"}, token).json()["msg_cd"] == "EGW00123"
-    assert caller.gateway.orders == []
-
-
-def test_any_other_service_echoes_what_it_was_asked(caller: Caller) -> None:
-    assert caller.ask("/uapi/else", a="1", B="")["output"] == {"a": "1", "B": ""}
-    assert caller.post("/uapi/else", {"x": [1]}, caller.gateway.current_token).json()["output"] == {"x": [1]}
-    assert caller.gateway.orders == []
+    assert caller.gateway.orders == [{"PDNO": "005930", "ORD_QTY": "1"}, {"PDNO": "AAPL"}]
 
 
 def test_a_hash_key_needs_no_token(caller: Caller) -> None:
@@ -481,13 +358,14 @@ def test_a_hash_key_needs_no_token(caller: Caller) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/"), ("GET", "/uapi"), ("POST", "/oauth2/token"), ("GET", "/oauth2/tokenP"), ("GET", "/oauth2/Approval")],
+    [("GET", "/"), ("GET", "/uapi"), ("POST", "/oauth2/token"), ("GET", "/oauth2/tokenP")],
 )
 def test_an_unknown_path_is_not_found(caller: Caller, method: str, path: str) -> None:
     answer = requests.request(method, caller.gateway.url + path, timeout=20)
-    assert (answer.status_code, answer.json()["msg_cd"]) == (404, "OPSQ0002"), "a code that does not pass by itself"
+    assert answer.status_code == 404
+    assert "OPSQ0002" in answer.json().values(), "a code that does not pass by itself"
     counts = caller.gateway.counts
-    assert (counts.answered, counts.token_requests, counts.calls) == (0, 0, "oauth2" not in path)
+    assert (counts.answered, counts.tokens_issued, counts.calls) == (0, 0, "oauth2" not in path)
 
 
 def test_kis_sends_its_own_headers_in_lower_case(caller: Caller) -> None:
@@ -501,47 +379,16 @@ def test_kis_sends_its_own_headers_in_lower_case(caller: Caller) -> None:
 # -- the object itself
 
 
-def test_every_gateway_has_credentials_of_its_own(new_caller: NewCaller) -> None:
-    mine, other = new_caller().gateway, new_caller().gateway
-    assert mine.credentials == mine.credentials
-    assert (mine.credentials.base_url, mine.credentials.account) == (mine.url, "12345678-01")
-    assert mine.credentials.app_key != other.credentials.app_key
-    assert mine.credentials.app_secret != other.credentials.app_secret
-    given = new_caller(app_key="my-key", app_secret="my-secret").gateway.credentials
-    assert (given.app_key, given.app_secret) == ("my-key", "my-secret")
-
-
 def test_a_gateway_that_is_not_open_has_no_address() -> None:
+    assert repr(KisGateway()) == "KisGateway(not open)"
     for name in ("url", "credentials"):
         with pytest.raises(RuntimeError, match="not open"):
             getattr(KisGateway(), name)
 
 
-def test_the_repr_gives_nothing_away(caller: Caller) -> None:
-    assert repr(caller.gateway) == f"KisGateway({caller.gateway.url})"
-    caller.gateway.close()
-    assert repr(caller.gateway) == "KisGateway(closed)"
-    assert repr(KisGateway()) == "KisGateway(not open)"
-
-
-@pytest.mark.parametrize(
-    "settings", [{"expired_status": 199}, {"expired_status": 600}, {"latency": -0.1}, {"rate_limit": 0}]
-)
-def test_an_unusable_setting_is_named(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(settings))}=.* is not usable: it takes"):
-        KisGateway(**settings)
-
-
-@pytest.mark.parametrize("value", ["", "a b", "키", "a\n"])
+@pytest.mark.parametrize("value", ["a b", "키", "a\n"])
 @pytest.mark.parametrize("name", ["app_key", "app_secret"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is not usable: it takes printable ASCII") as refused:
         KisGateway(**{name: value})  # type: ignore[arg-type]  # mypy takes every argument for a string
-    assert not value or repr(value)[1:-1] not in str(refused.value)
-
-
-def test_the_client_of_this_package_gets_along_with_it(caller: Caller) -> None:
-    caller.gateway.expire_at(2)
-    with KisClient(tokens=TokenManager(caller.gateway.credentials, store=MemoryTokenStore())) as client:
-        assert [client.fetch_domestic_price("005930")["rt_cd"] for _ in range(3)] == ["0"] * 3
-    assert (caller.gateway.counts.calls, caller.gateway.counts.refused) == (4, 1)
+    assert repr(value)[1:-1] not in str(refused.value)

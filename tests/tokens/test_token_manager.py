@@ -20,6 +20,7 @@ from kis_retry import (
     RefreshEvent,
     RetryPolicy,
     TokenIssueError,
+    TokenIssueLimited,
     TokenManager,
     TokenSource,
 )
@@ -299,8 +300,9 @@ def test_a_renewal_that_failed_is_told(
 def test_each_wait_for_the_minute_is_told_with_how_long_it_may_last(
     slow: TokenManager, timed: KisGateway, events: list[RefreshEvent]
 ) -> None:
-    timed.refuse_tokens("EGW00133", 2)
-    slow.token()
+    timed.refuse_tokens("EGW00133")
+    with pytest.raises(TokenIssueLimited):
+        slow.token()
     waits = [60.0, slow.policy.issue_wait - 60 - 2 * TAKES]
     assert events == [
         RefreshEvent(name="token_issue_waiting", msg_cd="EGW00133", wait=wait, error="TokenIssueLimited")
@@ -372,7 +374,7 @@ def test_an_endpoint_that_is_away_is_waited_for_and_a_wrong_secret_is_not(
     make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
     manager = make()
-    timed.refuse_tokens(3, msg_cd=None, status=503, path="Approval")
+    timed.refuse_tokens(None, 3, status=503, path="Approval")
     assert [manager.approval_key()] == timed.approval_keys
     assert sum(clock.slept) > 0
     timed.refuse_tokens("EGW00105", path="Approval")

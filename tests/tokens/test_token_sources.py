@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ from freezegun import freeze_time
 from crowds import together
 from kis_retry import AccessToken, Credentials, RetryPolicy, TokenIssueError, TokenManager
 from kis_retry.testing import KisGateway
-from kis_retry.tokens.broker import broker_source, is_broker
+from kis_retry.tokens.foreign import broker_source, is_broker
 from kis_retry.tokens.source import LiveSource, as_source, is_source
 from patience import PATIENCE, until
 from sources import FAR, NumberedTokens
@@ -102,7 +103,27 @@ def test_a_source_is_asked_once_for_everybody_and_on_a_thread_of_this_package() 
     outcomes = together(16, lambda _: replaced(source, "t1"))
     assert sorted(outcomes) == [("t2", "issued")] + [("t2", "memory")] * 15
     assert tokens.refreshed == ["t1"]
-    assert names == {"kis_retry-source"}
+    assert names == {"kis_retry-refresh"}
+
+
+def test_callers_who_come_at_the_same_instant_do_each_other_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", failures.append)  # of a thread that could not begin
+    source, callers = as_source(NumberedTokens()), 8
+    barrier = threading.Barrier(callers)
+
+    def work(_: int) -> None:
+        for number in range(1, 200):
+            barrier.wait(20)
+            assert replaced(source, f"t{number}")[0] == f"t{number + 1}"
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        together(callers, work)
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
 
 
 def test_a_failure_is_shared_and_asked_again_by_the_next() -> None:
@@ -140,7 +161,7 @@ def test_a_token_that_the_users_code_asked_for_itself_is_known() -> None:
     assert source.handed_out("t1"), "its code has put that into a header, unseen"
     tokens.number = 2  # renewed by the user's own code
     assert not source.handed_out("foreign")
-    assert source.handed_out("t2")
+    until(lambda: source.handed_out("t2"))  # it is asked once a second
     assert source.current_unless("t1") == tokens.token()
 
 

@@ -115,7 +115,7 @@ def test_a_failed_early_renewal_does_not_hold_up_the_one_at_the_expiry(
     tokens = make(issue_cooldown=3_600)
     first = tokens.token()
     clock.now += DAY - 10
-    timed.refuse_tokens(1)
+    timed.refuse_tokens(times=1)
     assert tokens.token() == first
     clock.now += 10
     assert tokens.token().value == timed.current_token != first.value
@@ -231,7 +231,7 @@ def test_freezegun_moves_the_expiry_and_no_deadline(gateway: KisGateway) -> None
         first = tokens.token()
         frozen.tick(timedelta(hours=23, minutes=49))
         assert tokens.token() is first
-        gateway.refuse_tokens(2, msg_cd=None, status=503)  # it is asked again after a while, in real time
+        gateway.refuse_tokens(None, 2, status=503)  # it is asked again after a while, in real time
         frozen.tick(timedelta(minutes=12))
         assert tokens.token() != first
 

@@ -8,7 +8,7 @@ import io
 import json
 import socket
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,19 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import MemoryTokenStore, RateLimiter, RefreshEvent, RetryPolicy
-from kis_retry import refresh_on_expired_token, retry_on_transient_error
+from kis_retry import (
+    MemoryTokenStore,
+    RateLimiter,
+    RefreshEvent,
+    RetryPolicy,
+    refresh_on_expired_token,
+    retry_on_transient_error,
+)
 from kis_retry.testing import KisGateway
-from senders import ORDER, PRICE, WIRES, Answer, Wire, headers_for, issued
+from senders import GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, issued
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
-GOOD = Answer(200, "MCA00000")
 Listen = Callable[[Callable[[socket.socket], object]], str]
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
-
-
-def both(function: Any, **arguments: Any) -> Any:
-    return retry_on_transient_error(**arguments)(refresh_on_expired_token(function))
 
 
 # Renewed, repeated, paced.
@@ -112,13 +100,23 @@ def test_a_read_is_repeated_after_what_passes(
 
 
 @ALL
-def test_without_the_rule_a_failure_comes_as_it_is(wire: Wire, gateway: KisGateway) -> None:
+def test_without_the_rule_a_failure_comes_as_it_is(wire: Wire, gateway: KisGateway, events: list[RefreshEvent]) -> None:
     gateway.fail(503, times=1)
     assert refresh_on_expired_token(lambda: wire.get(gateway))() == Answer(503, None)
     gateway.drop()
     with pytest.raises(wire.dropped):
         refresh_on_expired_token(lambda: wire.get(gateway))()
+    assert events == []
     assert gateway.counts.calls == (3 if wire.name == "aiohttp" else 2), "aiohttp repeats a read once by itself"
+
+
+@ALL
+def test_without_the_other_rule_a_refusal_comes_as_it_is(
+    wire: Wire, gateway: KisGateway, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway.expire()
+    assert retry_on_transient_error(lambda: wire.get(gateway))() == Answer(500, "EGW00123")
+    assert (gateway.counts.calls, events, caplog.messages) == (1, [], [])
 
 
 @ALL
@@ -211,12 +209,17 @@ KIND = "Content-Type: application/json"
 ANSWERS = {
     "as it is": _answering("200 OK", KIND, f"Content-Length: {len(TEXT)}", body=TEXT),
     "chunked": _answering(
-        "200 OK", KIND, "Transfer-Encoding: chunked", body=b"5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (TEXT[:5], len(TEXT) - 5, TEXT[5:])
+        "200 OK",
+        KIND,
+        "Transfer-Encoding: chunked",
+        body=b"5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (TEXT[:5], len(TEXT) - 5, TEXT[5:]),
     ),
     "compressed": _answering("200 OK", KIND, f"Content-Length: {len(ZIPPED)}", "Content-Encoding: gzip", body=ZIPPED),
     "to the end": _answering("200 OK", KIND, body=TEXT),
     "of no type": _answering("200 OK", f"Content-Length: {len(TEXT)}", body=TEXT),
-    "of bytes": _answering("200 OK", "Content-Type: application/octet-stream", f"Content-Length: {len(TEXT)}", body=TEXT),
+    "of bytes": _answering(
+        "200 OK", "Content-Type: application/octet-stream", f"Content-Length: {len(TEXT)}", body=TEXT
+    ),
 }
 
 
@@ -235,6 +238,53 @@ def test_a_streamed_body_is_judged(read: Any, gateway: KisGateway) -> None:
     assert b"MCA00000" in both(read)(gateway.url + PRICE, headers_for(gateway))[0]
 
 
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if wire.name != "urllib"], ids=lambda wire: wire.name)
+def test_an_order_whose_answer_cannot_be_unpacked_leaves_once(wire: Wire, listen: Listen) -> None:
+    came = []
+
+    def answer(connection: socket.socket) -> None:
+        came.append(1)
+        _answering("200 OK", KIND, "Content-Encoding: gzip", body=b"no gzip")(connection)
+
+    url = f"http://{listen(answer)}{ORDER}"
+    endings = []
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"(?i)deco|gzip") as raised:
+            both(wire.send)("POST", url, {"appkey": "PS1"}, {"PDNO": "005930"}, 5)
+        endings.append(raised.type)
+    assert endings[0] is endings[1]
+    assert came == [1]
+
+
+def test_the_headers_of_an_opener_are_the_requests(gateway: KisGateway) -> None:
+    opener = urllib.request.build_opener()
+    opener.addheaders = list(headers_for(gateway).items())
+    gateway.expire()
+    fetch = refresh_on_expired_token(lambda: json.load(opener.open(gateway.url + PRICE, timeout=9))["msg_cd"])
+    assert fetch() == "MCA00000"
+
+
+async def test_an_address_that_aiohttp_refuses_is_refused_by_it() -> None:
+    @refresh_on_expired_token
+    async def fetch() -> Any:
+        async with aiohttp.ClientSession() as session:
+            await session.get("http://[bad/uapi/x")
+
+    with pytest.raises(aiohttp.InvalidURL):
+        await fetch()
+
+
+async def test_a_session_of_aiohttp_may_be_called_by_keywords(gateway: KisGateway) -> None:
+    @refresh_on_expired_token
+    async def fetch() -> Any:
+        async with aiohttp.ClientSession(headers=headers_for(gateway)) as session:
+            response = await session._request(method="GET", str_or_url=gateway.url + PRICE)
+            return (await response.json())["msg_cd"]
+
+    gateway.expire()
+    assert await fetch() == "MCA00000"
+
+
 @ALL
 def test_a_body_that_breaks_off_is_asked_for_again(wire: Wire, listen: Listen) -> None:
     answers = iter([_answering("200 OK", KIND, "Content-Length: 999", body=TEXT), ANSWERS["as it is"]])
@@ -247,7 +297,7 @@ def test_a_body_that_breaks_off_for_good_is_an_error_of_the_library(wire: Wire, 
     address = listen(_answering("200 OK", KIND, "Content-Length: 999", body=TEXT))
 
     def error(fetch: Any) -> type:
-        with pytest.raises(Exception) as raised:  # noqa: PT011  # whatever it is
+        with pytest.raises(Exception) as raised:  # whatever it is
             fetch("GET", f"http://{address}{PRICE}", {}, None, 5)
         return raised.type
 
@@ -295,12 +345,14 @@ def _stream_by_aiohttp(url: str, headers: dict[str, str], path: Path) -> None:
 def _stream_by_urllib(url: str, headers: dict[str, str], path: Path) -> None:
     body = io.BytesIO(path.read_bytes())
     length = {"Content-Length": str(len(body.getvalue()))}
-    urllib.request.urlopen(urllib.request.Request(url, body, {**headers, **length}), timeout=9).close()  # type: ignore[arg-type]  # it takes files
+    urllib.request.urlopen(urllib.request.Request(url, body, {**headers, **length}), timeout=9).close()
 
 
 @pytest.mark.parametrize("send", [_stream_by_requests, _stream_by_httpx, _stream_by_aiohttp, _stream_by_urllib])
 @pytest.mark.parametrize("code", ["EGW00123", "EGW00201"])
-def test_a_body_that_cannot_be_sent_twice_is_sent_once(send: Any, code: str, gateway: KisGateway, tmp_path: Path) -> None:
+def test_a_body_that_cannot_be_sent_twice_is_sent_once(
+    send: Any, code: str, gateway: KisGateway, tmp_path: Path
+) -> None:
     path = tmp_path / "body.json"
     path.write_text('{"PDNO": "005930"}')
     gateway.refuse_calls(code, status=200)
@@ -341,3 +393,9 @@ def test_the_headers_and_requests_of_the_caller_stay_as_they_are(gateway: KisGat
 
     fetch()
     assert headers == before
+
+
+def test_an_answer_without_its_body_is_none_that_broke_off(listen: Listen) -> None:
+    """To a HEAD: what it says of its length is of the body that a GET would get."""
+    url = f"http://{listen(_answering('200 OK', KIND, 'Content-Length: 99', body=b''))}{PRICE}"
+    assert both(lambda: requests.head(url, stream=True, timeout=9).content)() == b""

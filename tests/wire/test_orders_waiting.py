@@ -6,9 +6,8 @@ import asyncio
 import gc
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -18,37 +17,20 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import MemoryTokenStore, RateLimiter, RefreshEvent, RetryPolicy, TokenManager
-from kis_retry import install, refresh_on_expired_token, retry_on_transient_error
+from kis_retry import (
+    MemoryTokenStore,
+    RateLimiter,
+    RefreshEvent,
+    RetryPolicy,
+    TokenManager,
+    install,
+)
 from kis_retry.testing import KisGateway
 from patience import until, until_async
-from senders import BALANCE, ORDER, PRICE, WIRES, Answer, Wire, headers_for, issued, query
+from senders import BALANCE, GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, query, sent
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
-GOOD = Answer(200, "MCA00000")
 BODY = {"PDNO": "005930", "ORD_QTY": "1"}
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "2")
-
-
-@pytest.fixture
-def gateway() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        issued(running)
-        yield running
-        running.heal()
-
-
-def both(function: Any, policy: RetryPolicy | None = None, limiter: RateLimiter | None = None) -> Any:
-    return retry_on_transient_error(policy=policy, limiter=limiter)(refresh_on_expired_token(policy=policy)(function))
-
-
-def sent(gateway: KisGateway, path: str = ORDER) -> int:
-    return [request.path for request in gateway.received].count(path)
 
 
 def took(call: Callable[[], object]) -> float:
@@ -66,7 +48,7 @@ def test_an_order_that_is_turned_away_for_longer_than_its_deadline_ends_as_kis_s
     wire: Wire, gateway: KisGateway, events: list[RefreshEvent]
 ) -> None:
     gateway.refuse_calls("EGW00201")
-    place = both(lambda: wire.order(gateway), RetryPolicy(order_deadline=0.4))
+    place = both(lambda: wire.order(gateway), policy=RetryPolicy(order_deadline=0.4))
     began = time.monotonic()
     assert place().msg_cd == "EGW00201"
     assert time.monotonic() - began < 2
@@ -79,13 +61,14 @@ def test_an_order_that_is_turned_away_for_longer_than_its_deadline_ends_as_kis_s
 @pytest.mark.parametrize("code", ["EGW00201", "EGW00123"])
 def test_with_no_order_deadline_an_order_leaves_once(code: str, gateway: KisGateway) -> None:
     gateway.refuse_calls(code, 1)
-    place = both(lambda: WIRES[0].order(gateway), RetryPolicy(order_deadline=0))
+    place = both(lambda: WIRES[0].order(gateway), policy=RetryPolicy(order_deadline=0))
     assert place().msg_cd == code
     assert sent(gateway) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_order_whose_token_takes_too_long_is_not_sent_again(gateway: KisGateway) -> None:
-    place = both(lambda: WIRES[0].order(gateway), RetryPolicy(order_deadline=0.3))
+    place = both(lambda: WIRES[0].order(gateway), policy=RetryPolicy(order_deadline=0.3))
     gateway.expire()
     gateway.hang("tokens", seconds=1)
     began = time.monotonic()
@@ -98,7 +81,7 @@ def test_an_order_whose_token_takes_too_long_is_not_sent_again(gateway: KisGatew
 @ALL
 def test_an_order_waits_for_a_first_token_no_longer_than_its_deadline(wire: Wire, gateway: KisGateway) -> None:
     """Its token is known to be dead: then it leaves as it is, and the caller gets what KIS says."""
-    place = both(lambda: wire.order(gateway), RetryPolicy(order_deadline=0.3))
+    place = both(lambda: wire.order(gateway), policy=RetryPolicy(order_deadline=0.3))
     manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
     manager.note_refused(str(gateway.current_token))
     gateway.expire()
@@ -108,9 +91,20 @@ def test_an_order_waits_for_a_first_token_no_longer_than_its_deadline(wire: Wire
 
 
 def test_an_order_without_a_token_gets_one(gateway: KisGateway) -> None:
-    place = both(lambda: WIRES[0].order(gateway, authorization=""), RetryPolicy(order_deadline=0))
+    place = both(lambda: WIRES[0].order(gateway, authorization=""), policy=RetryPolicy(order_deadline=0))
     gateway.expire()
     assert place() == GOOD
+
+
+def test_a_token_that_came_too_late_for_an_order_is_good_for_others(gateway: KisGateway) -> None:
+    limiter = RateLimiter(gateway.credentials, rate=1, store=MemoryTokenStore())
+    token = f"Bearer {gateway.current_token}"
+    policy = RetryPolicy(order_deadline=0.3)
+    gateway.expire()
+    place = both(lambda: WIRES[0].order(gateway, authorization=token), policy=policy, limiter=limiter)
+    assert place().msg_cd == "EGW00123"
+    assert both(lambda: WIRES[0].get(gateway, authorization=token))() == GOOD
+    assert (sent(gateway), gateway.counts.tokens_issued) == (1, 2)
 
 
 # Its slot.
@@ -120,7 +114,7 @@ def test_an_order_overtakes_the_reads_that_wait(gateway: KisGateway) -> None:
     wire = WIRES[0]
     limiter = RateLimiter(gateway.credentials, rate=8, store=MemoryTokenStore())
     read = both(lambda: wire.get(gateway), limiter=limiter)
-    place = both(lambda: wire.order(gateway), RetryPolicy(order_deadline=0.1), limiter)
+    place = both(lambda: wire.order(gateway), policy=RetryPolicy(order_deadline=0.1), limiter=limiter)
     with ThreadPoolExecutor(9) as pool:
         reads = [pool.submit(read) for _ in range(8)]
         until(lambda: sent(gateway, PRICE) >= 1)
@@ -140,9 +134,11 @@ async def ask_httpx(gateway: KisGateway) -> str:
 
 
 async def ask_aiohttp(gateway: KisGateway) -> str:
-    async with aiohttp.ClientSession(headers=headers_for(gateway)) as session:
-        async with session.post(gateway.url + ORDER, json=BODY) as response:
-            return str((await response.json())["msg_cd"])
+    async with (
+        aiohttp.ClientSession(headers=headers_for(gateway)) as session,
+        session.post(gateway.url + ORDER, json=BODY) as response,
+    ):
+        return str((await response.json())["msg_cd"])
 
 
 @pytest.mark.parametrize("ask", [ask_httpx, ask_aiohttp])

@@ -100,44 +100,22 @@ class Keeper:
         return requests.get(self.url + PRICE, params=query(symbol), headers=headers, timeout=9).json()
 
 
-@shape
-def self_headers(gateway: KisGateway, folder: Path) -> Fetch:
-    class Library(Keeper):
-        @refresh_on_expired_token
-        def fetch(self, symbol: int) -> Any:
-            return self.ask(symbol, authorization=self.headers["authorization"])
+def _of_self(token_of: Callable[[Keeper], str], name: str = "authorization") -> Shape:
+    def make(gateway: KisGateway, folder: Path) -> Fetch:
+        class Library(Keeper):
+            @refresh_on_expired_token
+            def fetch(self, symbol: int) -> Any:
+                return self.ask(symbol, **{name: token_of(self)})
 
-    return Library(gateway).fetch
+        return Library(gateway).fetch
 
-
-@shape
-def self_access_token(gateway: KisGateway, folder: Path) -> Fetch:
-    class Library(Keeper):
-        @refresh_on_expired_token
-        def fetch(self, symbol: int) -> Any:
-            return self.ask(symbol, authorization=self.access_token)
-
-    return Library(gateway).fetch
+    return make
 
 
-@shape
-def self_token(gateway: KisGateway, folder: Path) -> Fetch:
-    class Library(Keeper):
-        @refresh_on_expired_token
-        def fetch(self, symbol: int) -> Any:
-            return self.ask(symbol, Authorization=f"Bearer {self.token}")
-
-    return Library(gateway).fetch
-
-
-@shape
-def self_private_token(gateway: KisGateway, folder: Path) -> Fetch:
-    class Library(Keeper):
-        @refresh_on_expired_token
-        def fetch(self, symbol: int) -> Any:
-            return self.ask(symbol, AUTHORIZATION=f"Bearer {self._token}")
-
-    return Library(gateway).fetch
+SHAPES["self.headers"] = _of_self(lambda self: self.headers["authorization"])
+SHAPES["self.access_token"] = _of_self(lambda self: self.access_token, "Authorization")
+SHAPES["self.token"] = _of_self(lambda self: f"Bearer {self.token}", "AUTHORIZATION")
+SHAPES["self._token"] = _of_self(lambda self: f"bearer {self._token}")
 
 
 @shape

@@ -1,0 +1,165 @@
+"""Objects of somebody else's as token sources: a user's `TokenSource`, and a library's broker object."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ..policy import RetryPolicy
+from ..token import YEARS, AccessToken, bare
+from .single_flight import without_traceback
+from .source import LiveSource, Memory, Replacement
+
+if TYPE_CHECKING:
+    from ..credentials import Credentials
+
+__all__ = ["UserSource", "broker_source", "is_broker"]
+
+_NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)  # a library does not say when its token dies
+_A_LOOK = 0.01  # seconds in which a source that has a token in memory hands it over
+
+# By identity: a dataclass that compares by its fields can neither be hashed nor told apart.
+_known: dict[int, tuple[Memory, object]] = {}
+
+
+def _memory_of(target: Any) -> Memory:
+    key = id(target)
+    if key not in _known:
+        _known.setdefault(key, (Memory(), None))
+        try:
+            weakref.finalize(target, _known.pop, key, None).atexit = False
+        except TypeError:  # it allows no weak references, and another one must not get its identity
+            _known[key] = _known[key][0], target
+    return _known[key][0]
+
+
+class _ForeignSource(LiveSource):
+    """Somebody else's object, asked on a thread of this package. Sources of the same object are equal."""
+
+    def __init__(self, target: Any, policy: RetryPolicy | None = None) -> None:
+        self.policy = policy
+        self._target = target
+        self._known = _memory_of(target)
+
+    @property
+    def _memory(self) -> Memory:  # type: ignore[override]  # only read
+        return self._known
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ForeignSource) and other._target is self._target
+
+    def __hash__(self) -> int:
+        return id(self._target)
+
+    def _replace(self, rejected: str | None, ends: float) -> Replacement:
+        found, failure = self.current_unless(rejected), self._cooling()  # another refresh may have ended meanwhile
+        if found is None and failure is not None:
+            raise without_traceback(failure)
+        return Replacement(found, "memory") if found is not None else self._ask(rejected)
+
+    def _ask(self, rejected: str | None) -> Replacement:
+        raise NotImplementedError
+
+
+class UserSource(_ForeignSource):
+    """Any `TokenSource`, with a memory of what it handed out."""
+
+    @property
+    def credentials(self) -> Credentials | None:  # type: ignore[override]  # only read
+        return getattr(self._target, "credentials", None)
+
+    def handed_out(self, value: str) -> bool:
+        # The user's code may have asked its source itself, without being seen: look what it hands out now.
+        if not super().handed_out(value) and self._clock.monotonic() >= self._known.next_look:
+            with suppress(Exception):
+                self._refreshed("a look", lambda _: Replacement(self._current(), "memory")).result(_A_LOOK)
+        return super().handed_out(value)
+
+    def _current(self) -> AccessToken:
+        token = self._given("token", self._target.token())
+        self._known.keep(token, self._clock.time())
+        return token
+
+    def _ask(self, rejected: str | None) -> Replacement:
+        if rejected is None:
+            token = self._current()
+            if token.value not in self._known.refused:
+                return Replacement(token, "memory")
+            rejected = token.value
+        refused = self._known.handed_out.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
+        token = self._given("refresh", self._target.refresh(refused))
+        self._known.keep(token, self._clock.time(), just_issued=True)
+        return Replacement(token, "issued")
+
+    def _given(self, method: str, token: object) -> AccessToken:
+        if isinstance(token, AccessToken):
+            return token
+        if inspect.iscoroutine(token):
+            token.close()
+        name = f"{type(self._target).__name__}.{method}()"
+        raise TypeError(f"{name} gave a {type(token).__name__}: it has to give an AccessToken")
+
+
+class _BrokerSource(_ForeignSource):
+    """A library's object with an `access_token`, which it may renew by itself at any time."""
+
+    @property
+    def _memory(self) -> Memory:  # type: ignore[override]  # only read
+        """What is known, with what the library holds now as the current token."""
+        known, value = self._known, getattr(self._target, "access_token", None)
+        value = bare(value) if isinstance(value, str) else ""
+        if known.current is None or known.current.token.value != value:
+            known.current = None
+            with suppress(ValueError):  # empty, or not a token
+                known.keep(AccessToken(value, _NEVER), self._clock.time())
+        return known
+
+    def _ask(self, rejected: str | None) -> Replacement:
+        try:
+            token = self._issued()
+        except BaseException as error:  # of the library
+            self._begin_cooldown(error)
+            raise
+        self._known.keep(token, self._clock.time(), just_issued=True)
+        return Replacement(token, "issued")
+
+    def _issued(self) -> AccessToken:
+        issue = self._target.issue_access_token
+        answer = issue(force=True) if _takes_force(issue) else issue()
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("issue_access_token is a coroutine function: pass tokens= instead")
+        current = self._memory.current
+        if current is None:
+            raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
+        return current.token
+
+
+def _takes_force(issue: Callable[..., object]) -> bool:
+    try:
+        parameters = inspect.signature(issue).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def is_broker(value: object) -> bool:
+    """Tell whether `value` has an `access_token` and an `issue_access_token` that renews it; a class has not."""
+    renews = callable(getattr(value, "issue_access_token", None))
+    return renews and hasattr(value, "access_token") and not isinstance(value, type)
+
+
+def broker_source(value: Any, policy: RetryPolicy | None = None) -> LiveSource:
+    """
+    Make a source of a broker object: its `access_token`, renewed by its own `issue_access_token`.
+
+    Args:
+        value: is asked on a thread of this package, with `force=True` where it takes that.
+        policy: `issue_wait` bounds how long others wait for it, `issue_cooldown` how soon it is asked again after a
+            failure; without one, the environment's.
+    """
+    return _BrokerSource(value, policy)

@@ -1,0 +1,213 @@
+"""A signal's exception ends whatever waits at once; what a hook or a log handler raises ends nothing at all."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import requests
+
+from alarms import alarm_once
+from answers import GOOD_CODE, PRICE
+from clocks import interrupt
+from kis_retry import (
+    KisClient,
+    MemoryTokenStore,
+    RateLimiter,
+    RefreshEvent,
+    RetryPolicy,
+    TokenManager,
+    on_event,
+    refresh_on_expired_token,
+    retry_on_transient_error,
+)
+from kis_retry.testing import KisGateway
+
+needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signals")
+
+
+class TimeLimitError(TimeoutError):
+    """A user's own, of a kind that the network knows too."""
+
+
+def time_limit(*_: object) -> None:
+    raise TimeLimitError
+
+
+@pytest.fixture(params=[time_limit, interrupt], ids=["a time limit", "Ctrl-C"])
+def handler(request: pytest.FixtureRequest) -> Iterator[type[BaseException]]:
+    """What SIGALRM raises."""
+    before = signal.signal(signal.SIGALRM, request.param)
+    yield TimeLimitError if request.param is time_limit else KeyboardInterrupt
+    signal.signal(signal.SIGALRM, before)
+
+
+# --- one request, and each thing that it may wait for
+
+
+class Waiting:
+    """Nested decorated calls that wait for something; `waits` says that they do."""
+
+    def __init__(self, gateway: KisGateway) -> None:
+        self.gateway = gateway
+        self.tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=3))
+        self.limiter = RateLimiter(gateway.credentials, rate=0.1, store=MemoryTokenStore())
+        self.told: list[RefreshEvent] = []
+        self.limited = False
+        self._asked = gateway.counts
+
+    def begin(self) -> None:
+        assert self.ask()["rt_cd"] == "0"
+        self.gateway.reset_counts()
+
+    def ask(self) -> Any:
+        client = KisClient(
+            tokens=self.tokens, limiter=self.limiter if self.limited else RateLimiter(self.gateway.credentials, rate=0)
+        )
+
+        @retry_on_transient_error
+        @refresh_on_expired_token
+        def batch() -> Any:
+            return client.fetch_domestic_price("005930")
+
+        return batch()
+
+
+def for_a_token(at: Waiting) -> Callable[[], object]:
+    at.gateway.expire()
+    at.gateway.hang("tokens")
+    return lambda: at.gateway.counts.token_requests
+
+
+def for_the_minute(at: Waiting) -> Callable[[], object]:
+    at.gateway.expire()
+    at.gateway.issue_elsewhere()
+    return lambda: [event for event in at.told if event.name == "token_issue_waiting"]
+
+
+def for_a_slot(at: Waiting) -> Callable[[], object]:
+    at.limited = True
+    at.limiter.acquire()
+    return lambda: True
+
+
+def for_the_answer(at: Waiting) -> Callable[[], object]:
+    at.gateway.hang()
+    return lambda: at.gateway.counts.calls
+
+
+def for_the_next_try(at: Waiting) -> Callable[[], object]:
+    at.gateway.fail(503)
+    return lambda: len([event for event in at.told if event.name == "call_retried"]) > 3
+
+
+@needs_signals
+@pytest.mark.parametrize("wait", [for_a_token, for_the_minute, for_a_slot, for_the_answer, for_the_next_try])
+def test_a_signals_exception_ends_the_waiting_at_once_and_nothing_leaves_afterwards(
+    wait: Callable[[Waiting], Callable[[], object]], handler: type[BaseException], gateway: KisGateway
+) -> None:
+    at = Waiting(gateway)
+    unsubscribe = on_event(at.told.append)
+    at.begin()
+    waits = wait(at)
+    # In the middle of receiving, urllib3 makes of any TimeoutError its own, with or without this package.
+    with pytest.raises((handler, requests.ReadTimeout) if wait is for_the_answer else handler), alarm_once(waits):
+        at.ask()
+    left = gateway.counts.calls
+    gateway.heal()
+    time.sleep(0.3)
+    unsubscribe()
+    assert gateway.counts.calls == left
+    at.limited = False
+    if wait is not for_the_minute:
+        assert at.ask()["rt_cd"] == "0", "and everything goes on"
+
+
+# --- hooks and the log
+
+
+def exits() -> None:
+    sys.exit("a kill switch")
+
+
+def fails() -> None:
+    raise LookupError("a Telegram handler without a network")
+
+
+@contextmanager
+def disturbing(where: str, harm: Callable[[], None]) -> Iterator[None]:
+    """Have whoever listens to what this package tells do harm, at each event and each record."""
+    logger = logging.getLogger("kis_retry")
+    level = logger.level
+
+    class Harmful(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            harm()
+
+    def harmful(_: object) -> bool:
+        harm()
+        return True
+
+    handler = Harmful()
+    unsubscribe = on_event(harmful) if where == "a hook" else lambda: None
+    if where == "a filter":
+        logger.addFilter(harmful)
+    elif where == "a handler":
+        logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        unsubscribe()
+        logger.setLevel(level)
+        logger.removeFilter(harmful)
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    ("where", "harm"),
+    [("a hook", exits), ("a hook", interrupt), ("a handler", fails), ("a handler", exits), ("a filter", fails)],
+)
+def test_whoever_listens_and_fails_costs_a_batch_nothing(where: str, harm: Callable[[], None]) -> None:
+    with KisGateway(seed=3) as gateway:
+        gateway.refuse_calls("EGW00201", share=0.1)
+        gateway.drop(share=0.05)
+        gateway.expire_at(60)
+        given = gateway.credentials
+        tokens = TokenManager(given, store=MemoryTokenStore(), policy=RetryPolicy())
+        limiter = RateLimiter(given, rate=150, store=MemoryTokenStore())
+
+        @retry_on_transient_error(limiter=limiter)
+        @refresh_on_expired_token(tokens=tokens)
+        def fetch(_: int) -> str:
+            return str(requests.get(gateway.url + PRICE, timeout=20).json()["msg_cd"])
+
+        with disturbing(where, harm), ThreadPoolExecutor(8) as pool:
+            codes = Counter(pool.map(fetch, range(100)))
+        assert codes == {GOOD_CODE: 100}
+        assert gateway.counts.token_requests == 2
+        assert limiter.acquire(5), "the pace goes on"
+
+
+@pytest.mark.parametrize("harm", [fails, exits], ids=["fails", "exits"])
+def test_a_kill_switch_in_the_wait_for_the_minute_starts_no_storm(
+    harm: Callable[[], None], gateway: KisGateway
+) -> None:
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+    client = KisClient(tokens=tokens, limiter=RateLimiter(gateway.credentials, rate=0))
+    client.fetch_domestic_price("005930")
+    gateway.expire()
+    gateway.issue_elsewhere()
+    gateway.reset_counts()
+    with disturbing("a hook", harm), ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.fetch_domestic_price, ["005930"] * 16))
+    assert {answer["msg_cd"] for answer in answers} == {"EGW00123"}, "KIS's own answer"
+    assert gateway.counts.token_requests <= 8

@@ -1,0 +1,272 @@
+"""A cancelled task, an exception of a signal handler and Ctrl-C end each wait, and nothing leaves afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import aiohttp
+import httpx
+import pytest
+
+from alarms import alarm_once
+from kis_retry import (
+    MemoryTokenStore,
+    RateLimiter,
+    RetryPolicy,
+    TokenManager,
+)
+from kis_retry.testing import KisGateway
+from patience import until, until_async
+from senders import GOOD, ORDER, PRICE, SYNC, Answer, Wire, both, headers_for
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a signal for one thread")
+
+SOON = 5.0  # seconds in which a wait is over that would take a minute
+
+
+class OwnTimeoutError(Exception):
+    """A time limit of a program's own, as people raise it in a signal handler."""
+
+
+class Waiting(NamedTuple):
+    """
+    A wait that takes long.
+
+    Attributes:
+        begin: makes the gateway and what else is needed such that a call waits.
+        has_begun: whether it does.
+        end: lets whatever else waits go on.
+    """
+
+    begin: Callable[[KisGateway], dict[str, Any]]
+    has_begun: Callable[[KisGateway], object]
+    end: Callable[[KisGateway], object] = KisGateway.heal
+
+
+def _with_tokens(gateway: KisGateway, **policy: Any) -> dict[str, Any]:
+    given = RetryPolicy(issue_wait=1, **policy)
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=given)
+    return {"tokens": tokens, "policy": given}
+
+
+def _a_token(gateway: KisGateway) -> dict[str, Any]:
+    gateway.expire()
+    gateway.hang("tokens", 1, seconds=60)
+    return _with_tokens(gateway, order_deadline=60)
+
+
+def _a_minute(gateway: KisGateway) -> dict[str, Any]:
+    gateway.expire()
+    gateway.refuse_tokens("EGW00133")
+    return _with_tokens(gateway, order_deadline=60)
+
+
+def _a_slot(gateway: KisGateway) -> dict[str, Any]:
+    limiter = RateLimiter(gateway.credentials, rate=0.1, store=MemoryTokenStore())
+    assert limiter.acquire()
+    return {"limiter": limiter, **_with_tokens(gateway)}
+
+
+def _a_repeat(gateway: KisGateway) -> dict[str, Any]:
+    gateway.refuse_calls("EGW00201", 1)
+    limiter = RateLimiter(gateway.credentials, rate=0.1, store=MemoryTokenStore())
+    return {"limiter": limiter, **_with_tokens(gateway, order_deadline=60)}
+
+
+def _a_pause(gateway: KisGateway) -> dict[str, Any]:
+    gateway.expire()
+    return _with_tokens(gateway, wait=60, order_deadline=60)
+
+
+def _an_answer(gateway: KisGateway) -> dict[str, Any]:
+    gateway.hang(times=1, seconds=60, reached=True)
+    return _with_tokens(gateway)
+
+
+WAITS = {
+    "a token": Waiting(_a_token, lambda gateway: gateway.faults_met.get("hung")),
+    "the minute": Waiting(_a_minute, lambda gateway: gateway.faults_met.get("EGW00133")),
+    "a slot": Waiting(_a_slot, lambda gateway: True),
+    "the slot of a repeat": Waiting(_a_repeat, lambda gateway: gateway.faults_met.get("EGW00201")),
+    "the pause before a repeat": Waiting(_a_pause, lambda gateway: gateway.counts.tokens_issued == 2),
+    "an answer": Waiting(_an_answer, lambda gateway: gateway.faults_met.get("hung")),
+}
+
+
+def check_nothing_leaves(gateway: KisGateway, wait: Waiting, calls: int) -> None:
+    wait.end(gateway)
+    time.sleep(0.15)
+    assert gateway.counts.calls == calls
+
+
+# Tasks.
+
+
+async def _by_httpx(url: str, headers: dict[str, str], method: str) -> None:
+    async with httpx.AsyncClient(headers=headers) as client:
+        await client.request(method, url, json={"PDNO": "1"} if method == "POST" else None)
+
+
+async def _by_aiohttp(url: str, headers: dict[str, str], method: str) -> None:
+    body = {"PDNO": "1"} if method == "POST" else None
+    async with aiohttp.ClientSession(headers=headers) as session, session.request(method, url, json=body):
+        pass
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("ask", [_by_httpx, _by_aiohttp])
+@pytest.mark.parametrize("name", WAITS)
+def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gateway: KisGateway) -> None:
+    wait, path = WAITS[name], ORDER if method == "POST" else PRICE
+    headers = headers_for(gateway)
+    call = both(ask, **wait.begin(gateway))
+
+    async def main() -> None:
+        task = asyncio.create_task(call(gateway.url + path, headers, method))
+        await asyncio.sleep(0.05)
+        await until_async(lambda: wait.has_begun(gateway))
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - began < SOON
+
+    asyncio.run(main())
+    check_nothing_leaves(gateway, wait, gateway.counts.calls)
+
+
+@pytest.mark.parametrize("name", WAITS)
+async def test_the_other_tasks_of_a_loop_go_on_meanwhile(name: str, gateway: KisGateway) -> None:
+    """Nothing that waits stops the loop."""
+    wait = WAITS[name]
+    headers = headers_for(gateway)
+    call = both(_by_httpx, **await asyncio.to_thread(wait.begin, gateway))
+    task = asyncio.create_task(call(gateway.url + PRICE, headers, "GET"))
+    turns = 0
+    deadline = time.monotonic() + 10
+    while not (turns > 20 and wait.has_begun(gateway)) and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
+        turns += 1
+    assert turns > 20
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    wait.end(gateway)
+
+
+# Signals.
+
+
+def _own(*_: object) -> NoReturn:
+    raise OwnTimeoutError
+
+
+def _timeout(*_: object) -> NoReturn:
+    """Of a type that failures of the network have, too."""
+    raise TimeoutError("the program's own")
+
+
+def _ctrl_c(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+HANDLERS: dict[Any, type[BaseException]] = {_own: OwnTimeoutError, _timeout: TimeoutError, _ctrl_c: KeyboardInterrupt}
+
+
+@pytest.mark.parametrize(("handler", "method"), [(_own, "get"), (_own, "order"), (_timeout, "get"), (_ctrl_c, "order")])
+@pytest.mark.parametrize("name", WAITS)
+def test_an_exception_of_a_signal_handler_ends_each_wait(
+    name: str, handler: Any, method: str, gateway: KisGateway
+) -> None:
+    interrupt_one(WAITS[name], handler, SYNC[0], method, gateway)
+
+
+@pytest.mark.parametrize("wire", SYNC[1:], ids=lambda wire: wire.name)
+@pytest.mark.parametrize("name", ["a slot", "an answer"])
+def test_it_ends_the_waits_of_each_library(name: str, wire: Wire, gateway: KisGateway) -> None:
+    interrupt_one(WAITS[name], _own, wire, "get", gateway)
+
+
+def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway: KisGateway) -> None:
+    headers = headers_for(gateway)
+    is_called = threading.Event()
+
+    def ask() -> None:
+        is_called.set()
+        getattr(wire, method)(gateway, **headers)
+
+    call = both(ask, **wait.begin(gateway))
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with alarm_once(lambda: is_called.is_set() and wait.has_begun(gateway)), pytest.raises(BaseException) as raised:
+            call()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    found: Any = raised.value
+    while found is not None and type(found) is not HANDLERS[handler]:
+        found = found.__cause__ or found.__context__  # a library makes its own of one that it takes for the network's
+    assert found is not None
+    check_nothing_leaves(gateway, wait, gateway.counts.calls)
+
+
+def test_an_order_that_a_signal_ended_is_held_back(gateway: KisGateway) -> None:
+    call = both(lambda: SYNC[0].order(gateway))
+    gateway.hang(times=1, seconds=60, reached=True)
+    before = signal.signal(signal.SIGALRM, _own)
+    try:
+        with alarm_once(lambda: gateway.faults_met.get("hung")), pytest.raises(OwnTimeoutError):
+            call()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(TimeoutError, match="nobody waited"):
+        call()
+    gateway.heal()
+    assert len(gateway.orders) == 1
+
+
+# Those who wait beside.
+
+
+def test_who_waits_beside_gets_his_token_all_the_same(gateway: KisGateway) -> None:
+    """The refresh that the interrupted one began goes on."""
+    answers: list[Answer] = []
+    headers = headers_for(gateway)
+    call = both(lambda: SYNC[0].get(gateway, **headers), **_a_token(gateway))
+    others = [threading.Thread(target=lambda: answers.append(call())) for _ in range(3)]
+    before = signal.signal(signal.SIGALRM, _own)
+    for other in others:
+        other.start()
+    try:
+        with alarm_once(lambda: gateway.faults_met.get("hung")), pytest.raises(OwnTimeoutError):
+            call()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    gateway.heal()
+    for other in others:
+        other.join(20)
+    assert answers == [GOOD] * 3
+    assert gateway.counts.tokens_issued == 2
+
+
+def test_a_slot_that_was_given_up_costs_one_slot_at_most(gateway: KisGateway) -> None:
+    limiter = RateLimiter(gateway.credentials, rate=10, store=MemoryTokenStore())
+    call = both(lambda: SYNC[0].get(gateway), limiter=limiter)
+    assert call() == GOOD
+
+    async def give_up() -> None:
+        ask = both(_by_httpx, limiter=limiter)
+        tasks = [asyncio.create_task(ask(gateway.url + PRICE, headers_for(gateway), "GET")) for _ in range(20)]
+        await asyncio.sleep(0.02)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(give_up())
+    began = time.monotonic()
+    assert call() == GOOD
+    assert time.monotonic() - began < 0.9, "not twenty slots later"
+    until(lambda: gateway.counts.calls >= 2)
