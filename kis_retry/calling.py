@@ -180,7 +180,7 @@ class FunctionCall:
         if limiter is not None:
             slot = limiter.reserve()
             try:
-                yield Wait(slot.future)
+                yield Wait(slot)
             except BaseException:
                 slot.cancel()
                 raise
