@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from .answers import Meaning, Verdict, judge, judge_error
-from .bypass import ACTIVE
 from .clock import Monotonic
+from .context import ACTIVE
 from .engine import Flow, Send, Sleep, Wait
 from .events import RefreshEvent, emit, warn
 from .renewal import renewed

@@ -15,8 +15,8 @@ from typing import Any, TypeVar, overload
 
 from .answers import judge
 from .binding import Binding, attribute_of
-from .bypass import ACTIVE, is_unprotected
 from .calling import FunctionCall, Returned, raised
+from .context import ACTIVE, is_unprotected
 from .engine import run, run_async
 from .pace.limiter import RateLimiter, is_limiter
 from .policy import RetryPolicy

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from ..bypass import ACTIVE
+from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of

@@ -126,17 +126,12 @@ class Exchange:
             slot.cancel()
             yield from self._put_token()
             slot = yield from self._take_slot()
-        if self._last is not None and self._is_late():
+        ended = self._last if self._last is not None and self._is_late() else self._held_back()
+        if ended is not None:  # it is too late, or the same order was lost while this one waited
             if slot is not None:
                 slot.cancel()
             self._is_over = True
-            return self._last
-        held = self._held_back()  # the same order, lost while this one waited
-        if held is not None:
-            if slot is not None:
-                slot.cancel()
-            self._is_over = True
-            return held
+            return ended
         self._put_newer_token()
         self._sends += 1
         sent_at = Monotonic.now()
@@ -148,9 +143,14 @@ class Exchange:
         except BaseException as error:  # its caller gave it up
             self._note_lost(Ending(Verdict(Meaning.TRANSIENT), error=TimeoutError, text=_given_up(error)))
             raise
+        self._note(sent, sent_at)
+        self._report(slot, sent)
+        return sent
+
+    def _note(self, sent: Sent, sent_at: float) -> None:
+        """Remember what came of one attempt, and what is known of orders since."""
         self._last = sent
         self._refused = self._request.token if sent.verdict.meaning is Meaning.EXPIRED else None
-        self._report(slot, sent)
         is_of_another = sent.redirected and sent.verdict.meaning is not Meaning.GOOD  # and says nothing of the order
         if self._is_order and sent.ending is not None and (is_of_another or is_lost(sent.ending)):
             self._note_lost(sent.ending)
@@ -158,7 +158,6 @@ class Exchange:
             self._count_order(-1)  # it was not acted upon
         elif self._request.shows_orders and sent.verdict.meaning is Meaning.GOOD and not sent.verdict.unanswered:
             LOST.looked(self._request, sent_at)
-        return sent
 
     def _put_token(self) -> Flow[None]:
         """Have it leave with a token that is not known to be dead, and with one at all."""

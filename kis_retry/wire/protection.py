@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..binding import Binding, attribute_of
-from ..bypass import ACTIVE, is_unprotected
+from ..context import ACTIVE, is_unprotected
 from ..events import warn
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
