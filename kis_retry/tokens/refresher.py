@@ -25,7 +25,7 @@ from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
 from ..token import AccessToken
-from .single_flight import done, then, without_traceback
+from .single_flight import done, failed, then, without_traceback
 from .source import CachedToken, Clock, LiveSource, Memory, Replacement
 
 __all__ = ["Refresher"]
@@ -52,9 +52,8 @@ class Refresher(LiveSource):
         policy: RetryPolicy | None,
         clock: Clock,
     ) -> None:
-        self._ask_kis, self._key, self._clock = ask, key, clock
+        self._ask_kis, self._key, self._clock, self._memory = ask, key, clock, Memory()
         self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
-        self._memory = Memory()
         self._next_early = self._issued_at = self._minute_ends = -math.inf  # on the monotonic clock
         self._reissued = ""  # the last token of KIS's, where it was an old one
 
@@ -115,26 +114,25 @@ class Refresher(LiveSource):
 
     def _telling(self, old: AccessToken, renew: Callable[[float], Replacement], ends: float) -> Replacement:
         """Renew `old`, and tell what came of it."""
-        began, memory = self._clock.monotonic(), self._memory
+        began = self._clock.monotonic()
         try:
             replacement = renew(ends)
         except BaseException as error:
-            if memory.failure is None or memory.failed_at >= began:  # else it was told when the cool-down began
-                code, name = getattr(error, "code", None), type(error).__name__
-                self._tell(
-                    "token_refresh_failed", old.fingerprint, began, msg_cd=code, expires_at=old.expires_at, error=name
-                )
-            raise
+            if self._cooling() is None:  # else it was told when that began
+                found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
+                self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
+            alive = self.current_unless(None)
+            if alive is None:
+                raise
+            return Replacement(alive, "memory")
         if replacement.origin != "memory":
             self._tell_renewed(replacement, old.fingerprint, began)
         return replacement
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
         found = self.current_unless(rejected)
-        if found is not None:
-            return Replacement(found, "memory")
         before = self._entry.load()
-        adopted = self._adopt(rejected, before)
+        adopted = Replacement(found, "memory") if found is not None else self._adopt(rejected, before)
         if adopted is not None:
             return adopted
         failure = self._cooling()
@@ -146,19 +144,16 @@ class Refresher(LiveSource):
             self._memory.failure = (
                 None  # it is back, and to wait out its minute, with whoever joins, is certain to help
             )
-        try:
-            return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
-        except BaseException as error:  # of somebody's code that exits, too: nobody asks again at once
-            if not (isinstance(error, TokenIssueLimited) and error.retryable):  # the next one waits for the minute
-                self._begin_cooldown(error)
-            raise
+        return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
 
     def _renew(self, ends: float) -> Replacement:
         """Get a token that is not about to expire, if KIS gives one; else one that is good still."""
         found = self._replace(None, ends)
         if super().peek() is None:
-            with suppress(TokenIssueError):
+            try:
                 return self._replace(found.token.value, ends)
+            except TokenIssueError as error:
+                self._note_failure(failed(error))
         return found
 
     def _renew_early(self, cached: CachedToken, _: float) -> Replacement:
@@ -174,6 +169,7 @@ class Refresher(LiveSource):
 
     def _ask(self, rejected: str | None, before: AccessToken | None, ends: float, *, once: bool) -> Replacement:
         """Go through the store's lock to KIS, until there is a token or the time is over."""
+        told: list[float] = []
 
         def left() -> float:
             return max(ends - self._clock.monotonic(), 0.0)
@@ -186,22 +182,22 @@ class Refresher(LiveSource):
                 return adopted or self._issue(max(min(self.policy.issue_timeout, left()), _LAST_TRY))
 
         def wait(state: RetryCallState) -> float:
-            is_minute = isinstance(_error_of(state), TokenIssueLimited)
-            return min(self._minute_left() if is_minute else _backoff(state), left())
+            return float(min(min(_LOOK, self._minute_left()) if _is_minute(state) else _backoff(state), left()))
 
-        def sleep(seconds: float) -> None:
-            gets_up = self._clock.monotonic() + seconds
-            while (nap := min(_LOOK, gets_up - self._clock.monotonic())) > 0:
-                self._clock.sleep(nap)
-                if self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None:
-                    return
+        def tell(state: RetryCallState) -> None:
+            is_new = state.attempt_number == 1 or (_is_minute(state) and self._minute_ends not in told)
+            if is_new:  # each minute that is waited out is told, of an endpoint that is away the first wait
+                told.append(self._minute_ends)
+                seconds, error = min(self._minute_left(), left()) if _is_minute(state) else left(), _error_of(state)
+                code, name = getattr(error, "code", None), type(error).__name__
+                emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=seconds, error=name))
 
         return Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
             stop=lambda _: once or left() < _LEAST_WAIT,
             wait=wait,
-            sleep=sleep,
-            before_sleep=lambda state: _tell_waiting(state, left()),
+            sleep=self._clock.sleep,
+            before_sleep=tell,
             reraise=True,
         )(attempt)
 
@@ -253,24 +249,17 @@ class Refresher(LiveSource):
 
     def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
         token, origin = replacement
-        name, level = "token_refreshed" if origin == "issued" else "token_adopted", None
-        if origin == "memory":
-            level = logging.DEBUG
-        self._tell(name, previous, began, level, token=token.fingerprint, expires_at=token.expires_at, source=origin)
+        found = {"token": token.fingerprint, "expires_at": token.expires_at, "source": origin}
+        self._tell("token_refreshed" if origin == "issued" else "token_adopted", previous, began, **found)
 
-    def _tell(self, name: Any, previous: str | None, began: float, level: int | None = None, **found: Any) -> None:
-        elapsed = self._clock.monotonic() - began
+    def _tell(self, name: Any, previous: str | None, began: float, **found: Any) -> None:
+        elapsed, level = self._clock.monotonic() - began, logging.DEBUG if found.get("source") == "memory" else None
         emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
-
-
-def _tell_waiting(state: RetryCallState, left: float) -> None:
-    """Tell of each minute that is waited out, and of an endpoint that is away once."""
-    error = _error_of(state)
-    is_minute, code = isinstance(error, TokenIssueLimited), getattr(error, "code", None)
-    if is_minute or state.attempt_number == 1:
-        wait = state.upcoming_sleep if is_minute else left
-        emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=wait, error=type(error).__name__))
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
+
+
+def _is_minute(state: RetryCallState) -> bool:
+    return isinstance(_error_of(state), TokenIssueLimited)

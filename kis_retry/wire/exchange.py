@@ -17,7 +17,7 @@ from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
-from ..pace.waiting import Reservation, Ticket
+from ..pace.waiting import Reservation
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
 from ..token import AccessToken
@@ -57,7 +57,7 @@ class Exchange:
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
         self._is_left_to_function = guard.owner is not None and not guard.owner.rules.watches  # where it is refused
         self._refreshes = not self._is_left_to_function and any(each.rules.refreshes for each in protections)
-        self._ticket: Ticket | None = None
+        self._slot: Reservation | None = None  # of the last attempt
         self._sends = 0
         self._last: Sent | None = None
         self._refused: str | None = None  # the token with which the last one left, if KIS refused it
@@ -215,17 +215,16 @@ class Exchange:
         limiter = self._guard.limiter
         if limiter is None or not self._request.is_paced:
             return None
-        slot = limiter.reserve(order=self._is_order, ticket=self._ticket)
-        self._ticket = slot.ticket
+        slot = self._slot = limiter.reserve(order=self._is_order, earlier=self._slot)
         try:
-            while not (yield Wait(slot.future, self._seconds_left())):
+            while not (yield Wait(slot, self._seconds_left())):
                 if self._last is not None or limiter.is_away:  # a first attempt waits for its slot as long as it takes
                     break
-                yield Wait(slot.future)
+                yield Wait(slot)
         except BaseException:
             slot.cancel()
             raise
-        if not slot.future.done():
+        if not slot.done():
             slot.cancel()
         return slot
 

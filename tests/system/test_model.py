@@ -11,7 +11,7 @@ import contextvars
 import math
 import shutil
 import tempfile
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,10 @@ from kis_retry import (
     AccessToken,
     FileTokenStore,
     KisRetryError,
-    MemoryTokenStore,
     RefreshEvent,
     RetryPolicy,
     TokenIssueError,
     TokenManager,
-    TokenStore,
     on_event,
     refresh_on_expired_token,
 )
@@ -41,31 +39,6 @@ from kis_retry.testing import KisGateway
 MARGIN, MINUTE = 600, 60
 REFUSED = {"EGW00121", "EGW00122", EXPIRED_CODE}
 PROCESSES = st.integers(0, 2)
-
-
-class Unreliable:
-    """A store with a switch."""
-
-    def __init__(self, store: TokenStore) -> None:
-        self.store = store
-        self.broken = False
-
-    def load(self, key: str) -> AccessToken | None:
-        return self._working().load(key)
-
-    def save(self, key: str, token: AccessToken) -> None:
-        self._working().save(key, token)
-
-    def delete(self, key: str) -> None:
-        self._working().delete(key)
-
-    def lock(self, key: str, *, timeout: float, lease: float) -> AbstractContextManager[bool]:
-        return self._working().lock(key, timeout=timeout, lease=lease)
-
-    def _working(self) -> TokenStore:
-        if self.broken:
-            raise OSError("the store is gone")
-        return self.store
 
 
 class Asking(requests.Session):
@@ -100,7 +73,7 @@ class Process:
 
 
 class World(RuleBasedStateMachine):
-    """The rules, and a clock; `new_store` and `spoil` are the engine's."""
+    """The rules, and a clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +82,9 @@ class World(RuleBasedStateMachine):
         self.gateway = self.open.enter_context(KisGateway(clock=self.time).mocked())
         self.open.callback(on_event(self.hear))
         self.key = key_of(self.gateway.credentials)
-        self.store = Unreliable(self.new_store())
+        self.folder = Path(tempfile.mkdtemp())
+        self.open.callback(shutil.rmtree, self.folder)
+        self.store = FileTokenStore(self.folder / "tokens")
         self.backup: AccessToken | None = None
         self.dead: set[str | None] = set()  # tokens that KIS takes no longer
         self.well_at = self.now  # from then on every call has to succeed
@@ -118,12 +93,6 @@ class World(RuleBasedStateMachine):
         self.scheduled: list[int] = []
         self.active: list[int] = []
         self.needless: list[str] = []
-
-    def new_store(self) -> TokenStore:
-        raise NotImplementedError
-
-    def spoil(self) -> None:
-        raise NotImplementedError
 
     def teardown(self) -> None:
         self.open.close()
@@ -156,8 +125,8 @@ class World(RuleBasedStateMachine):
 
     def check_need(self, process: Process) -> None:
         """Whoever asks KIS does it because no live token was there to share, or because it is about to die."""
-        shared = None if self.store.broken else self.store.store.load(self.key)
-        if shared is None or not self.is_shared or shared.fingerprint in process.refused:
+        shared = self.store.load(self.key) if self.is_shared else None
+        if shared is None or shared.fingerprint in process.refused:
             return
         is_alive = shared.value == self.gateway.current_token and shared.value not in self.dead
         if is_alive and self.now < shared.expires - MARGIN:
@@ -195,12 +164,6 @@ class World(RuleBasedStateMachine):
         assert self.gateway.counts.tokens_issued - issued <= 1 or not self.is_shared, "one issue for one expiry"
 
     @rule(number=PROCESSES)
-    def batch(self, number: int) -> None:
-        for _ in range(8):
-            self.call(number)
-            self.now += 1
-
-    @rule(number=PROCESSES)
     def schedule(self, number: int) -> None:
         self.scheduled.append(number)
 
@@ -208,35 +171,28 @@ class World(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule()
-    def kis_lets_every_token_die(self) -> None:
+    @rule(number=PROCESSES, trouble=st.sampled_from(["none", "elsewhere", "endpoint"]))
+    def kis_lets_every_token_die(self, number: int, trouble: str) -> None:
         self.dead.add(self.gateway.current_token)
         self.gateway.expire()
+        if trouble == "elsewhere":
+            self.somebody_without_the_store_gets_a_token()
+        elif trouble == "endpoint":
+            self.endpoint_fails_for_a_moment(3, 500)
+        self.call(number)
 
-    @rule(number=PROCESSES)
-    def revoke(self, number: int) -> None:
-        self.dead.add(self.gateway.current_token)
+    @rule(number=PROCESSES, revoked=st.booleans())
+    def somebody_gives_up_a_live_token(self, number: int, revoked: bool) -> None:
+        tokens = self.processes[number].tokens
         self.active.append(number)
-        try:
-            assert self.processes[number].tokens.revoke() in (True, False)
-        except KisRetryError:  # the endpoint is away
-            pass
-        self.active.pop()
-        self.excuse()  # another one may be had after the minute of the last
-
-    @rule(number=PROCESSES)
-    def refresh_by_hand(self, number: int) -> None:
-        process = self.processes[number]
-        self.active.append(number)
-        try:
-            held = process.tokens.token()
+        with suppress(KisRetryError):  # the endpoint is away
+            held = tokens.token()
+            self.dead.add(held.value)  # as far as we know
             for each in self.processes:
-                each.refused.add(held.fingerprint)  # who is told so may tell KIS
-            process.tokens.refresh(held)
-        except KisRetryError:
-            pass
+                each.refused.add(held.fingerprint)  # who is told so may ask KIS
+            assert tokens.revoke() if revoked else tokens.refresh(held)
         self.active.pop()
-        self.excuse()  # KIS hands the same one out again
+        self.excuse()  # KIS may hand the same one out again, or none before the minute is over
 
     @rule()
     def somebody_without_the_store_gets_a_token(self) -> None:
@@ -246,29 +202,29 @@ class World(RuleBasedStateMachine):
     def restart(self, number: int) -> None:
         self.processes[number] = Process(self, number)
 
-    @rule()
-    def damage(self) -> None:
-        self.spoil()
-
-    @rule(hours=st.sampled_from([-1, 1, 12, 30]))
-    def foreign_entry(self, hours: int) -> None:
+    @rule(what=st.sampled_from(["damage", "foreign", "backup"]), hours=st.sampled_from([-1, 1, 12, 30]))
+    def the_entry_changes(self, what: str, hours: int) -> None:
+        """Also to an older one, as when a server fails over to one that lags behind."""
         until = datetime.fromtimestamp(self.now + hours * 3_600, timezone.utc)
-        self.store.store.save(self.key, AccessToken("eyJ.of-somebody-else.sig", until))
+        before, self.backup = self.backup, self.store.load(self.key) if self.is_shared else self.backup
+        token = before if what == "backup" else AccessToken("eyJ.of-somebody-else.sig", until)
+        with suppress(OSError):  # the store is gone
+            if token is not None:
+                self.store.save(self.key, token)
+            for entry in self.store.folder.glob("*.json") if what == "damage" else ():
+                entry.write_bytes(entry.read_bytes()[:-5])
 
     @rule()
-    def remember_the_entry(self) -> None:
-        self.backup = self.store.store.load(self.key) or self.backup
-
-    @rule()
-    def an_old_entry_comes_back(self) -> None:
-        """As when a server fails over to one that lags behind."""
-        if self.backup is not None:
-            self.store.store.save(self.key, self.backup)
-
-    @rule(broken=st.booleans())
-    def switch_the_store(self, broken: bool) -> None:
-        self.store.broken = broken
-        self.is_shared &= not broken
+    def the_store_goes_or_comes_back(self) -> None:
+        folder, away = self.store.folder, self.folder / "away"
+        if folder.is_file():
+            folder.unlink()
+            away.rename(folder)
+        else:
+            folder.mkdir(exist_ok=True)
+            folder.rename(away)
+            folder.write_text("in the way")
+        self.is_shared = False  # from now on its users come back to it one after the other
 
     @rule(times=st.sampled_from([1, 3, 4]), status=st.sampled_from([0, 500]))
     def endpoint_fails_for_a_moment(self, times: int, status: int) -> None:
@@ -297,30 +253,7 @@ class World(RuleBasedStateMachine):
         assert self.needless == []
 
 
-class InMemory(World):
-    def new_store(self) -> TokenStore:
-        return MemoryTokenStore()
-
-    def spoil(self) -> None:
-        self.store.store.delete(self.key)
-
-
-class InFiles(World):
-    def new_store(self) -> TokenStore:
-        self.folder = Path(tempfile.mkdtemp())
-        self.open.callback(shutil.rmtree, self.folder)
-        return FileTokenStore(self.folder)
-
-    def spoil(self) -> None:
-        for entry in self.folder.glob("*.json"):
-            entry.write_bytes(entry.read_bytes()[:-5] or b"\0")
-
-
-QUICK = settings(
-    max_examples=12, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+TestWorld = World.TestCase
+TestWorld.settings = settings(
+    max_examples=16, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-
-TestInMemory = InMemory.TestCase
-TestInMemory.settings = QUICK
-TestInFiles = InFiles.TestCase
-TestInFiles.settings = settings(QUICK, max_examples=6)
