@@ -122,8 +122,7 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     """
     Read the token in an answer of `tokenP`, or raise the error that it amounts to.
 
-    Expiry is `access_token_token_expired`, Seoul wall-clock time without a zone; without it `now` plus `expires_in`
-    seconds (KIS access-token page).
+    Its expiry is a stamp in Seoul's time without a zone; without that `now` plus `expires_in` (KIS access-token page).
     """
     return _token(status, body, "access_token", _expiry(body, now) if isinstance(body, Mapping) else None)
 

@@ -32,7 +32,7 @@ class TokenManager(Refresher):
     The `TokenSource` people use: one token for every thread, process and machine that shares the app key.
 
     Safe to share between threads, to use after `os.fork`, and to pickle to spawned workers, which find the token in the
-    store; credentials that came from the environment are read there again instead of travelling.
+    store and read anew what came from the environment.
 
     Args:
         credentials: who asks.
@@ -75,7 +75,9 @@ class TokenManager(Refresher):
     @property
     def store(self) -> TokenStore:
         """Where the token is shared."""
-        return self._entry.store
+        self._bounds()
+        store: TokenStore = self._entry.store
+        return store
 
     @property
     def authorization(self) -> str:
@@ -135,8 +137,6 @@ class TokenManager(Refresher):
     def revoke(self) -> bool:
         """
         Have KIS forget the shared token, here and in the store too; False where there was none.
-
-        Other processes learn of it by their next refusal (EGW00121), which leads to one issue for them all.
 
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.

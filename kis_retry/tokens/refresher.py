@@ -25,7 +25,7 @@ from ..stores.base import TokenStore
 from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
 from ..token import AccessToken
-from .single_flight import done, failed, then, without_traceback
+from .single_flight import done, then, without_traceback
 from .source import CachedToken, Clock, LiveSource, Memory, Replacement
 
 __all__ = ["Refresher"]
@@ -44,6 +44,8 @@ _backoff = wait_exponential(multiplier=0.2, max=2) + wait_random(0, 0.2)
 class Refresher(LiveSource):
     """What KIS issues to one app key, in memory and in a store, and the way to the next one; `ask` asks KIS once."""
 
+    _entry: Any  # its place in the store, once the bounds of the first refresh are known
+
     def __init__(
         self,
         ask: Callable[[float], AccessToken],
@@ -53,7 +55,7 @@ class Refresher(LiveSource):
         clock: Clock,
     ) -> None:
         self._ask_kis, self._key, self._clock, self._memory = ask, key, clock, Memory()
-        self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
+        self._policy, self._entry = policy, StoreEntry(store, key) if store is not None else None
         self._next_early = self._issued_at = self._minute_ends = -math.inf  # on the monotonic clock
         self._reissued = ""  # the last token of KIS's, where it was an old one
 
@@ -64,14 +66,10 @@ class Refresher(LiveSource):
             self._policy = RetryPolicy.from_env()
         return self._policy
 
-    @property
-    def _entry(self) -> StoreEntry:
-        if self._entry_made is None:
-            self._entry_made = StoreEntry(store_from_env(), self._key)
-        return self._entry_made
-
     def _bounds(self) -> RetryPolicy:
-        policy, _ = self.policy, self._entry  # which reads its setting
+        policy = self.policy
+        if self._entry is None:
+            self._entry = StoreEntry(store_from_env(), self._key)
         return policy
 
     def peek(self) -> AccessToken | None:
@@ -95,8 +93,11 @@ class Refresher(LiveSource):
         return self._renewed(cached, "early renewal", partial(self._renew_early, cached))
 
     def renewed_future(self) -> Future[AccessToken]:
-        fresh = super().peek()
-        return done(fresh) if fresh is not None else self._renewed(self._memory.current, "a fresh one", self._renew)
+        fresh, cached = super().peek(), self._memory.current
+        if fresh is not None:
+            return done(fresh)
+        old = cached.token.value if cached is not None else None
+        return self._renewed(cached, "replace", partial(self._replace, old))
 
     def _renewed(
         self, cached: CachedToken | None, key: str, renew: Callable[[float], Replacement]
@@ -121,10 +122,7 @@ class Refresher(LiveSource):
             if self._cooling() is None:  # else it was told when that began
                 found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
                 self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
-            alive = self.current_unless(None)
-            if alive is None:
-                raise
-            return Replacement(alive, "memory")
+            raise
         if replacement.origin != "memory":
             self._tell_renewed(replacement, old.fingerprint, began)
         return replacement
@@ -145,16 +143,6 @@ class Refresher(LiveSource):
                 None  # it is back, and to wait out its minute, with whoever joins, is certain to help
             )
         return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
-
-    def _renew(self, ends: float) -> Replacement:
-        """Get a token that is not about to expire, if KIS gives one; else one that is good still."""
-        found = self._replace(None, ends)
-        if super().peek() is None:
-            try:
-                return self._replace(found.token.value, ends)
-            except TokenIssueError as error:
-                self._note_failure(failed(error))
-        return found
 
     def _renew_early(self, cached: CachedToken, _: float) -> Replacement:
         """Get a token in place of `cached`, which is good still: one try, and no waiting for anything."""
@@ -228,21 +216,21 @@ class Refresher(LiveSource):
             return None
         if token == before and self._clock.time() >= token.expires:
             return None
-        self._keep(token, just_issued=token != before)
-        return Replacement(token, "store")
-
-    def _keep(self, token: AccessToken, *, just_issued: bool) -> None:
         now, margin = self._clock.time(), self.policy.refresh_margin
-        self._memory.keep(token, now, margin=margin, just_issued=just_issued)
+        self._memory.keep(token, now, margin=margin, just_issued=token != before)
+        return Replacement(token, "store")
 
     def _keep_issued(self, token: AccessToken) -> None:
         self._reissued = token.value if self.is_dead(token.value) else ""
-        self._issued_at = self._clock.monotonic()
-        self._keep(token, just_issued=True)
+        self._issued_at, margin = self._clock.monotonic(), self.policy.refresh_margin
+        self._memory.keep(token, self._clock.time(), margin=margin, just_issued=True)
 
     def _store_lock(self, timeout: float) -> AbstractContextManager[bool | None]:
         """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
-        return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
+        lock: AbstractContextManager[bool | None] = self._entry.lock(
+            timeout=timeout, lease=2 * self.policy.issue_timeout + 10
+        )
+        return lock
 
     def _minute_left(self) -> float:
         return self._minute_ends - self._clock.monotonic()

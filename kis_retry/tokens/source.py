@@ -102,9 +102,8 @@ class Memory:
         """
         Make `token` the current one.
 
-        One that was just issued and looks stale already cannot be bettered by asking again: for six hours KIS hands out
-        the same one. And if it looks expired, this machine's clock is wrong: then KIS alone knows when it dies, and
-        says so by refusing it.
+        One that was just issued and looks stale cannot be bettered by asking again: for six hours KIS hands out the
+        same one. Where it looks expired, this machine's clock is wrong: KIS says when it dies, by refusing it.
         """
         self.failure = None
         _remember(self.handed_out, token.value, token)
@@ -126,14 +125,10 @@ class LiveSource:
     What a request asks of a source. Only what gives a future may take time, and does so on a thread of its own.
 
     A future completes within `issue_wait` (and a second), and is its caller's own: cancelling it ends nothing.
-
-    Attributes:
-        credentials: whose tokens these are; None where nobody knows.
-        policy: bounds of a refresh; None where the environment's count.
     """
 
-    credentials: Credentials | None = None
-    policy: RetryPolicy | None = None
+    credentials: Credentials | None = None  # nobody knows whose tokens these are
+    policy: RetryPolicy | None = None  # the environment's counts
     _memory: Memory
     _clock = Clock()
 
@@ -197,8 +192,8 @@ class LiveSource:
         memory.next_look = now + _LOOKS_APART
         return self._submit(key, ask, lambda ended: Replacement(ended.result().token, "memory"))
 
-    def _submit(self, key: str, ask: Callable[[float], T], join: Callable[[Future[T]], T] | None = None) -> Future[T]:
-        """Have `ask` called with the instant at which it has to end; a refresh is one that others `join`."""
+    def _submit(self, key: str, ask: Callable[[float], T], join: Callable[[Future[T]], T] = Future.result) -> Future[T]:
+        """Have `ask` called with the instant at which it has to end, or `join` who asks already."""
         try:
             policy = self._bounds()
         except ValueError as error:  # an unusable setting is the caller's error and no failed refresh
@@ -206,9 +201,9 @@ class LiveSource:
         limit = policy.issue_wait or policy.issue_timeout
         ends = self._clock.monotonic() + limit
         shared, is_first = self._memory.flights.submit(key, lambda: ask(ends), limit)
-        if is_first and join is not None:
+        if is_first and key == "replace":
             shared.add_done_callback(self._note_failure)
-        return then(shared, Future.result if is_first or join is None else join)
+        return then(shared, Future.result if is_first else join)
 
     def _bounds(self) -> RetryPolicy:
         """Read what is to be read of the environment, and return the bounds of a refresh."""
