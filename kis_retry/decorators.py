@@ -21,7 +21,8 @@ from .engine import run, run_async
 from .pace.limiter import RateLimiter, is_limiter
 from .policy import RetryPolicy
 from .signals import is_from_signal_handler
-from .tokens.source import TokenSource, as_source, is_source
+from .tokens.foreign import as_source
+from .tokens.source import TokenSource, is_source
 from .wire import watch
 from .wire.protection import Protection, Rules
 

@@ -25,7 +25,6 @@ __all__ = [
     "Memory",
     "Replacement",
     "TokenSource",
-    "as_source",
     "headers_for",
     "is_method",
     "is_source",
@@ -64,7 +63,7 @@ class Clock:
     """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
 
     monotonic: Callable[[], float] = staticmethod(Monotonic.now)
-    sleep = staticmethod(time.sleep)
+    sleep: Callable[[float], object] = staticmethod(time.sleep)
 
     def time(self) -> float:
         return time.time()
@@ -238,15 +237,6 @@ def is_method(value: object, name: str) -> bool:
     """Tell whether `value` has such a method; a coroutine function cannot be called here."""
     method = getattr(value, name, None)
     return callable(method) and not inspect.iscoroutinefunction(method)
-
-
-def as_source(source: Any) -> LiveSource:
-    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
-    if isinstance(source, LiveSource):
-        return source
-    from .foreign import UserSource  # which is made of what is here
-
-    return UserSource(source)
 
 
 def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:
