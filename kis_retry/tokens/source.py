@@ -63,7 +63,7 @@ class Clock:
     """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
 
     monotonic: Callable[[], float] = staticmethod(Monotonic.now)
-    sleep: Callable[[float], object] = staticmethod(time.sleep)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def time(self) -> float:
         return time.time()
