@@ -15,13 +15,14 @@ from typing import Any, TypeVar, overload
 
 from .answers import judge
 from .binding import Binding, attribute_of
-from .bypass import ACTIVE, is_unprotected
 from .calling import FunctionCall, Returned, raised
+from .context import ACTIVE, is_unprotected
 from .engine import run, run_async
 from .pace.limiter import RateLimiter, is_limiter
 from .policy import RetryPolicy
 from .signals import is_from_signal_handler
-from .tokens.source import TokenSource, as_source, is_source
+from .tokens.foreign import as_source
+from .tokens.source import TokenSource, is_source
 from .wire import watch
 from .wire.protection import Protection, Rules
 

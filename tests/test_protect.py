@@ -172,7 +172,7 @@ def test_a_library_that_asks_for_a_token_by_itself_joins_the_one_refresh(gateway
             token = requests.post(self.url + "/oauth2/tokenP", json=body, timeout=5).json()["access_token"]
             self.access_token = f"Bearer {token}"
 
-    broker = protect(broker_of(gateway, Refreshing))
+    broker: Any = protect(broker_of(gateway, Refreshing))
     gateway.expire()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: broker.issue_access_token(), range(8)))

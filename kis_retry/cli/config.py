@@ -38,7 +38,7 @@ class _Row(NamedTuple):
 def config(arguments: Namespace) -> int:
     """Show every variable, which `.env` file is in force, and the names that nobody reads; 2 where one is unusable."""
     environment = Environment()
-    rows, unknown = _rows(environment), environment.unknown([variable_of(each.name) for each in fields(RetryPolicy)])
+    rows, unknown = _rows(environment), environment.unknown([variable_of(each.name) for each in _FIELDS])
     errors = [row.error for row in rows if row.error]
     if arguments.json:
         echo_json({"settings": [row._asdict() for row in rows], "env_file": environment.env_file, "unknown": unknown})

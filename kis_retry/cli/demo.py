@@ -60,7 +60,8 @@ def demo(arguments: Namespace) -> int:
     def hear(event: RefreshEvent) -> None:
         events.append(event)
         if event.name in SHOWN:
-            tell(" ".join([event.name, *(f"{name}={value}" for name, value in _set_fields(event).items())]))
+            said = (f"{name}={value}" + " (at most)" * (name == "wait") for name, value in _set_fields(event).items())
+            tell(" ".join([event.name, *said]))
 
     with ExitStack() as stack:
         gateway = stack.enter_context(_gateway_process())

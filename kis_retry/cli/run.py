@@ -17,7 +17,6 @@ from .output import echo_error
 
 _STARTUP = str(Path(__file__).parent / "startup")  # Python imports `sitecustomize` from the folders of PYTHONPATH
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*t?w?(\.exe)?", re.IGNORECASE)
-_HIDING = ("opentelemetry-instrument",)  # its `sitecustomize` does not go on to the next one
 
 
 def run(arguments: Namespace) -> int:
@@ -30,9 +29,8 @@ def run(arguments: Namespace) -> int:
     environment = dict(os.environ)
     if RetryPolicy.from_env().enabled:
         _refuse_blind_python(command)
-        before = environment.get("PYTHONPATH")
-        others = [entry for entry in before.split(os.pathsep) if entry != _STARTUP] if before else []
-        environment["PYTHONPATH"] = os.pathsep.join([_STARTUP, *others])
+        before = (environment.get("PYTHONPATH") or _STARTUP).split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join([_STARTUP, *(entry for entry in before if entry != _STARTUP)])
     try:
         return _become(command, environment)
     except OSError as error:
@@ -43,9 +41,9 @@ def run(arguments: Namespace) -> int:
 
 def _refuse_blind_python(command: list[str]) -> None:
     name = Path(command[0]).name
-    if name in _HIDING:
+    if name == "opentelemetry-instrument":  # its `sitecustomize` does not go on to the next one
         raise ConfigurationError(f"{name} hides kis-retry from the program: write {name} kis-retry run COMMAND…")
-    python, *options = command if _PYTHON.fullmatch(Path(command[0]).name) else _shebang(command[0])
+    python, *options = command if _PYTHON.fullmatch(name) else _shebang(command[0])
     for option in options:  # behind a script, `-c` or `-m` they are the program's own
         letters = re.match("-([^-cmWX]*)", option)
         if letters is None or option == "-" or option[1:2] in {"c", "m"}:

@@ -58,8 +58,7 @@ def _refresh(manager: TokenManager, current: AccessToken | None) -> str:
 
 def _say_waiting(event: RefreshEvent) -> None:
     if event.name == "token_issue_waiting":
-        limited = event.msg_cd == "EGW00133"
-        reason = "KIS issues one token a minute" if limited else "the token endpoint is away"
+        reason = "KIS issues one token a minute" if event.msg_cd == "EGW00133" else "the token endpoint is away"
         echo_error(f"{reason}; waiting for up to {event.wait or 0:.0f} s")
 
 

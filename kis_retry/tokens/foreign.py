@@ -5,19 +5,18 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..token import YEARS, AccessToken, bare
 from .single_flight import without_traceback
-from .source import LiveSource, Memory, Replacement
+from .source import LiveSource, Memory, Replacement, is_method
 
-if TYPE_CHECKING:
-    from ..credentials import Credentials
-
-__all__ = ["UserSource", "broker_source", "is_broker"]
+__all__ = ["as_source", "broker_source", "is_broker"]
 
 _NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)  # a library does not say when its token dies
 _A_LOOK = 0.01  # seconds in which a source that has a token in memory hands it over
@@ -41,9 +40,7 @@ class _ForeignSource(LiveSource):
     """Somebody else's object, asked on a thread of this package. Sources of the same object are equal."""
 
     def __init__(self, target: Any, policy: RetryPolicy | None = None) -> None:
-        self.policy = policy
-        self._target = target
-        self._known = _memory_of(target)
+        self.policy, self._target, self._known = policy, target, _memory_of(target)
 
     @property
     def _memory(self) -> Memory:  # type: ignore[override]  # only read
@@ -79,8 +76,11 @@ class UserSource(_ForeignSource):
                 self._refreshed("a look", lambda _: Replacement(self._current(), "memory")).result(_A_LOOK)
         return super().handed_out(value)
 
+    def _note_failure(self, ended: Future[Any]) -> None:  # it may be asked again at once
+        pass
+
     def _current(self) -> AccessToken:
-        token = self._given("token", self._target.token())
+        token = _checked(self._target.token(), "token() gave")
         self._known.keep(token, self._clock.time())
         return token
 
@@ -91,17 +91,9 @@ class UserSource(_ForeignSource):
                 return Replacement(token, "memory")
             rejected = token.value
         refused = self._known.handed_out.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
-        token = self._given("refresh", self._target.refresh(refused))
+        token = _checked(self._target.refresh(refused), "refresh() gave")
         self._known.keep(token, self._clock.time(), just_issued=True)
         return Replacement(token, "issued")
-
-    def _given(self, method: str, token: object) -> AccessToken:
-        if isinstance(token, AccessToken):
-            return token
-        if inspect.iscoroutine(token):
-            token.close()
-        name = f"{type(self._target).__name__}.{method}()"
-        raise TypeError(f"{name} gave a {type(token).__name__}: it has to give an AccessToken")
 
 
 class _BrokerSource(_ForeignSource):
@@ -119,47 +111,38 @@ class _BrokerSource(_ForeignSource):
         return known
 
     def _ask(self, rejected: str | None) -> Replacement:
-        try:
-            token = self._issued()
-        except BaseException as error:  # of the library
-            self._begin_cooldown(error)
-            raise
-        self._known.keep(token, self._clock.time(), just_issued=True)
-        return Replacement(token, "issued")
-
-    def _issued(self) -> AccessToken:
         issue = self._target.issue_access_token
-        answer = issue(force=True) if _takes_force(issue) else issue()
-        if inspect.iscoroutine(answer):
-            answer.close()
-            raise TypeError("issue_access_token is a coroutine function: pass tokens= instead")
+        issue(force=True) if _takes_force(issue) else issue()
         current = self._memory.current
         if current is None:
             raise TypeError("issue_access_token left no access_token behind: pass tokens= instead")
-        return current.token
+        self._known.keep(current.token, self._clock.time(), just_issued=True)
+        return Replacement(current.token, "issued")
+
+
+def _checked(token: object, what: str) -> AccessToken:
+    if isinstance(token, AccessToken):
+        return token
+    raise TypeError(f"{what} a {type(token).__name__}: a TokenSource has to give an AccessToken")
 
 
 def _takes_force(issue: Callable[..., object]) -> bool:
-    try:
+    with suppress(TypeError, ValueError):
         parameters = inspect.signature(issue).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)
+        return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return False
+
+
+def as_source(source: Any) -> LiveSource:
+    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
+    return source if isinstance(source, LiveSource) else UserSource(source)
 
 
 def is_broker(value: object) -> bool:
     """Tell whether `value` has an `access_token` and an `issue_access_token` that renews it; a class has not."""
-    renews = callable(getattr(value, "issue_access_token", None))
-    return renews and hasattr(value, "access_token") and not isinstance(value, type)
+    return hasattr(value, "access_token") and is_method(value, "issue_access_token") and not isinstance(value, type)
 
 
 def broker_source(value: Any, policy: RetryPolicy | None = None) -> LiveSource:
-    """
-    Make a source of a broker object: its `access_token`, renewed by its own `issue_access_token`.
-
-    Args:
-        value: is asked on a thread of this package, with `force=True` where it takes that.
-        policy: `issue_wait` bounds how long others wait for it, `issue_cooldown` how soon it is asked again after a
-            failure; without one, the environment's.
-    """
+    """Make a source of a broker object: its `access_token`, renewed by its own `issue_access_token`."""
     return _BrokerSource(value, policy)

@@ -1,8 +1,7 @@
 """
 One request to the token endpoint (`tokenP`, `revokeP`, `Approval`), and what its answer means.
 
-It travels on a session of its own, or on the one given. Nothing of the request or of the answer gets into an error,
-since both hold secrets.
+Nothing of the request or of the answer gets into an error, since both hold secrets.
 """
 
 from __future__ import annotations
@@ -36,23 +35,21 @@ SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
 _APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
 _LONGEST_ANSWER = 16 * 1024  # bytes; a token has at most 350 characters (tokenP page)
-_LIMITED = "EGW00133"
+_STAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})")
+_LIMITED, _TOO_FAST = "EGW00133", "EGW00201"
 _MEANINGS = {
     "EGW00103": "KIS does not accept the app key; check KIS_APP_KEY, and that it belongs to this host (real or paper)",
     "EGW00105": "KIS does not accept the app secret; check KIS_APP_SECRET",
     _LIMITED: "KIS issues one token a minute for an app key, and this minute's is taken",
 }
-_STAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})")
-_TRUST = "REQUESTS_CA_BUNDLE, or the `verify` of a session= of your own, names the certificates to trust"
+_TRUST = "REQUESTS_CA_BUNDLE, or the `verify` of a session= of your own, names what to trust, its `cert` your own"
 
 # The first that is found anywhere behind the error is the cause: what requests makes of it says less.
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (requests.exceptions.ProxyError, "the proxy did not let the request through"),
     (socket.gaierror, "its name could not be resolved (DNS)"),
-    (ssl.SSLCertVerificationError, f"its TLS certificate was not accepted ({_TRUST})"),
     (ssl.SSLError, f"no TLS connection could be set up ({_TRUST})"),
     (ConnectionRefusedError, "the connection was refused"),
-    (requests.ConnectTimeout, "no connection in time"),
     (requests.Timeout, "no answer in time"),
     (ConnectionError, "the connection was dropped"),  # reset, aborted, and http.client's RemoteDisconnected
 )
@@ -62,21 +59,13 @@ class TokenIssuer:
     """Asks KIS once for each call of a method, for `timeout` seconds at most. Safe to share between threads."""
 
     def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Clock) -> None:
-        self._credentials = credentials
+        self._credentials, self._clock = credentials, clock
         self._session = requests.Session() if session is None else session
-        self._clock = clock
         after_fork(self._session, leave_connections_to_parent)
 
     def issue(self, timeout: float) -> AccessToken:
-        """
-        Ask for a token.
-
-        Raises:
-            TokenIssueLimited: EGW00133, once a minute.
-            TokenIssueError: anything else that is not a token.
-        """
-        status, body = self._post("tokenP", timeout, "appsecret", grant_type="client_credentials")
-        return read_answer(status, body, self._now())
+        """Ask for a token; raise a `TokenIssueError` where there is none."""
+        return read_answer(*self._post("tokenP", timeout, "appsecret", grant_type="client_credentials"), self._now())
 
     def approve(self, timeout: float) -> AccessToken:
         """Ask for a websocket key, in the same way."""
@@ -84,12 +73,7 @@ class TokenIssuer:
         return _token(status, body, "approval_key", self._now() + _APPROVED_FOR)
 
     def revoke(self, token: AccessToken, timeout: float) -> None:
-        """
-        Have KIS forget a token: every other holder of it is refused from now on (EGW00121).
-
-        Raises:
-            KisRetryError: KIS did not confirm.
-        """
+        """Have KIS forget a token: every other holder of it is refused from now on (EGW00121)."""
         status, body = self._post("revokeP", timeout, "appsecret", token=token.value)
         if status != 200:
             raise KisRetryError(f"the token was not revoked: HTTP {status}, {_code_in(body) or 'no error code'}")
@@ -123,14 +107,13 @@ class TokenIssuer:
 
     def _read(self, response: requests.Response, timeout: float) -> Any:
         content, ends = bytearray(), self._clock.monotonic() + timeout
-        with closing(response):
+        with closing(response), suppress(ValueError, RecursionError):  # the latter: brackets without end
             for byte in response.iter_content(1):  # as they come: what trickles keeps to no time-out of a socket
                 content += byte
                 if self._clock.monotonic() > ends:
                     raise requests.Timeout
                 if len(content) > _LONGEST_ANSWER:
                     return None
-        with suppress(ValueError, RecursionError):  # the latter: brackets without end
             return json.loads(content)
         return None
 
@@ -139,8 +122,7 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
     """
     Read the token in an answer of `tokenP`, or raise the error that it amounts to.
 
-    Expiry is `access_token_token_expired`, Seoul wall-clock time without a zone; without it `now` plus `expires_in`
-    seconds (KIS access-token page).
+    Its expiry is a stamp in Seoul's time without a zone; without that `now` plus `expires_in` (KIS access-token page).
     """
     return _token(status, body, "access_token", _expiry(body, now) if isinstance(body, Mapping) else None)
 
@@ -172,16 +154,14 @@ def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
 
 def _error_in(status: int, body: object) -> TokenIssueError:
     code = _code_in(body)
-    if code == _LIMITED:
-        return TokenIssueLimited(_MEANINGS[_LIMITED], code=code, retryable=True)
     if code is not None:
+        kind = TokenIssueLimited if code == _LIMITED else TokenIssueError
         meaning = _MEANINGS.get(code, "KIS refuses to issue a token; its error code table says why")
-        # EGW00201, calls a second, passes: the token endpoint is counted too.
-        return TokenIssueError(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code == "EGW00201")
+        return kind(f"{meaning} ({code}, HTTP {status})", code=code, retryable=code in (_LIMITED, _TOO_FAST))
     is_object = isinstance(body, Mapping)  # else it came from somebody else, a proxy say
-    transient = not is_object or status >= 500 or status in (200, 429)
     missing = "a token" if is_object else "a JSON object"
-    return TokenIssueError(f"the token endpoint answered HTTP {status} without {missing}", retryable=transient)
+    passes = not is_object or status >= 500 or status in (200, 429)
+    return TokenIssueError(f"the token endpoint answered HTTP {status} without {missing}", retryable=passes)
 
 
 def _code_in(body: object) -> str | None:
@@ -192,7 +172,6 @@ def _code_in(body: object) -> str | None:
 
 def _cause_of(error: Exception) -> str:
     """Say why the host could not be reached, in words that hold no URL, no query and no body."""
-    missing = missing_bundle(error) if isinstance(error, OSError) else None
-    made_of = list(behind(error))
+    missing, made_of = missing_bundle(error) if isinstance(error, OSError) else None, list(behind(error))
     causes = (words for kind, words in _CAUSES if any(isinstance(found, kind) for found in made_of))
     return missing or next(causes, type(error).__name__)

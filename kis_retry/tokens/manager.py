@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from ..bypass import ACTIVE
+from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
@@ -18,7 +18,7 @@ from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
-from .source import SYSTEM_CLOCK, Clock, headers_for
+from .source import Clock, headers_for
 
 __all__ = ["TokenManager", "every_manager", "newest_manager"]
 
@@ -31,9 +31,8 @@ class TokenManager(Refresher):
     """
     The `TokenSource` people use: one token for every thread, process and machine that shares the app key.
 
-    Safe to share between threads, to use after `os.fork`, and to pickle to spawned workers: locks and sessions are
-    remade there, the token is found in the store, and credentials that came from the environment are read there again
-    instead of travelling.
+    Safe to share between threads, to use after `os.fork`, and to pickle to spawned workers, which find the token in the
+    store and read anew what came from the environment.
 
     Args:
         credentials: who asks.
@@ -55,11 +54,12 @@ class TokenManager(Refresher):
         store: TokenStore | None = None,
         policy: RetryPolicy | None = None,
         session: requests.Session | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
     ) -> None:
         _check("credentials", credentials, Credentials)
         _check("store", store, TokenStore, type(None))
         _check("policy", policy, RetryPolicy, type(None))
+        clock = clock or Clock()
         self._issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
         super().__init__(self._issuer.issue, key, store, policy, clock)
         self.credentials, self._given = credentials, (store, policy)
@@ -69,35 +69,23 @@ class TokenManager(Refresher):
 
     @classmethod
     def from_env(cls, prefix: str = "KIS_") -> TokenManager:
-        """
-        Read credentials, store and policy from the environment.
-
-        Args:
-            prefix: of the variables, for a second pair of keys.
-
-        Raises:
-            ConfigurationError: a variable is missing or unusable; the message names it.
-        """
+        """Make one with the environment's credentials, store and policy; `prefix` begins their names."""
         return cls(Credentials.from_env(prefix), store=store_from_env(), policy=RetryPolicy.from_env(prefix))
 
     @property
     def store(self) -> TokenStore:
         """Where the token is shared."""
-        return self._entry.store
+        self._bounds()
+        store: TokenStore = self._entry.store
+        return store
 
     @property
     def authorization(self) -> str:
-        """The value of the `authorization` header: `token()` with "Bearer " before it."""
+        """The value of the `authorization` header, which is `token()` with "Bearer " before it."""
         return self.token().bearer
 
     def headers(self, tr_id: str, **extra: str) -> dict[str, str]:
-        """
-        Make a fresh dict of every header KIS wants for one call.
-
-        Args:
-            tr_id: the transaction, e.g. "FHKST01010100" (API page of each call).
-            extra: more headers by name, e.g. `custtype="P"`; they win over the ones made here.
-        """
+        """Make a fresh dict of every header that KIS wants for one call; those of `extra` (`custtype="P"`) win."""
         return headers_for(self.credentials, self.token(), tr_id, extra)
 
     async def headers_async(self, tr_id: str, **extra: str) -> dict[str, str]:
@@ -106,11 +94,10 @@ class TokenManager(Refresher):
 
     def token(self) -> AccessToken:
         """
-        Give the current token, from memory while it is good; renew it ahead of its expiry.
+        Give the current token, from memory while it is good.
 
-        Inside `refresh_margin` one thread renews it while the others go on with the good one, and a failure is only a
-        warning. Once expired, everybody waits; if no new one can be had, the old one is handed out, so that KIS's own
-        answer reaches the caller, unless KIS has refused it already.
+        Inside `refresh_margin` one thread renews it while the others go on. Once expired, everybody waits; if no new
+        one can be had, the old one is handed out, so that KIS's own answer reaches the caller.
 
         Raises:
             TokenIssueError: there is no token, or a refused one, and no other can be had.
@@ -123,7 +110,6 @@ class TokenManager(Refresher):
         return self._handed(token if token is not None else await _awaited(self.token_future()))
 
     def _handed(self, token: AccessToken) -> AccessToken:
-        """Tell the decorated function under way that it asked for its token here."""
         activity = ACTIVE.get()
         if activity is not None:
             activity.note_handed(self, token.value)
@@ -131,14 +117,10 @@ class TokenManager(Refresher):
 
     def refresh(self, rejected: AccessToken | str | None) -> AccessToken:
         """
-        Give a token to use instead of `rejected`, which KIS refused.
+        Give a token to use instead of `rejected` (an `AccessToken` or its text; None: nobody knows), which KIS refused.
 
-        If the current one is another, it is handed back and nothing is issued: a straggler whose refusal arrives after
-        the refresh does not cause a second one. Otherwise one caller asks KIS, and those who wait share its success and
-        its failure. KIS may hand the same token out again (within six hours of its issue).
-
-        Args:
-            rejected: the token, its bare value or its "Bearer …" form; None where nobody knows which it was.
+        If the current one is another, it is handed back and nothing is issued. Otherwise one caller asks KIS, and those
+        who wait share its success and its failure. KIS may hand the same token out again (within six hours).
 
         Raises:
             TokenIssueLimited: once a minute (EGW00133), and `issue_wait` seconds were not enough.
@@ -154,12 +136,7 @@ class TokenManager(Refresher):
 
     def revoke(self) -> bool:
         """
-        Have KIS forget the shared token, and forget it here and in the store.
-
-        Other processes learn of it by their next refusal (EGW00121), which leads to one issue for them all.
-
-        Returns:
-            False where there was no token to revoke.
+        Have KIS forget the shared token, here and in the store too; False where there was none.
 
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.
@@ -167,12 +144,7 @@ class TokenManager(Refresher):
         return self._submit("revoke it", self._revoke).result()
 
     def approval_key(self) -> str:
-        """
-        Give the key with which a websocket is opened; shared and renewed before its 24 hours are over, like the token.
-
-        Raises:
-            TokenIssueError: there is none, and none can be had.
-        """
+        """Give the key with which a websocket is opened; shared, renewed and failing like the token."""
         return self._approval.token_future().result().value
 
     async def approval_key_async(self) -> str:

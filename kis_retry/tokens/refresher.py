@@ -44,6 +44,8 @@ _backoff = wait_exponential(multiplier=0.2, max=2) + wait_random(0, 0.2)
 class Refresher(LiveSource):
     """What KIS issues to one app key, in memory and in a store, and the way to the next one; `ask` asks KIS once."""
 
+    _entry: Any  # its place in the store, once the bounds of the first refresh are known
+
     def __init__(
         self,
         ask: Callable[[float], AccessToken],
@@ -52,9 +54,8 @@ class Refresher(LiveSource):
         policy: RetryPolicy | None,
         clock: Clock,
     ) -> None:
-        self._ask_kis, self._key, self._clock = ask, key, clock
-        self._policy, self._entry_made = policy, None if store is None else StoreEntry(store, key)
-        self._memory = Memory()
+        self._ask_kis, self._key, self._clock, self._memory = ask, key, clock, Memory()
+        self._policy, self._entry = policy, StoreEntry(store, key) if store is not None else None
         self._next_early = self._issued_at = self._minute_ends = -math.inf  # on the monotonic clock
         self._reissued = ""  # the last token of KIS's, where it was an old one
 
@@ -65,14 +66,10 @@ class Refresher(LiveSource):
             self._policy = RetryPolicy.from_env()
         return self._policy
 
-    @property
-    def _entry(self) -> StoreEntry:
-        if self._entry_made is None:
-            self._entry_made = StoreEntry(store_from_env(), self._key)
-        return self._entry_made
-
     def _bounds(self) -> RetryPolicy:
-        policy, _ = self.policy, self._entry  # which reads its setting
+        policy = self.policy
+        if self._entry is None:
+            self._entry = StoreEntry(store_from_env(), self._key)
         return policy
 
     def peek(self) -> AccessToken | None:
@@ -96,8 +93,11 @@ class Refresher(LiveSource):
         return self._renewed(cached, "early renewal", partial(self._renew_early, cached))
 
     def renewed_future(self) -> Future[AccessToken]:
-        fresh = super().peek()
-        return done(fresh) if fresh is not None else self._renewed(self._memory.current, "a fresh one", self._renew)
+        fresh, cached = super().peek(), self._memory.current
+        if fresh is not None:
+            return done(fresh)
+        old = cached.token.value if cached is not None else None
+        return self._renewed(cached, "replace", partial(self._replace, old))
 
     def _renewed(
         self, cached: CachedToken | None, key: str, renew: Callable[[float], Replacement]
@@ -115,15 +115,13 @@ class Refresher(LiveSource):
 
     def _telling(self, old: AccessToken, renew: Callable[[float], Replacement], ends: float) -> Replacement:
         """Renew `old`, and tell what came of it."""
-        began, memory = self._clock.monotonic(), self._memory
+        began = self._clock.monotonic()
         try:
             replacement = renew(ends)
         except BaseException as error:
-            if memory.failure is None or memory.failed_at >= began:  # else it was told when the cool-down began
-                code, name = getattr(error, "code", None), type(error).__name__
-                self._tell(
-                    "token_refresh_failed", old.fingerprint, began, msg_cd=code, expires_at=old.expires_at, error=name
-                )
+            if self._cooling() is None:  # else it was told when that began
+                found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
+                self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
             raise
         if replacement.origin != "memory":
             self._tell_renewed(replacement, old.fingerprint, began)
@@ -131,10 +129,8 @@ class Refresher(LiveSource):
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
         found = self.current_unless(rejected)
-        if found is not None:
-            return Replacement(found, "memory")
         before = self._entry.load()
-        adopted = self._adopt(rejected, before)
+        adopted = Replacement(found, "memory") if found is not None else self._adopt(rejected, before)
         if adopted is not None:
             return adopted
         failure = self._cooling()
@@ -146,20 +142,7 @@ class Refresher(LiveSource):
             self._memory.failure = (
                 None  # it is back, and to wait out its minute, with whoever joins, is certain to help
             )
-        try:
-            return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
-        except BaseException as error:  # of somebody's code that exits, too: nobody asks again at once
-            if not (isinstance(error, TokenIssueLimited) and error.retryable):  # the next one waits for the minute
-                self._begin_cooldown(error)
-            raise
-
-    def _renew(self, ends: float) -> Replacement:
-        """Get a token that is not about to expire, if KIS gives one; else one that is good still."""
-        found = self._replace(None, ends)
-        if super().peek() is None:
-            with suppress(TokenIssueError):
-                return self._replace(found.token.value, ends)
-        return found
+        return self._ask(rejected, before, ends, once=not self.policy.issue_wait)
 
     def _renew_early(self, cached: CachedToken, _: float) -> Replacement:
         """Get a token in place of `cached`, which is good still: one try, and no waiting for anything."""
@@ -174,6 +157,7 @@ class Refresher(LiveSource):
 
     def _ask(self, rejected: str | None, before: AccessToken | None, ends: float, *, once: bool) -> Replacement:
         """Go through the store's lock to KIS, until there is a token or the time is over."""
+        told: list[float] = []
 
         def left() -> float:
             return max(ends - self._clock.monotonic(), 0.0)
@@ -186,22 +170,22 @@ class Refresher(LiveSource):
                 return adopted or self._issue(max(min(self.policy.issue_timeout, left()), _LAST_TRY))
 
         def wait(state: RetryCallState) -> float:
-            is_minute = isinstance(_error_of(state), TokenIssueLimited)
-            return min(self._minute_left() if is_minute else _backoff(state), left())
+            return float(min(min(_LOOK, self._minute_left()) if _is_minute(state) else _backoff(state), left()))
 
-        def sleep(seconds: float) -> None:
-            gets_up = self._clock.monotonic() + seconds
-            while (nap := min(_LOOK, gets_up - self._clock.monotonic())) > 0:
-                self._clock.sleep(nap)
-                if self.current_unless(rejected) is not None or self._adopt(rejected, before) is not None:
-                    return
+        def tell(state: RetryCallState) -> None:
+            is_new = state.attempt_number == 1 or (_is_minute(state) and self._minute_ends not in told)
+            if is_new:  # each minute that is waited out is told, of an endpoint that is away the first wait
+                told.append(self._minute_ends)
+                seconds, error = min(self._minute_left(), left()) if _is_minute(state) else left(), _error_of(state)
+                code, name = getattr(error, "code", None), type(error).__name__
+                emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=seconds, error=name))
 
         return Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, TokenIssueError) and error.retryable),
             stop=lambda _: once or left() < _LEAST_WAIT,
             wait=wait,
-            sleep=sleep,
-            before_sleep=lambda state: _tell_waiting(state, left()),
+            sleep=self._clock.sleep,
+            before_sleep=tell,
             reraise=True,
         )(attempt)
 
@@ -232,45 +216,38 @@ class Refresher(LiveSource):
             return None
         if token == before and self._clock.time() >= token.expires:
             return None
-        self._keep(token, just_issued=token != before)
-        return Replacement(token, "store")
-
-    def _keep(self, token: AccessToken, *, just_issued: bool) -> None:
         now, margin = self._clock.time(), self.policy.refresh_margin
-        self._memory.keep(token, now, margin=margin, just_issued=just_issued)
+        self._memory.keep(token, now, margin=margin, just_issued=token != before)
+        return Replacement(token, "store")
 
     def _keep_issued(self, token: AccessToken) -> None:
         self._reissued = token.value if self.is_dead(token.value) else ""
-        self._issued_at = self._clock.monotonic()
-        self._keep(token, just_issued=True)
+        self._issued_at, margin = self._clock.monotonic(), self.policy.refresh_margin
+        self._memory.keep(token, self._clock.time(), margin=margin, just_issued=True)
 
     def _store_lock(self, timeout: float) -> AbstractContextManager[bool | None]:
         """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
-        return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
+        lock: AbstractContextManager[bool | None] = self._entry.lock(
+            timeout=timeout, lease=2 * self.policy.issue_timeout + 10
+        )
+        return lock
 
     def _minute_left(self) -> float:
         return self._minute_ends - self._clock.monotonic()
 
     def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
         token, origin = replacement
-        name, level = "token_refreshed" if origin == "issued" else "token_adopted", None
-        if origin == "memory":
-            level = logging.DEBUG
-        self._tell(name, previous, began, level, token=token.fingerprint, expires_at=token.expires_at, source=origin)
+        found = {"token": token.fingerprint, "expires_at": token.expires_at, "source": origin}
+        self._tell("token_refreshed" if origin == "issued" else "token_adopted", previous, began, **found)
 
-    def _tell(self, name: Any, previous: str | None, began: float, level: int | None = None, **found: Any) -> None:
-        elapsed = self._clock.monotonic() - began
+    def _tell(self, name: Any, previous: str | None, began: float, **found: Any) -> None:
+        elapsed, level = self._clock.monotonic() - began, logging.DEBUG if found.get("source") == "memory" else None
         emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
-
-
-def _tell_waiting(state: RetryCallState, left: float) -> None:
-    """Tell of each minute that is waited out, and of an endpoint that is away once."""
-    error = _error_of(state)
-    is_minute, code = isinstance(error, TokenIssueLimited), getattr(error, "code", None)
-    if is_minute or state.attempt_number == 1:
-        wait = state.upcoming_sleep if is_minute else left
-        emit(RefreshEvent(name="token_issue_waiting", msg_cd=code, wait=wait, error=type(error).__name__))
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
+
+
+def _is_minute(state: RetryCallState) -> bool:
+    return isinstance(_error_of(state), TokenIssueLimited)

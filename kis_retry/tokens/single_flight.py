@@ -1,8 +1,7 @@
 """
 One caller asks, the others share what it got, its success and its failure: `SingleFlight`.
 
-What is asked for runs on a thread of its own. So callers may stop waiting when they like (a time limit, a cancelled
-task, an exception of a signal handler), and the refresh goes on for the others.
+What is asked for runs on a thread of its own. So callers may stop waiting, and it goes on for the others.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from ..bypass import unprotected
+from ..context import unprotected
 from ..errors import TokenIssueError
 from ..forking import after_fork
 
@@ -25,36 +24,23 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _GRACE = 0.75  # seconds more than its own bound that a refresh gets to say how it ended
-_WITHIN = (
-    "a token was asked for by what runs while it is being issued (a hook of on_event, a session or store of your own), "
-    "which would wait for itself"
-)
+_WITHIN = "a hook, a session or a store asked for a token while it is being issued, and would wait for itself"
 
 
 class SingleFlight:
-    """
-    Whatever is asked for under one key runs once at a time; who asks for it meanwhile shares its outcome.
-
-    Attributes:
-        flights: what is under way, by key.
-    """
+    """Whatever is asked for under one key runs once at a time; `flights` are under way, by key."""
 
     def __init__(self) -> None:
         self._reset()
-        after_fork(self, SingleFlight._reset)
+        after_fork(self, SingleFlight._reset)  # the threads do not exist in a child
 
     def _reset(self) -> None:
-        """Begin with nothing, in a forked child too: the threads do not exist there."""
         self._starting = threading.RLock()  # guards additions to `flights`; a signal handler may ask, too
         self.flights: dict[str, _Flight] = {}
 
-    def submit(
-        self, key: str, ask: Callable[[], T], seconds: float, when_late: Callable[[Exception], object]
-    ) -> tuple[Future[T], bool]:
+    def submit(self, key: str, ask: Callable[[], T], seconds: float) -> tuple[Future[T], bool]:
         """
-        Have `ask` called, which may block, or join who asks for the same `key`.
-
-        After `seconds` those who wait get a `TokenIssueError`, of which `when_late` is told, and the next asks anew.
+        Have `ask` called, or join who asks for the same `key`; after `seconds` it has failed, and the next asks anew.
 
         Returns:
             A future that all of them share (`then` makes one's own of it), and whether it was this caller who asked.
@@ -65,7 +51,7 @@ class SingleFlight:
             flight = self.flights.get(key)
             if flight is not None and flight.ident is not None:  # else a signal handler interrupted its start
                 return flight.shared, False
-            flight = self.flights[key] = _Flight(key, ask, seconds, when_late, self.flights)
+            flight = self.flights[key] = _Flight(key, ask, seconds, self.flights)
             try:
                 # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
                 Context().run(flight.start)
@@ -75,13 +61,14 @@ class SingleFlight:
 
 
 class _Flight(threading.Thread):
-    def __init__(self, key: str, ask: Any, seconds: float, when_late: Any, flights: dict[str, _Flight]) -> None:
+    def __init__(self, key: str, ask: Any, seconds: float, flights: dict[str, _Flight]) -> None:
         super().__init__(name="kis_retry-refresh", daemon=True)
         self.shared: Future[Any] = Future()
-        self._key, self._ask, self._seconds, self._when_late, self._flights = key, ask, seconds, when_late, flights
+        self._key, self._ask, self._seconds, self._flights = key, ask, seconds, flights
 
     def run(self) -> None:
-        watch = threading.Timer(self._seconds + _GRACE, self._give_up)
+        late = TokenIssueError(f"no token could be had in {self._seconds:g} seconds", retryable=True)
+        watch = threading.Timer(self._seconds + _GRACE, self._end, [Future.set_exception, late])
         watch.daemon, watch.name = True, f"{self.name}-deadline"
         with suppress(RuntimeError):  # as above
             watch.start()
@@ -92,12 +79,6 @@ class _Flight(threading.Thread):
             self._end(Future.set_exception, without_traceback(error))
         finally:
             watch.cancel()
-
-    def _give_up(self) -> None:
-        late = TokenIssueError(f"no token could be had in {self._seconds:g} seconds", retryable=True)
-        if not self.shared.done():
-            self._when_late(late)
-        self._end(Future.set_exception, late)
 
     def _end(self, settle: Callable[[Future[Any], Any], None], outcome: object) -> None:
         if self._flights.get(self._key) is self:
@@ -114,7 +95,7 @@ def done(value: T) -> Future[T]:
 
 
 def failed(error: BaseException) -> Future[Any]:
-    """Make a future that failed, with an exception that keeps nothing alive."""
+    """Make a future that failed."""
     future: Future[Any] = Future()
     future.set_exception(without_traceback(error))
     return future
@@ -136,11 +117,7 @@ def then(future: Future[T], change: Callable[[Future[T]], U]) -> Future[U]:
 
 
 def without_traceback(error: BaseException) -> Exception:
-    """
-    Copy `error` without its traceback and context.
-
-    One exception raised by many grows a traceback with every raise, and keeps alive what each of their frames held.
-    """
+    """Copy `error`: raised by many it would grow a traceback, which keeps alive what each of their frames held."""
     with suppress(Exception):  # its class takes other arguments than it shows
         copied = copy.copy(error)
         if isinstance(copied, Exception) and type(copied) is type(error) and copied is not error:

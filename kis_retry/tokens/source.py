@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from ..clock import Monotonic
+from ..credentials import Credentials
+from ..errors import TokenIssueLimited
 from ..events import warn
 from ..policy import RetryPolicy
 from ..token import AccessToken
 from .single_flight import SingleFlight, done, failed, then, without_traceback
 
-if TYPE_CHECKING:
-    from ..credentials import Credentials
-
 __all__ = [
-    "SYSTEM_CLOCK",
-    "CachedToken",
     "Clock",
     "LiveSource",
     "Memory",
     "Replacement",
     "TokenSource",
-    "as_source",
     "headers_for",
+    "is_method",
     "is_source",
 ]
 
@@ -43,16 +41,12 @@ class TokenSource(Protocol):
     """
     Two methods behind which a token lives; implement them to keep tokens where you like.
 
-    Both are called on threads of this package; `token` may be asked while `refresh` runs.
+    Both are called on threads of this package; `token` may be asked while `refresh` runs. Where no token can be had,
+    they raise, best a `TokenIssueError`.
     """
 
     def token(self) -> AccessToken:
-        """
-        Give the current token, from memory where there is one. May block to get the first.
-
-        Raises:
-            TokenIssueError: there is none and none can be had.
-        """
+        """Give the current token, from memory where there is one. May block to get the first."""
         ...
 
     def refresh(self, rejected: AccessToken) -> AccessToken:
@@ -61,30 +55,18 @@ class TokenSource(Protocol):
 
         Where the current token is another one already, hand that back and issue nothing: other threads were refused
         with the same dead token and have been here before.
-
-        Raises:
-            TokenIssueError: none can be had; the caller then hands KIS's own answer back.
         """
         ...
 
 
-class Clock(Protocol):
+class Clock:
     """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
 
-    def time(self) -> float: ...
-    def monotonic(self) -> float: ...
-    def sleep(self, seconds: float, /) -> None: ...
-
-
-class _SystemClock:
-    monotonic = staticmethod(Monotonic.now)
-    sleep = staticmethod(time.sleep)
+    monotonic: Callable[[], float] = staticmethod(Monotonic.now)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def time(self) -> float:
         return time.time()
-
-
-SYSTEM_CLOCK: Clock = _SystemClock()
 
 
 class Replacement(NamedTuple):
@@ -105,33 +87,22 @@ class CachedToken:
 
 @dataclass(eq=False)
 class Memory:
-    """
-    What a process knows of one source. No lock: each value is replaced as a whole.
-
-    Attributes:
-        current: the token in use.
-        handed_out: every token that has been the current one, by value, oldest first.
-        refused: the values that KIS refused; what it issues again is taken out.
-        failure, failed_at: the last failure for good, and its instant on the monotonic clock.
-        next_look: the instant up to which nobody looks whether it has passed, or into a user's source.
-        flights: what is asked for just now.
-    """
+    """What a process knows of one source. No lock: each value is replaced as a whole."""
 
     current: CachedToken | None = None
-    handed_out: dict[str, AccessToken | None] = field(default_factory=dict)
-    refused: dict[str, AccessToken | None] = field(default_factory=dict)
-    failure: Exception | None = None
-    failed_at: float = -math.inf
-    next_look: float = -math.inf
+    handed_out: dict[str, AccessToken | None] = field(default_factory=dict)  # all that have been current, oldest first
+    refused: dict[str, AccessToken | None] = field(default_factory=dict)  # by KIS; what it issues again is taken out
+    failure: Exception | None = None  # the last one for good
+    failed_at: float = -math.inf  # on the monotonic clock, as the next
+    next_look: float = -math.inf  # up to which nobody looks whether it has passed
     flights: SingleFlight = field(default_factory=SingleFlight)
 
     def keep(self, token: AccessToken, now: float, *, margin: float = 0.0, just_issued: bool = False) -> None:
         """
         Make `token` the current one.
 
-        One that was just issued and looks stale already cannot be bettered by asking again: for six hours KIS hands out
-        the same one. And if it looks expired, this machine's clock is wrong: then KIS alone knows when it dies, and
-        says so by refusing it.
+        One that was just issued and looks stale cannot be bettered by asking again: for six hours KIS hands out the
+        same one. Where it looks expired, this machine's clock is wrong: KIS says when it dies, by refusing it.
         """
         self.failure = None
         _remember(self.handed_out, token.value, token)
@@ -153,16 +124,12 @@ class LiveSource:
     What a request asks of a source. Only what gives a future may take time, and does so on a thread of its own.
 
     A future completes within `issue_wait` (and a second), and is its caller's own: cancelling it ends nothing.
-
-    Attributes:
-        credentials: whose tokens these are; None where nobody knows.
-        policy: bounds of a refresh; None where the environment's count.
     """
 
-    credentials: Credentials | None = None
-    policy: RetryPolicy | None = None
+    credentials: Credentials | None = None  # nobody knows whose tokens these are
+    policy: RetryPolicy | None = None  # the environment's counts
     _memory: Memory
-    _clock: Clock = SYSTEM_CLOCK
+    _clock = Clock()
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
@@ -212,11 +179,9 @@ class LiveSource:
         if rejected is not None:
             self.note_refused(rejected)
         found = self.current_unless(rejected)
-        return (
-            done(Replacement(found, "memory"))
-            if found is not None
-            else self._refreshed("replace", partial(self._replace, rejected))
-        )
+        if found is not None:
+            return done(Replacement(found, "memory"))
+        return self._refreshed("replace", partial(self._replace, rejected))
 
     def _refreshed(self, key: str, ask: Callable[[float], Replacement]) -> Future[Replacement]:
         """Have `ask` called, or join; in a cool-down one look a second is enough."""
@@ -234,7 +199,9 @@ class LiveSource:
             return failed(error)
         limit = policy.issue_wait or policy.issue_timeout
         ends = self._clock.monotonic() + limit
-        shared, is_first = self._memory.flights.submit(key, lambda: ask(ends), limit, self._begin_cooldown)
+        shared, is_first = self._memory.flights.submit(key, lambda: ask(ends), limit)
+        if is_first and key == "replace":
+            shared.add_done_callback(self._note_failure)
         return then(shared, Future.result if is_first else join)
 
     def _bounds(self) -> RetryPolicy:
@@ -242,7 +209,6 @@ class LiveSource:
         return self.policy or RetryPolicy.from_env()
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
-        """Get a token in place of `rejected` (None: any will do) until `ends`; may block."""
         raise NotImplementedError
 
     def _cooling(self) -> Exception | None:
@@ -252,37 +218,31 @@ class LiveSource:
             return None
         return memory.failure
 
-    def _begin_cooldown(self, error: BaseException) -> None:
-        memory, now = self._memory, self._clock.monotonic()
-        memory.failure, memory.failed_at, memory.next_look = without_traceback(error), now, now + _LOOKS_APART
+    def _note_failure(self, ended: Future[Any]) -> None:
+        """Begin a cool-down; the minute between two tokens passes for certain, and needs none."""
+        error, memory, now = ended.exception(), self._memory, self._clock.monotonic()
+        is_minute = isinstance(error, TokenIssueLimited) and error.retryable
+        if error is not None and not is_minute and self._cooling() is None:
+            memory.failure, memory.failed_at, memory.next_look = without_traceback(error), now, now + _LOOKS_APART
 
 
 def is_source(value: object) -> bool:
     """Tell whether `value` has the two methods of a `TokenSource`; a class has not, its instances have."""
     if isinstance(value, (LiveSource, type)):
         return not isinstance(value, type)
-    return all(callable(getattr(value, name, None)) for name in ("token", "refresh"))
+    return is_method(value, "token") and is_method(value, "refresh")
 
 
-def as_source(source: Any) -> LiveSource:
-    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
-    if isinstance(source, LiveSource):
-        return source
-    from .foreign import UserSource  # which is made of what is here
-
-    return UserSource(source)
+def is_method(value: object, name: str) -> bool:
+    """Tell whether `value` has such a method; a coroutine function cannot be called here."""
+    method = getattr(value, name, None)
+    return callable(method) and not inspect.iscoroutinefunction(method)
 
 
 def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:
     """Make every header that KIS wants for one call; those of `extra` win."""
-    return {
-        "content-type": "application/json",
-        "authorization": token.bearer,
-        "appkey": keys.app_key,
-        "appsecret": keys.app_secret,
-        "tr_id": tr_id,
-        **extra,
-    }
+    wanted = {"authorization": token.bearer, "appkey": keys.app_key, "appsecret": keys.app_secret, "tr_id": tr_id}
+    return {"content-type": "application/json", **wanted, **extra}
 
 
 def _remember(values: dict[str, AccessToken | None], key: str, value: AccessToken | None) -> None:

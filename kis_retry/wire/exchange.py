@@ -17,7 +17,7 @@ from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
-from ..pace.waiting import Reservation, Ticket
+from ..pace.waiting import Reservation
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
 from ..token import AccessToken
@@ -57,7 +57,7 @@ class Exchange:
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
         self._is_left_to_function = guard.owner is not None and not guard.owner.rules.watches  # where it is refused
         self._refreshes = not self._is_left_to_function and any(each.rules.refreshes for each in protections)
-        self._ticket: Ticket | None = None
+        self._slot: Reservation | None = None  # of the last attempt
         self._sends = 0
         self._last: Sent | None = None
         self._refused: str | None = None  # the token with which the last one left, if KIS refused it
@@ -126,17 +126,12 @@ class Exchange:
             slot.cancel()
             yield from self._put_token()
             slot = yield from self._take_slot()
-        if self._last is not None and self._is_late():
+        ended = self._last if self._last is not None and self._is_late() else self._held_back()
+        if ended is not None:  # it is too late, or the same order was lost while this one waited
             if slot is not None:
                 slot.cancel()
             self._is_over = True
-            return self._last
-        held = self._held_back()  # the same order, lost while this one waited
-        if held is not None:
-            if slot is not None:
-                slot.cancel()
-            self._is_over = True
-            return held
+            return ended
         self._put_newer_token()
         self._sends += 1
         sent_at = Monotonic.now()
@@ -148,9 +143,14 @@ class Exchange:
         except BaseException as error:  # its caller gave it up
             self._note_lost(Ending(Verdict(Meaning.TRANSIENT), error=TimeoutError, text=_given_up(error)))
             raise
+        self._note(sent, sent_at)
+        self._report(slot, sent)
+        return sent
+
+    def _note(self, sent: Sent, sent_at: float) -> None:
+        """Remember what came of one attempt, and what is known of orders since."""
         self._last = sent
         self._refused = self._request.token if sent.verdict.meaning is Meaning.EXPIRED else None
-        self._report(slot, sent)
         is_of_another = sent.redirected and sent.verdict.meaning is not Meaning.GOOD  # and says nothing of the order
         if self._is_order and sent.ending is not None and (is_of_another or is_lost(sent.ending)):
             self._note_lost(sent.ending)
@@ -158,7 +158,6 @@ class Exchange:
             self._count_order(-1)  # it was not acted upon
         elif self._request.shows_orders and sent.verdict.meaning is Meaning.GOOD and not sent.verdict.unanswered:
             LOST.looked(self._request, sent_at)
-        return sent
 
     def _put_token(self) -> Flow[None]:
         """Have it leave with a token that is not known to be dead, and with one at all."""
@@ -215,17 +214,16 @@ class Exchange:
         limiter = self._guard.limiter
         if limiter is None or not self._request.is_paced:
             return None
-        slot = limiter.reserve(order=self._is_order, ticket=self._ticket)
-        self._ticket = slot.ticket
+        slot = self._slot = limiter.reserve(order=self._is_order, earlier=self._slot)
         try:
-            while not (yield Wait(slot.future, self._seconds_left())):
+            while not (yield Wait(slot, self._seconds_left())):
                 if self._last is not None or limiter.is_away:  # a first attempt waits for its slot as long as it takes
                     break
-                yield Wait(slot.future)
+                yield Wait(slot)
         except BaseException:
             slot.cancel()
             raise
-        if not slot.future.done():
+        if not slot.done():
             slot.cancel()
         return slot
 

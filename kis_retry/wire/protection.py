@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..binding import Binding, attribute_of
-from ..bypass import ACTIVE, is_unprotected
+from ..context import ACTIVE, is_unprotected
 from ..events import warn
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
 from ..signals import is_from_signal_handler
 from ..token import AccessToken
-from ..tokens.foreign import broker_source, is_broker
-from ..tokens.source import LiveSource, as_source, is_source
+from ..tokens.foreign import as_source, broker_source, is_broker
+from ..tokens.source import LiveSource, is_source
 from .request import ApiRequest, same_host
 
 __all__ = [

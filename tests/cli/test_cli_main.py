@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import requests
@@ -25,18 +23,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "words",
     [
-        [],
-        ["unknown"],
-        ["--unknown"],
-        ["run", "--unknown", "python"],
-        ["token", "--refresh", "--revoke"],
-        ["config", "extra"],
-        ["demo", "--symbols", "0"],
-        ["demo", "--symbols", "many"],
-        ["demo", "--threads", "2.0"],
-        ["gateway", "--expire-at", "0"],
-        ["gateway", "--expired-status", "501"],
-        ["gateway", "--port", "a"],
+        *([], ["unknown"], ["--unknown"], ["run", "--unknown", "python"], ["config", "extra"]),
+        *(["token", "--refresh", "--revoke"], ["demo", "--symbols", "0"], ["demo", "--threads", "2.0"]),
+        *(["gateway", "--expire-at", "0"], ["gateway", "--expired-status", "501"], ["gateway", "--port", "a"]),
     ],
     ids=" ".join,
 )
@@ -61,6 +50,7 @@ def test_help_is_status_0_and_fits_into_80_columns(
 
 @pytest.mark.one_python
 def test_the_module_exits_with_the_status_of_the_command() -> None:
+    assert run("--version").stdout.startswith("kis-retry ")
     refused = run("token")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "KIS_APP_KEY and KIS_APP_SECRET are not set" in refused.stderr
@@ -91,11 +81,7 @@ def test_a_command_and_what_it_needs_is_imported_only_when_asked_for() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_goes_wrong_is_one_line_and_a_status(
-    error: BaseException,
-    status: int,
-    line: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> int:
         raise error
@@ -118,27 +104,11 @@ def test_a_reader_that_goes_away_causes_no_traceback() -> None:
 
 
 @pytest.mark.one_python
-def test_a_terminal_that_cannot_write_korean_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_terminal_cannot_write_and_what_moves_its_cursor_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     monkeypatch.setenv("KIS_RETRY_WAIT", "만료")
+    monkeypatch.setenv("KIS_BASE_URL", "http://host\x1b[2J")
     done = run("config")
     assert done.returncode == 2
     assert r"KIS_RETRY_WAIT='\ub9cc\ub8cc' is not usable" in done.stderr
-
-
-def test_a_value_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_BASE_URL", "http://host\x1b[2J")
-    main(["config"])
-    said = capsys.readouterr()
-    assert "\x1b" not in said.out + said.err
-
-
-@pytest.mark.one_python
-@pytest.mark.skipif(os.name == "nt", reason="a console script is an .exe there")
-def test_the_console_script_is_the_module() -> None:
-    script = Path(sys.executable).with_name("kis-retry")
-    if not script.exists():
-        pytest.skip("this interpreter has no scripts beside it")
-    done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == run("--version").stdout
-    assert done.stdout.startswith("kis-retry ")
+    assert "\x1b" not in done.stdout + done.stderr

@@ -248,21 +248,21 @@ def test_it_is_called_again_max_retries_times(tokens: NumberedTokens, retries: i
 
 def test_an_error_that_carries_the_refusal_counts_and_the_last_one_is_raised(tokens: NumberedTokens) -> None:
 
-    class Refused(Exception):
+    class RefusedError(Exception):
         def __init__(self) -> None:
             super().__init__("refused")
             self.response = requests.Response()
             self.response.status_code = 500
             self.response._content = b'{"rt_cd": "1", "msg_cd": "EGW00123"}'
 
-    errors = [Refused(), Refused()]
+    errors = [RefusedError(), RefusedError()]
     left = list(errors)
 
     @refresh_on_expired_token(tokens=tokens)
     def fetch(token: str) -> None:
         raise left.pop(0)
 
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         fetch("t1")
     assert caught.value is errors[1]
 

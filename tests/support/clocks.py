@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
+from kis_retry.tokens.source import Clock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class FakeClock:
+class FakeClock(Clock):
     """
     A clock for `TokenManager(clock=…)`: only `sleep` and the test move it.
 

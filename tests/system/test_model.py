@@ -61,7 +61,8 @@ class Process:
         self.world = world
         self.refused: set[str | None] = set()  # fingerprints
         given, policy = world.gateway.credentials, RetryPolicy(refresh_margin=MARGIN, issue_cooldown=MINUTE)
-        self.tokens = TokenManager(given, store=world.store, policy=policy, session=Asking(self), clock=world)
+        clock: Any = world  # it tells the time
+        self.tokens = TokenManager(given, store=world.store, policy=policy, session=Asking(self), clock=clock)
         headers: dict[str, str] = {}
 
         @refresh_on_expired_token(tokens=self.tokens)

@@ -10,7 +10,6 @@ import sys
 
 TYPE_CHECKING = False  # as typing's, without its import
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from typing import Any
 
 LIBRARIES = {"requests", "httpx", "httpx2", "aiohttp", "urllib.request"}
@@ -23,7 +22,7 @@ class _Watch:
         self.loading = 0
         self.wanted = not LIBRARIES.isdisjoint(sys.modules)
 
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name not in LIBRARIES and name.partition(".")[0] != "kis_retry":
             return None
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
