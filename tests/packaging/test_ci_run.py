@@ -1,8 +1,9 @@
-"""`.ci/run` runs the README's two console commands, and is red where it would have run anything less."""
+"""`.ci/run` runs the README's two console commands and then every other environment, or is red."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,36 +11,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("bash", "dirname", "find", "head", "rm", "sed", "sort", "tail")
-DEMO, TOX = "echo ran kis-retry demo", "echo ran tox"
+TOOLS = ("bash", "cp", "dirname", "find", "head", "mkdir", "rm", "sed", "sort", "tail")
+DEMO, TOX = "mkdir .venv && cp -r stubs .venv/bin && echo ran kis-retry demo", "echo ran tox"
+STUBS = {"python": "echo py311", "tox": 'echo "the others: $* missing=$TOX_SKIP_MISSING_INTERPRETERS"'}
 
 pytestmark = [pytest.mark.one_python, pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")]
 
 
 class Checkout:
-    """A checkout with a README of its own, and a PATH on which the interpreters are those that it is given."""
+    """A checkout with a README of its own, whose Python and tox say what they were asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkout"
         self.bin = folder / "bin"
         (self.folder / ".ci").mkdir(parents=True)
+        (self.folder / "stubs").mkdir()
         shutil.copy(ROOT / ".ci" / "run", self.folder / ".ci" / "run")
+        shutil.copy(ROOT / "tox.ini", self.folder)
         self.bin.mkdir()
         for tool in TOOLS:
-            found = shutil.which(tool)
-            assert found is not None, tool
-            (self.bin / tool).symlink_to(found)
-        self.give_interpreters(10, 11, 12, 13)
+            (self.bin / tool).symlink_to(shutil.which(tool) or tool)
+        for name, text in STUBS.items():
+            stub = self.folder / "stubs" / name
+            stub.write_text(f"#!{shutil.which('bash')}\n{text}\n", "utf-8")
+            stub.chmod(0o755)
 
     def write_readme(self, *commands: str) -> None:
         blocks = "".join(f"Words.\n\n```console\n$ {command}\n```\n" for command in commands)
         (self.folder / "README.md").write_text(f"# A title\n\n{blocks}", "utf-8")
-
-    def give_interpreters(self, *minors: int) -> None:
-        for old in self.bin.glob("python3.*"):
-            old.unlink()
-        for minor in minors:
-            (self.bin / f"python3.{minor}").symlink_to(shutil.which("true") or "true")
 
     def run(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -58,18 +57,27 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_the_two_commands_run_in_their_order_at_the_top_of_the_checkout(checkout: Checkout) -> None:
+def test_the_two_commands_run_in_their_order_at_the_top_of_the_checkout_and_then_the_others(checkout: Checkout) -> None:
+    (checkout.folder / ".venv" / "old").mkdir(parents=True)  # the environment of an earlier run
     checkout.write_readme(f"pwd && {DEMO}", TOX, "echo a third")
     done = checkout.run()
     assert (done.returncode, done.stderr) == (0, "")
     words = [line for line in done.stdout.splitlines() if line and not line.startswith("$ ")]
-    assert words == [str(checkout.folder), "ran kis-retry demo", "ran tox"]
+    assert words[:3] == [str(checkout.folder), "ran kis-retry demo", "ran tox"]
+    assert words[3].startswith("the others: run -e py310,py312,py313,coverage,docs,real-")
+    assert words[3].endswith(" missing=false"), "an interpreter that is missing fails"
+    assert not (checkout.folder / ".venv" / "old").exists()
 
 
-def test_the_environment_of_an_earlier_run_is_gone(checkout: Checkout) -> None:
-    (checkout.folder / ".venv" / "bin").mkdir(parents=True)
-    checkout.write_readme(f"[ ! -e .venv ] && {DEMO}", TOX)
-    assert checkout.run().returncode == 0
+def test_every_environment_of_tox_is_run(checkout: Checkout) -> None:
+    """`tox` alone runs lint, types, the newcomer's Python and the package."""
+    checkout.write_readme(DEMO, TOX)
+    named = checkout.run().stdout.splitlines()[-1].split()[4].split(",")
+    known = re.findall(r"^\[testenv:(.*)\]$", (ROOT / "tox.ini").read_text("utf-8"), re.MULTILINE)
+    alone = {"lint", "types", "package", "bench"}
+    for environment in known:
+        stem, _, variants = environment.rstrip("}").partition("{")
+        assert alone & {stem} or all(f"{stem}{each}" in named for each in variants.split(",")), environment
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,6 @@ def test_the_environment_of_an_earlier_run_is_gone(checkout: Checkout) -> None:
         ([], "has 0 console commands"),
         ([DEMO], "has 1 console commands"),
         ([TOX, DEMO], "the first command does not end in kis-retry demo: echo ran tox"),
-        (["echo new", DEMO, TOX], "the first command does not end in kis-retry demo: echo new"),
         ([DEMO, "echo new", TOX], "the second command does not end in tox: echo new"),
         ([DEMO, f"{TOX} --version"], "the second command does not end in tox"),
         ([DEMO, "echo detox"], "the second command does not end in tox"),
@@ -110,45 +117,22 @@ def test_a_command_that_fails_makes_it_red(checkout: Checkout, commands: list[st
     assert checkout.run().returncode == 1
 
 
+def test_an_environment_that_fails_makes_it_red(checkout: Checkout) -> None:
+    (checkout.folder / "stubs" / "tox").write_text("#!/bin/sh\nexit 3\n", "utf-8")
+    checkout.write_readme(DEMO, TOX)
+    assert checkout.run().returncode == 3
+
+
 def test_the_readmes_own_commands_are_accepted(checkout: Checkout) -> None:
     """With the programs in them replaced by nothing, so that they are looked at and not run."""
     shutil.copy(ROOT / "README.md", checkout.folder / "README.md")
-    program = checkout.bin / "python3"
-    program.symlink_to(shutil.which("false") or "false")
+    (checkout.bin / "python3").symlink_to(shutil.which("false") or "false")
     done = checkout.run()
     assert done.stdout.startswith("\n$ python3 -m venv .venv && ")
     assert done.stderr == ""
 
 
-# --- interpreters
-
-SHOW = 'echo "missing=$TOX_SKIP_MISSING_INTERPRETERS skip=${TOX_SKIP_ENV:-}" kis-retry demo'
-
-
-def test_an_interpreter_that_is_here_cannot_be_skipped(checkout: Checkout) -> None:
-    checkout.write_readme(SHOW, TOX)
-    assert "missing=false skip= kis-retry" in checkout.run().stdout
-
-
-def test_interpreters_that_are_not_here_are_named_and_the_others_cannot_be_skipped(checkout: Checkout) -> None:
-    checkout.give_interpreters(11, 12)
-    (checkout.bin / "python3.13").symlink_to(shutil.which("false") or "false")  # a pyenv shim of a version not in use
-    checkout.write_readme(SHOW, TOX)
-    done = checkout.run()
-    assert done.stderr == ".ci/run: not here, and not tested: py310 py313\n"
-    assert "missing=false skip=^(py310|py313)$ kis-retry" in done.stdout
-
-
-def test_without_any_interpreter_it_is_red(checkout: Checkout) -> None:
-    checkout.give_interpreters()
-    checkout.write_readme(DEMO, TOX)
-    done = checkout.run()
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no supported Python is here" in done.stderr
-
-
-def test_the_newest_interpreters_of_pyenv_are_in_front(checkout: Checkout, tmp_path: Path) -> None:
-    checkout.give_interpreters()
+def test_the_newest_interpreters_of_pyenv_are_in_front(checkout: Checkout) -> None:
     root = Path(os.environ["HOME"]) / ".pyenv" / "versions"
     for version in ("3.12.9", "3.12.10"):
         folder = root / version / "bin"

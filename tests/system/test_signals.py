@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -129,6 +130,43 @@ def test_a_signals_exception_ends_the_waiting_at_once_and_nothing_leaves_afterwa
     at.limited = False
     if wait is not for_the_minute:
         assert at.ask()["rt_cd"] == "0", "and everything goes on"
+
+
+class Limit:
+    def raise_it(self, *_: object) -> None:
+        time_limit()
+
+    __call__ = raise_it
+
+
+@needs_signals
+@pytest.mark.parametrize(
+    "handle",
+    [time_limit, lambda *_: time_limit(), Limit().raise_it, Limit(), partial(time_limit, 1), partial(Limit(), 2)],
+    ids=["a function", "a lambda", "a method", "an object", "a partial", "a partial of an object"],
+)
+def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: Any) -> None:
+    before, outcomes = signal.signal(signal.SIGALRM, handle), Counter[str]()
+
+    @retry_on_transient_error(idempotent=True)
+    def interrupted() -> None:
+        outcomes["interrupted"] += 1
+        try:
+            signal.raise_signal(signal.SIGALRM)
+        except TimeLimitError as error:
+            raise TimeoutError("made of it") from error
+
+    @retry_on_transient_error(idempotent=True, policy=RetryPolicy(transient_deadline=0.3))
+    def failing() -> None:
+        outcomes["failing"] += 1
+        raise TimeoutError("of its own")
+
+    for fetch in (interrupted, failing):
+        with pytest.raises(TimeoutError):
+            fetch()
+    signal.signal(signal.SIGALRM, before)
+    assert outcomes["interrupted"] == 1
+    assert outcomes["failing"] > 1
 
 
 # --- hooks and the log
