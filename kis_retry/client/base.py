@@ -19,12 +19,9 @@ from ..tokens.manager import TokenManager
 from ..tokens.source import TokenSource, as_source, headers_for
 from .endpoints import Answer, Call, Endpoints, Flow, R
 
-__all__ = ["CONNECTIONS", "ClientBase", "answer_of"]
+__all__ = ["ClientBase", "answer_of"]
 
 _Client = TypeVar("_Client", bound="ClientBase[Any]")
-
-CONNECTIONS = 64
-"""Connections kept; more threads than that work too, without keeping theirs."""
 
 
 class ClientBase(Endpoints[R]):
