@@ -92,7 +92,7 @@ def resolve_public_name(app: Any, env: Any, node: Any, shown: Any) -> Any:
     return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, shown)
 
 
-class SearchKorean(SearchLanguage):
+class SearchKorean(SearchLanguage):  # type: ignore[misc]  # sphinx is not there where types are checked
     """
     Find a Korean noun whatever particle sticks to it: 데코레이터가, 데코레이터를 and 데코레이터 are one word.
 

@@ -1,7 +1,7 @@
 """
 What happens to the token, as Prometheus sees it: counters, a histogram of refreshes, and when the token expires.
 
-    pip install 'kis-retry[prometheus]'
+    pip install '.[prometheus]'
     python prometheus_events.py
 
 Runs on a KIS of its own (`KisGateway`), on which the token expires twice. A server would call

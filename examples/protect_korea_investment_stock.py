@@ -1,7 +1,7 @@
 """
 The library korea-investment-stock, protected: its `fetch_*` methods outlive the access token.
 
-    pip install 'kis-retry[testing]' korea-investment-stock
+    pip install '.[testing]' korea-investment-stock
     python protect_korea_investment_stock.py
 
 With KIS_APP_KEY, KIS_APP_SECRET and KIS_ACCOUNT_NO (or KOREA_INVESTMENT_API_KEY and so on) in the environment it asks

@@ -1,7 +1,7 @@
 """
 The library mojito2, protected: its `fetch_*` methods outlive the access token.
 
-    pip install 'kis-retry[testing]' mojito2 pandas
+    pip install '.[testing]' mojito2 pandas
     python protect_mojito.py
 
 With KIS_APP_KEY, KIS_APP_SECRET and KIS_ACCOUNT_NO in the environment it asks KIS. Without them it asks a gateway of

@@ -1,7 +1,7 @@
 """
 What happens to the token, in structlog's words: one line an event, fields instead of sentences.
 
-    pip install 'kis-retry[structlog]'
+    pip install '.[structlog]'
     python structlog_events.py
 
 Runs on a KIS of its own (`KisGateway`), on which the token expires twice.

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 from .forking import after_fork
 from .token import AccessToken, bare
 
-__all__ = ["Arguments", "Binding", "is_authorization"]
+__all__ = ["Arguments", "Binding", "attribute_of", "is_authorization"]
 
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -86,10 +86,10 @@ class Binding:
                     break
         return args, kwargs
 
-    def call_back(self, args: tuple[Any, ...], token: AccessToken) -> None:
-        """Hand `token` to `bind=`, once for each token and object."""
+    def call_back(self, first: Any, token: AccessToken) -> None:
+        """Hand `token` to `bind=`, once for each token and first argument."""
         if self._callback is not None:
-            self._callback(args, token)
+            self._callback(first, token)
 
 
 class _Callback:
@@ -102,8 +102,8 @@ class _Callback:
         self._remake_lock()
         after_fork(self, _Callback._remake_lock)  # the thread that was in `bind` does not exist in a forked child
 
-    def __call__(self, args: tuple[Any, ...], token: AccessToken) -> None:
-        owner = args[0] if self._takes_self and args else self
+    def __call__(self, first: Any, token: AccessToken) -> None:
+        owner = first if self._takes_self else self
         with self._binding:
             if self._bound.get(id(owner)) != token.value:
                 self._bind(*((owner, token) if self._takes_self else (token,)))
@@ -189,13 +189,21 @@ class _Attribute:
         view = getattr(type(first), "access_token", None)
         if isinstance(view, property) and view.fset is None:  # a view on a source, which is asked anyway
             return None
-        value = getattr(first, "access_token", self)
+        value = attribute_of(first, "access_token", self)
         return _token_of(value) if value is None or isinstance(value, (str, AccessToken)) else None
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
         first = args[0] if args else self._first.get(args, kwargs)
         first.access_token = _in_form_of(first.access_token, token)
         return args, kwargs
+
+
+def attribute_of(target: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
+    try:
+        return getattr(target, name, default)
+    except Exception:
+        return default
 
 
 def is_authorization(key: Any) -> bool:

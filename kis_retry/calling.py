@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from .answers import Meaning, Verdict, judge, judge_error
-from .bypass import ACTIVE
 from .clock import Monotonic
+from .context import ACTIVE
 from .engine import Flow, Send, Sleep, Wait
 from .events import RefreshEvent, emit, warn
 from .renewal import renewed
@@ -66,6 +66,7 @@ class FunctionCall:
         self._protection = protection
         self._function = function
         self._calls = 1
+        self._joined = False  # it has a token that somebody else got
 
     def concerns(self, returned: Returned) -> bool:
         """Say whether what came of it is a failure that its decorator is about, and that nobody has dealt with."""
@@ -137,6 +138,7 @@ class FunctionCall:
         replacement = yield from renewed(source, rejected, code, None, self._tell)
         if replacement is None:
             return False
+        self._joined = replacement.origin != "issued"
         protection.call_back(replacement.token)
         protection.rebind(rejected if protection.keeps(rejected or "") else None, replacement.token)
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
@@ -178,7 +180,7 @@ class FunctionCall:
         if limiter is not None:
             slot = limiter.reserve()
             try:
-                yield Wait(slot.future)
+                yield Wait(slot)
             except BaseException:
                 slot.cancel()
                 raise
@@ -199,7 +201,7 @@ class FunctionCall:
                 outer.settled |= {rule}
                 outer = outer.outer
         elif self._calls > 1:
-            self._tell("call_recovered")
+            self._tell("call_recovered", quiet=self._joined)
 
     def _advise(self, advice: str) -> None:
         name = self._protection.rules.name

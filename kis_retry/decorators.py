@@ -14,14 +14,15 @@ from functools import wraps
 from typing import Any, TypeVar, overload
 
 from .answers import judge
-from .binding import Binding
-from .bypass import ACTIVE, is_unprotected
+from .binding import Binding, attribute_of
 from .calling import FunctionCall, Returned, raised
+from .context import ACTIVE, is_unprotected
 from .engine import run, run_async
 from .pace.limiter import RateLimiter, is_limiter
 from .policy import RetryPolicy
 from .signals import is_from_signal_handler
-from .tokens.source import TokenSource, as_source, is_source
+from .tokens.foreign import as_source
+from .tokens.source import TokenSource, is_source
 from .wire import watch
 from .wire.protection import Protection, Rules
 
@@ -162,7 +163,7 @@ def rules_of(
         raise TypeError(f"bind= takes a function of (token) or (self, token), not {_shown(bind)}")
     if limiter is not None and not is_limiter(limiter):
         raise TypeError(f"limiter= takes a RateLimiter (RateLimiter.from_env()), not {_shown(limiter)}")
-    if idempotent not in (None, True, False):
+    if idempotent is not None and not isinstance(idempotent, bool):
         raise TypeError(f"idempotent= takes True, False or None, not {_shown(idempotent)}")
     sources = (as_source(tokens),) if tokens is not None else ()
     return Rules(sources=sources, policy=policy, bind=bind, limiter=limiter, idempotent=idempotent, **other)
@@ -312,8 +313,8 @@ class _Beginning:
     def _policy_of(self, first: Any) -> RetryPolicy:
         """Return the policy of the first argument, of the source, or of the environment."""
         if type(first) not in _PLAIN:
-            for holder in (first, getattr(first, "tokens", None)):
-                policy = getattr(holder, "policy", None)
+            for holder in (first, attribute_of(first, "tokens")):
+                policy = attribute_of(holder, "policy")
                 if isinstance(policy, RetryPolicy):
                     return policy
         for source in self._rules.sources:

@@ -140,7 +140,8 @@ def _library(name: str, extra: str, hook: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        problem = f"{hook} needs {name}, which is not installed: pip install 'kis-retry[{extra}]'"
+        had = f"pip install '.[{extra}]' in a clone, or pip install {name.replace('_', '-')}"
+        problem = f"{hook} needs {name}, which is not installed: {had}"
         raise ConfigurationError(problem) from error
 
 

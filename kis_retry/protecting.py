@@ -82,6 +82,8 @@ def protect(
     delegate = inspect.getattr_static(target, "__getattr__", None)
     if methods is None and inspect.isfunction(delegate) and not isinstance(target, types.ModuleType):
         ours["__getattr__"] = _delegating(delegate, both)
+    if not ours:
+        raise ValueError(f"nothing in {_name_of(target)} can be protected: it has no public methods; give its classes")
     if isinstance(target, (type, types.ModuleType)):
         _replace(target, ours)
         return target
@@ -145,8 +147,8 @@ def install(
     sources = tuple(source for each in several for source in rules_of(tokens=each).sources)
     rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_Limiters(rate)), sources=sources)
     bounds = policy or RetryPolicy.from_env()
+    protect_process(Protection(rules, bounds) if bounds.enabled else None)
     if bounds.enabled:
-        protect_process(Protection(rules, bounds))
         watch()
 
 
@@ -186,15 +188,21 @@ def _around(member: Any, both: Callable[[Any], Any]) -> Any:
 
 def _once(function: Any, both: Callable[[Any], Any]) -> Any:
     """Decorate the function itself where `protect` has decorated it before: the later arguments are in force."""
-    original = getattr(function, _ORIGINAL, function)
+    original = _original_of(function)
     ours = both(original)
-    setattr(ours, _ORIGINAL, original)
+    setattr(ours, _ORIGINAL, (id(ours), original))
     return ours
+
+
+def _original_of(function: Any) -> Any:
+    """Return the function behind one of ours; somebody else's around it has our mark too, by `functools.wraps`."""
+    marked, original = getattr(function, _ORIGINAL, (None, None))
+    return original if marked == id(function) else function
 
 
 def _delegating(delegate: Any, both: Callable[[Any], Any]) -> Any:
     """Return a `__getattr__` that puts both decorators on the methods of others that it hands on."""
-    original = getattr(delegate, _ORIGINAL, delegate)
+    original = _original_of(delegate)
 
     @functools.wraps(original)
     def ours(target: Any, name: str) -> Any:
@@ -202,7 +210,7 @@ def _delegating(delegate: Any, both: Callable[[Any], Any]) -> Any:
         is_method = _is_public(name) and isinstance(found, types.MethodType) and _can_be_repeated(found)
         return _around(found, both) if is_method else found
 
-    setattr(ours, _ORIGINAL, original)
+    setattr(ours, _ORIGINAL, (id(ours), original))
     return ours
 
 
@@ -233,7 +241,7 @@ def _with_class(target: Any, members: dict[str, Any], arguments: dict[str, Any])
     }
     try:
         object.__setattr__(target, "__class__", type(own.original.__name__, (own.original,), space))
-    except TypeError:
+    except Exception:  # of an enum, of a builtin, of what its base class asks of subclasses
         raise TypeError(f"a {own.original.__name__} does not let its methods be replaced: protect its class") from None
 
 

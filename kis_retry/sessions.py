@@ -29,4 +29,4 @@ def missing_bundle(error: OSError) -> str | None:
     text = str(error)
     if isinstance(error, requests.RequestException) or "TLS" not in text or "invalid path:" not in text:
         return None
-    return f"{text} (REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE take the path of a bundle of certificates)"
+    return f"{text} (REQUESTS_CA_BUNDLE takes a bundle of certificates to trust, a session's `cert` your own)"

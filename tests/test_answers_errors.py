@@ -99,7 +99,7 @@ def test_an_http_error_of_a_page_is_judged_by_its_status(status: int, meaning: M
 def test_a_policy_has_codes_of_its_own() -> None:
     (error, _) = errors_of(500, b'{"rt_cd": "1", "msg_cd": "EGW00123"}')
     assert not is_token_expired_error(error, codes=("EGW00121",))
-    error.response = {"msg_cd": "EGW00121"}  # type: ignore[attr-defined]  # a mapping is an answer too
+    error.response = {"msg_cd": "EGW00121"}  # a mapping is an answer too
     assert is_token_expired_error(error, codes=("EGW00121",))
 
 

@@ -240,7 +240,12 @@ def test_what_a_signal_raises_while_a_hook_runs_goes_through(handler: Any, subsc
 def test_on_a_thread_that_no_signal_reaches_everything_stays_in_the_hook(subscribe: Callable[[Any], None]) -> None:
     went_on: list[bool] = []
     subscribe(lambda _: signal.default_int_handler(signal.SIGINT, None))
-    thread = threading.Thread(target=lambda: went_on.append(emit(FULL) is None))
+
+    def tell() -> None:
+        emit(FULL)
+        went_on.append(True)
+
+    thread = threading.Thread(target=tell)
     thread.start()
     thread.join()
     assert went_on == [True]

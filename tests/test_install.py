@@ -128,7 +128,10 @@ def test_a_bad_setting_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         install()
 
 
-def test_switched_off_it_does_nothing(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switched_off_it_does_nothing_and_ends_what_was_installed(
+    gateway: KisGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(rate=0)
     monkeypatch.setenv("KIS_RETRY_ENABLED", "false")
     install()
     assert price(gateway, {"authorization": "Bearer dead"})["rt_cd"] == "1"

@@ -77,7 +77,7 @@ def test_a_missing_library_is_a_configuration_error_that_names_the_extra(
     kind: Any, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ConfigurationError, match=rf"needs {library}, .*'kis-retry\[{extra}\]'"):
+    with pytest.raises(ConfigurationError, match=rf"needs {library}, .*'\.\[{extra}\]' in a clone"):
         kind()
 
 

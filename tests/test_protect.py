@@ -172,7 +172,7 @@ def test_a_library_that_asks_for_a_token_by_itself_joins_the_one_refresh(gateway
             token = requests.post(self.url + "/oauth2/tokenP", json=body, timeout=5).json()["access_token"]
             self.access_token = f"Bearer {token}"
 
-    broker = protect(broker_of(gateway, Refreshing))
+    broker: Any = protect(broker_of(gateway, Refreshing))
     gateway.expire()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: broker.issue_access_token(), range(8)))
@@ -247,6 +247,27 @@ def test_a_second_call_puts_the_later_arguments_in_force(broker: Broker, events:
     asked.calls = 0
     slotted.ask("t1")
     assert asked.calls == 4
+
+
+def test_what_others_put_around_a_protected_function_stays() -> None:
+    module, calls = ModuleType("prices"), list[str]()
+    module.__dict__["fetch"] = lambda: "the price"
+    inner = protect(module).fetch
+
+    @functools.wraps(inner)
+    def timed() -> str:
+        calls.append("timed")
+        return str(inner())
+
+    module.__dict__["fetch"] = timed
+    assert protect(module).fetch() == "the price"
+    assert calls == ["timed"]
+
+
+@pytest.mark.parametrize("target", [ModuleType("empty"), object(), None])
+def test_where_there_is_nothing_to_protect_it_is_said(target: Any) -> None:
+    with pytest.raises(ValueError, match="no public methods"):
+        protect(target)
 
 
 def test_a_second_call_for_other_methods_keeps_the_first(broker: Broker, gateway: KisGateway) -> None:

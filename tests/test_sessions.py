@@ -13,7 +13,7 @@ from kis_retry.sessions import behind, leave_connections_to_parent, missing_bund
 
 MISSING = "Could not find a suitable TLS CA certificate bundle, invalid path: /nowhere/bundle.pem"
 KEY_MISSING = "Could not find the TLS key file, invalid path: key.pem"
-TAKES = "(REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE take the path of a bundle of certificates)"
+TAKES = "(REQUESTS_CA_BUNDLE takes a bundle of certificates to trust, a session's `cert` your own)"
 
 
 def test_every_adapter_has_empty_pools_then_and_the_settings_that_it_had() -> None:

@@ -13,9 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
-from typing import NoReturn
 
 from ..errors import ConfigurationError, KisRetryError
 from .output import echo, echo_error
@@ -30,29 +28,6 @@ examples:
 
 exit status: 0 done, 1 could not, 2 wrong use or configuration, 130 interrupted
 """
-_RUN = """\
-Runs COMMAND with kis_retry.install() in force in it and in the Python processes
-that it starts, as in: kis-retry run python -m mybatch --date today
-Arguments, streams, signals and exit status are its own. 2: a setting is not
-usable, or this Python does not look for what is put before it (-I, -E, -S);
-126: not executable; 127: not found.
-"""
-_DEMO = """\
-The overnight batch: 11,780 US and 5,000 domestic symbols over real HTTP, on a
-KIS that runs as a process of its own. It refuses calls within its limit, drops
-connections, lets the token die at US symbol 11,776 while the token endpoint is
-away, and is away itself for a moment. The batch aborts after five identical
-failures in a row. Needs no app key.
-"""
-_SHARED = """\
-The token that every process with this app key shares, as the store has it.
-Without an option nothing is asked of KIS. Credentials: see kis-retry config.
-"""
-_CONFIG = """\
-Every environment variable that is read, with the value in force and where it
-came from, and names KIS_RETRY_... that nobody knows. Key and secret are shown
-as fingerprints, the account and passwords not at all.
-"""
 _GATEWAY = """\
 A stand-in for KIS, for clients in any language, until Ctrl-C or SIGTERM. The
 first line on stdout is its URL, the second a JSON object with the app key and
@@ -62,20 +37,12 @@ A fault is a method of kis_retry.testing.KisGateway, with its arguments as a
 JSON object or array:
   --fault 'refuse_calls ["EGW00201", 3]'
   --fault 'drop {"share": 0.01, "reached": true}'
-  --fault 'outage {"seconds": 8}'
+  --fault 'limit_calls 18'
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run one command; its module is imported when it is asked for, and not before.
-
-    Args:
-        argv: the words after the program's name; those of this process where it is None.
-
-    Returns:
-        The exit status.
-    """
+    """Run one command, and return its exit status; its module is imported when it is asked for, and not before."""
     logger, quiet = logging.getLogger("kis_retry"), logging.NullHandler()
     logger.addHandler(quiet)  # else logging's last resort prints bare event names on stderr
     try:
@@ -83,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = arguments.command
         status: int = getattr(import_module(f".{name}", __name__), name)(arguments)
         sys.stdout.flush()
+        return status
     except SystemExit as end:  # --help, --version and wrong use: argparse has said it all
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -100,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         logger.removeHandler(quiet)
-    return status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,49 +76,44 @@ def parser() -> argparse.ArgumentParser:
     about = "Renew an expired KIS token once for everybody, and repeat what it failed."
     made = argparse.ArgumentParser("kis-retry", description=about, epilog=_EXAMPLES, formatter_class=raw)
     made.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = made.add_subparsers(dest="command", title="commands", metavar="COMMAND", required=True)
-    add = partial(commands.add_parser, formatter_class=raw)
+    add = made.add_subparsers(dest="command", title="commands", metavar="COMMAND", required=True).add_parser
 
-    run = add("run", help="run a program, protected", description=_RUN)
+    run = add("run", help="run a program, protected")
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="with its arguments")
 
-    demo = add("demo", help="show a batch get through a bad night", description=_DEMO)
+    demo = add("demo", help="show the overnight batch get through a bad night")
     demo.add_argument("--unprotected", action="store_true", help="the same batch without protection: it dies")
     demo.add_argument("--symbols", type=_count, metavar="N", help="as many instead, in the same proportion")
     demo.add_argument("--threads", type=_count, default=4, metavar="N", help="threads that ask (default: 4)")
 
-    token = add("token", help="show, renew or revoke the shared token", description=_SHARED)
+    token = add("token", help="show, renew or revoke the token that every process with this app key shares")
     action = token.add_mutually_exclusive_group()
     action.add_argument("--refresh", action="store_true", help="have KIS issue a new one (the holder gets a notice)")
     action.add_argument("--revoke", action="store_true", help="have KIS forget it, and take it out of the store")
 
-    config = add("config", help="show the settings in force", description=_CONFIG)
+    config = add("config", help="show each variable, the value in force and where it came from")
     for command in (demo, token, config):
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    _add_gateway_options(add("gateway", help="run a KIS of your own", description=_GATEWAY))
+
+    option = add("gateway", help="run a KIS of your own", description=_GATEWAY, formatter_class=raw).add_argument
+    option("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1); 0.0.0.0 lets others in")
+    option("--port", type=int, default=0, help="default: a free one")
+    option("--app-key", metavar="KEY", help="the app key to accept (default: a random one)")
+    option("--app-secret", metavar="SECRET", help="the app secret to accept (default: a random one)")
+    option("--env", action="store_true", help="write the lines of a .env file on stdout, and nothing else")
+    option("--expire-at", type=_count, action="append", default=[], metavar="N", help="expire the token before call N")
+    option("--expired-status", type=int, choices=(500, 200), default=500, help="of a refused token (default: 500)")
+    option("--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above")
     return made
-
-
-def _add_gateway_options(gateway: argparse.ArgumentParser) -> None:
-    add = gateway.add_argument
-    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1); 0.0.0.0 lets others in")
-    add("--port", type=int, default=0, help="default: a free one")
-    add("--app-key", metavar="KEY", help="the app key to accept (default: a random one)")
-    add("--app-secret", metavar="SECRET", help="the app secret to accept (default: a random one)")
-    add("--env", action="store_true", help="write the lines of a .env file on stdout, and nothing else")
-    add("--expire-at", type=_counts, default=(), metavar="N[,N...]", help="expire the token before call N")
-    add("--expired-status", type=int, choices=(500, 200), default=500, help="of a refused token (default: 500)")
-    add("--fault", dest="faults", action="append", default=[], metavar="FAULT", help="see above; may be given often")
-    add("--quiet", action="store_true", help="no hints on stderr")
 
 
 class _Version(argparse.Action):
     """As `action="version"`, but the version is looked up only when asked for."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from .. import __version__
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
 
-        echo(f"kis-retry {__version__}")
+        echo(f"kis-retry {version('kis-retry')}")
         parser.exit()
 
 
@@ -159,7 +121,3 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(_count(number.strip()) for number in text.split(","))

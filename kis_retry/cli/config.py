@@ -17,10 +17,7 @@ from ..stores.from_env import STORE_VARIABLE, store_named
 from ..token import fingerprint
 from .output import echo, echo_error, echo_json, echo_table
 
-__all__ = ["config", "problems"]
-
-Convert = Callable[[str], object]
-_POLICY = fields(RetryPolicy)
+_FIELDS = fields(RetryPolicy)
 _OTHER = "-"  # stands for the rest of the credentials while one of them is checked
 
 
@@ -34,30 +31,23 @@ class _Row(NamedTuple):
     error: str | None = None
 
     def texts(self) -> tuple[str, str, str]:
-        shown = "not usable" if self.error else self.value or "not set"
         other = f", {self.read_from}" if self.read_from not in {None, self.variable} else ""
-        return self.variable, shown, self.origin + other
+        return self.variable, "not usable" if self.error else self.value or "not set", self.origin + other
 
 
 def config(arguments: Namespace) -> int:
-    """
-    Show every variable of the environment, which `.env` file is in force, and the names that nobody reads.
-
-    Returns:
-        0, or 2 where a value cannot be used.
-    """
+    """Show every variable, which `.env` file is in force, and the names that nobody reads; 2 where one is unusable."""
     environment = Environment()
-    rows, unknown = _rows(environment), environment.unknown([variable_of(each.name) for each in fields(RetryPolicy)])
+    rows, unknown = _rows(environment), environment.unknown([variable_of(each.name) for each in _FIELDS])
     errors = [row.error for row in rows if row.error]
-    env_file = environment.env_file and str(environment.env_file)
     if arguments.json:
-        found = {"settings": [row._asdict() for row in rows], "errors": errors}
-        echo_json({**found, "env_file": env_file, "unknown": unknown})
+        echo_json({"settings": [row._asdict() for row in rows], "env_file": environment.env_file, "unknown": unknown})
     else:
         echo_table([("variable", "value", "from"), *(row.texts() for row in rows)])
-        echo(f".env file: {env_file or 'none at or above ' + ' or '.join(map(str, environment.searched))}")
-    ignored = [f"{path} is ignored: {reason}" for path, reason in environment.ignored]
-    for line in (*ignored, *(f"{name} is no variable of kis-retry, and changes nothing" for name in unknown), *errors):
+        echo(f".env file: {environment.env_file or 'none at or above ' + ' or '.join(map(str, environment.searched))}")
+    said = [f"{path} is ignored: {reason}" for path, reason in environment.ignored]
+    said += [f"{name} is no variable of kis-retry, and changes nothing" for name in unknown]
+    for line in said + errors:
         echo_error(line)
     return 2 if errors else 0
 
@@ -80,19 +70,16 @@ def _rows(environment: Environment) -> list[_Row]:
         row(("KIS_BASE_URL",), host, lambda text: Credentials(_OTHER, _OTHER, base_url=text).base_url),
         row((STORE_VARIABLE,), "file", lambda text: store_named(text) and text),
         row(("KIS_RATE_LIMIT",), rate, parse_rate, RATE_TAKES),
-        *(
-            row((variable_of(each.name),), each.default, partial(parse, each), takes(each))
-            for each in fields(RetryPolicy)
-        ),
+        *(row((variable_of(each.name),), each.default, partial(parse, each), takes(each)) for each in _FIELDS),
     ]
 
 
 def _row(
-    environment: Environment, variables: tuple[str, ...], default: object, convert: Convert, takes: str = ""
+    environment: Environment, names: tuple[str, ...], default: object, convert: Callable[[str], object], takes: str = ""
 ) -> _Row:
-    setting = environment.find(*variables)
+    setting = environment.find(*names)
     if setting is None:
-        return _Row(variables[0], None if default is None else _text(default), "default")
+        return _Row(names[0], None if default is None else _text(default), "default")
     value = error = None
     try:
         value = without_password(_text(convert(setting.text)))
@@ -100,13 +87,11 @@ def _row(
         error = str(problem) if setting.variable in str(problem) else f"{setting.variable}: {problem}"
     except ValueError:
         error = f"{setting.variable}={without_password(setting.text)!r} is not usable: it takes {takes}"
-    return _Row(variables[0], value, setting.origin, setting.variable, error)
+    return _Row(names[0], value, setting.origin, setting.variable, error)
 
 
 def _text(value: object) -> str:
     """Return a value as one would write it into the environment."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)

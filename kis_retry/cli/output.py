@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-__all__ = ["clean", "echo", "echo_error", "echo_json", "echo_table"]
-
 
 def echo(text: str) -> None:
     """Write one line to stdout, at once."""

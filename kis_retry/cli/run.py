@@ -15,27 +15,12 @@ from ..policy import RetryPolicy
 from .config import problems
 from .output import echo_error
 
-__all__ = ["run"]
-
-STARTUP = str(Path(__file__).parent / "startup")
-"""The folder whose `sitecustomize` Python imports at its start where it is on `PYTHONPATH`."""
-
+_STARTUP = str(Path(__file__).parent / "startup")  # Python imports `sitecustomize` from the folders of PYTHONPATH
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*t?w?(\.exe)?", re.IGNORECASE)
-_HIDING = ("opentelemetry-instrument",)  # its `sitecustomize` does not go on to the next one
-_BLIND = set("EIS")  # options with which Python imports no `sitecustomize`, or does not look on PYTHONPATH
 
 
 def run(arguments: Namespace) -> int:
-    """
-    Become the command, with `install()` in force in it; with `KIS_RETRY_ENABLED=false` just become it.
-
-    Returns:
-        126 where the command cannot be executed, 127 where there is none of that name. On Windows, where no process
-        becomes another, the command's own exit status.
-
-    Raises:
-        ConfigurationError: a setting is not usable, or the command's Python would not look for this package.
-    """
+    """Become the command, protected; return 126 where it cannot be executed, and 127 where there is none."""
     command = arguments.program[arguments.program[:1] == ["--"] :]
     if not command:
         raise ConfigurationError("the command to run is missing, as in kis-retry run python batch.py")
@@ -44,9 +29,8 @@ def run(arguments: Namespace) -> int:
     environment = dict(os.environ)
     if RetryPolicy.from_env().enabled:
         _refuse_blind_python(command)
-        before = environment.get("PYTHONPATH")
-        path = [STARTUP, *(entry for entry in before.split(os.pathsep) if entry != STARTUP)] if before else [STARTUP]
-        environment["PYTHONPATH"] = os.pathsep.join(path)
+        before = (environment.get("PYTHONPATH") or _STARTUP).split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join([_STARTUP, *(entry for entry in before if entry != _STARTUP)])
     try:
         return _become(command, environment)
     except OSError as error:
@@ -57,39 +41,28 @@ def run(arguments: Namespace) -> int:
 
 def _refuse_blind_python(command: list[str]) -> None:
     name = Path(command[0]).name
-    if name in _HIDING:
+    if name == "opentelemetry-instrument":  # its `sitecustomize` does not go on to the next one
         raise ConfigurationError(f"{name} hides kis-retry from the program: write {name} kis-retry run COMMAND…")
-    words = command if _PYTHON.fullmatch(Path(command[0]).name) else _shebang(command[0])
-    option = _blind_option(words[1:])
-    if option is not None:
-        raise ConfigurationError(f"{words[0]} {option} does not look on PYTHONPATH: the program would run unprotected")
+    python, *options = command if _PYTHON.fullmatch(name) else _shebang(command[0])
+    for option in options:  # behind a script, `-c` or `-m` they are the program's own
+        letters = re.match("-([^-cmWX]*)", option)
+        if letters is None or option == "-" or option[1:2] in {"c", "m"}:
+            break
+        if set("EIS") & set(letters[1]):
+            raise ConfigurationError(f"{python} {option} does not look on PYTHONPATH: it would run unprotected")
 
 
 def _shebang(program: str) -> list[str]:
-    """Return the words with which a script names its Python; none where the program is no such script."""
+    """Return the words with which a script names its Python; its own name where it does not."""
     try:
         with Path(shutil.which(program) or program).open("rb") as file:
-            line = file.readline(256)
+            line = file.readline(256).decode(errors="replace")
     except OSError:
-        return []
-    words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
-    if words and Path(words[0]).name == "env":
-        words = [word for word in words[1:] if word != "-S"]
-    return words if words and _PYTHON.fullmatch(Path(words[0]).name) else []
-
-
-def _blind_option(options: list[str]) -> str | None:
-    """Return Python's own option that keeps it from looking; behind a script, `-c` or `-m` they are the program's."""
-    words = iter(options)
-    for word in words:
-        letters, other, value = re.fullmatch("-([^-cmWX]*)([cmWX]?)(.*)|.*", word, re.DOTALL).groups()  # type: ignore[union-attr]  # it matches all
-        if _BLIND & set(letters or ""):
-            return word
-        if (letters is None and word[:2] != "--") or word in {"-", "--"} or other in {"c", "m"}:
-            break
-        if other and not value:  # the value of -W or -X is the next word
-            next(words, None)
-    return None
+        line = ""
+    words = line.removeprefix("#!").split() if line.startswith("#!") else []
+    while words and not _PYTHON.fullmatch(Path(words[0]).name):  # env, and its -S
+        del words[0]
+    return words or [program]
 
 
 def _become(command: list[str], environment: dict[str, str]) -> int:

@@ -6,23 +6,28 @@ from argparse import Namespace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .. import AccessToken, KisRetryError, MemoryTokenStore, RefreshEvent, TokenManager, on_event
+from ..errors import KisRetryError
+from ..events import RefreshEvent, on_event
 from ..stores.base import key_of
+from ..stores.memory import MemoryTokenStore
+from ..token import AccessToken
+from ..tokens.manager import TokenManager
 from .output import echo_error, echo_json, echo_table
-
-__all__ = ["token"]
 
 _SEOUL = timezone(timedelta(hours=9))
 
 
 def token(arguments: Namespace) -> int:
     """Renew or revoke the token where that is asked for, and show the one that is shared then."""
-    manager = TokenManager.from_env()
+    manager, done = TokenManager.from_env(), None
     found = _load(manager)  # first: a token that nobody could keep is not issued
-    done = _refresh(manager, found) if arguments.refresh else _revoke(manager) if arguments.revoke else None
+    if arguments.refresh:
+        done = _refresh(manager, found)
+    elif arguments.revoke:
+        done = "revoked" if manager.revoke() else "there was no token to revoke"
     if isinstance(manager.store, MemoryTokenStore):
         echo_error("KIS_TOKEN_STORE=memory: each process has a token of its own, and this one ends now")
-    state = _state(manager, _load(manager) if done else found, done)
+    state = {"done": done, **_state(manager, _load(manager))}
     if arguments.json:
         echo_json(state)
     else:
@@ -35,9 +40,7 @@ def _load(manager: TokenManager) -> AccessToken | None:
     try:
         return manager.store.load(key_of(manager.credentials))
     except Exception as error:  # of any engine; its text may hold an address with a password
-        said = error.strerror if isinstance(error, OSError) else None
-        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
-        raise KisRetryError(f"{manager.store!r} cannot be read ({reason})") from None
+        raise KisRetryError(f"{manager.store!r} cannot be read ({type(error).__name__})") from None
 
 
 def _refresh(manager: TokenManager, current: AccessToken | None) -> str:
@@ -48,36 +51,27 @@ def _refresh(manager: TokenManager, current: AccessToken | None) -> str:
         unsubscribe()
     if _load(manager) != new:
         raise KisRetryError(f"KIS issued token {new.fingerprint}, but {manager.store!r} does not keep it")
-    if current is None:
-        return "issued"
-    same = "KIS handed the same token out again, as it does within six hours of an issue"
-    return same if current.value == new.value else "renewed"
-
-
-def _revoke(manager: TokenManager) -> str:
-    if not manager.revoke():
-        return "there was no token to revoke"
-    if _load(manager) is not None:
-        raise KisRetryError(f"the token is revoked, but {manager.store!r} still holds it")
-    return "revoked"
+    if current is not None and current.value == new.value:
+        return "KIS handed the same token out again, as it does within six hours of an issue"
+    return "renewed" if current else "issued"
 
 
 def _say_waiting(event: RefreshEvent) -> None:
     if event.name == "token_issue_waiting":
-        minute = event.msg_cd == "EGW00133"
-        reason = "KIS issues one token a minute (EGW00133)" if minute else "the token endpoint is away"
+        reason = "KIS issues one token a minute" if event.msg_cd == "EGW00133" else "the token endpoint is away"
         echo_error(f"{reason}; waiting for up to {event.wait or 0:.0f} s")
 
 
-def _state(manager: TokenManager, found: AccessToken | None, done: str | None) -> dict[str, Any]:
-    names = ("done", "state", "fingerprint", "expires_at", "expires_at_seoul", "remaining_seconds", "store")
-    state: dict[str, Any] = {**dict.fromkeys(names), "done": done, "state": "none", "store": repr(manager.store)}
-    if found is not None:
-        left = (found.expires_at - datetime.now(timezone.utc)).total_seconds()
-        soon = "expiring soon" if left <= manager.policy.refresh_margin else "valid"
-        state["state"] = soon if left > 0 else "expired"
-        state["fingerprint"] = found.fingerprint
-        state["expires_at"] = found.expires_at.astimezone(timezone.utc).isoformat(" ", "seconds")
-        state["expires_at_seoul"] = found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds")
-        state["remaining_seconds"] = max(int(left), 0)
-    return state
+def _state(manager: TokenManager, found: AccessToken | None) -> dict[str, Any]:
+    if found is None:
+        return {"state": "none", "store": repr(manager.store)}
+    left = (found.expires_at - datetime.now(timezone.utc)).total_seconds()
+    soon = "expiring soon" if left <= manager.policy.refresh_margin else "valid"
+    return {
+        "state": soon if left > 0 else "expired",
+        "fingerprint": found.fingerprint,
+        "expires_at": found.expires_at.astimezone(timezone.utc).isoformat(" ", "seconds"),
+        "expires_at_seoul": found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds"),
+        "remaining_seconds": max(int(left), 0),
+        "store": repr(manager.store),
+    }

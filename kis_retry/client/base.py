@@ -15,8 +15,9 @@ from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore
 from ..token import AccessToken
+from ..tokens.foreign import as_source
 from ..tokens.manager import TokenManager
-from ..tokens.source import TokenSource, as_source, headers_for
+from ..tokens.source import TokenSource, headers_for
 from .endpoints import Answer, Call, Endpoints, Flow, R
 
 __all__ = ["ClientBase", "answer_of"]

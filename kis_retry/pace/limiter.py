@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..clock import Monotonic
 from ..credentials import Credentials
 from ..errors import ConfigurationError
 from ..settings import Environment
-from ..stores.base import documents_of, key_of
+from ..stores.base import key_of
 from ..stores.from_env import store_from_env
 from .queue import SlotQueue
 from .stores import pace_of
-from .waiting import Reservation, Ticket
+from .waiting import Reservation
 
 if TYPE_CHECKING:
     from ..stores.base import TokenStore
 
 __all__ = ["PAPER_RATE", "RATE_TAKES", "REAL_RATE", "RateLimiter", "checked_rate", "is_limiter", "parse_rate"]
 
-REAL_RATE, PAPER_RATE = 18.0, 1.0
-"""Calls a second for an app key (KIS's notice of 2026-04-20)."""
-
+REAL_RATE, PAPER_RATE = 18.0, 1.0  # calls a second for an app key (KIS's notice of 2026-04-20)
 RATE_TAKES = "a number of calls a second from 0.1 to 1,000, or 0 for no pace"
 
 
@@ -100,35 +100,44 @@ class RateLimiter:
         Returns:
             False where there was no slot in time; none is used up then.
         """
-        reservation = self._reserve(timeout=timeout)
+        reservation = self.reserve(timeout=timeout)
         try:
-            reservation.future.result()
+            reservation.result()
+            return reservation.granted
         except BaseException:  # Ctrl-C, or what a signal handler raised
             reservation.cancel()
             raise
-        return reservation.granted
 
     async def acquire_async(self, timeout: float | None = None) -> bool:
         """Wait for a slot, `timeout` seconds at most, as `acquire` does, but without stopping the event loop."""
         import asyncio  # by now it is loaded: a loop runs
 
-        reservation = self._reserve(timeout=timeout)
+        reservation = self.reserve(timeout=timeout)
         try:
-            await asyncio.wrap_future(reservation.future)
+            await asyncio.wrap_future(reservation)
+            return reservation.granted
         except BaseException:  # cancelled
             reservation.cancel()
             raise
-        return reservation.granted
 
-    def reserve(self, *, order: bool = False, ticket: Ticket | None = None) -> Reservation:
+    def reserve(
+        self, *, order: bool = False, earlier: Reservation | None = None, timeout: float | None = None
+    ) -> Reservation:
         """
-        Begin to wait for a slot; the reservation's `future` is done when the request may leave.
+        Begin to wait for a slot; the reservation is a future that is done when the request may leave.
 
         Args:
             order: whether it goes before reads.
-            ticket: that of the same request's first reservation, which keeps its place for ten seconds.
+            earlier: that of the same request's last attempt, whose place it keeps for twelve slots.
+            timeout: seconds to wait at most.
         """
-        return self._reserve(order=order, ticket=ticket)
+        limit = math.inf if timeout is None else timeout
+        reservation, queue = Reservation(Monotonic.now(), order=order, earlier=earlier, timeout=limit), self._queue()
+        if queue is None:
+            reservation.end(granted=True)
+        else:
+            queue.reserve(reservation)
+        return reservation
 
     def report(self, reservation: Reservation, outcome: str) -> None:
         """
@@ -141,16 +150,6 @@ class RateLimiter:
         if self._found is not None:
             self._found.report(reservation, outcome)
 
-    def _reserve(
-        self, *, order: bool = False, ticket: Ticket | None = None, timeout: float | None = None
-    ) -> Reservation:
-        queue = self._queue()
-        if queue is not None:
-            return queue.reserve(order=order, ticket=ticket, timeout=float("inf") if timeout is None else timeout)
-        reservation = Reservation(ticket or Ticket(), arrived=Monotonic.now())
-        reservation.end(granted=True)
-        return reservation
-
     def _queue(self) -> SlotQueue | None:
         """Return what paces this process; None where there is no pace."""
         if self._rate is None:
@@ -160,11 +159,8 @@ class RateLimiter:
             self._found = _shared_queue(store, self.credentials, self._rate)
         return self._found
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"credentials": self.credentials, "rate": self._given_rate, "store": self._given_store}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # made anew
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(RateLimiter, rate=self._given_rate, store=self._given_store), (self.credentials,)
 
     def __repr__(self) -> str:
         rate = f"{self._found.line.in_force:g} calls a second" if self._found else "not used yet"
@@ -177,29 +173,17 @@ def is_limiter(value: object) -> TypeGuard[RateLimiter]:
 
 
 def checked_rate(rate: object) -> float:
-    """
-    Return a rate as a caller gave it.
-
-    Raises:
-        ConfigurationError: it is no number, or out of range.
-    """
-    try:
-        return _in_range(rate)
-    except ValueError:
-        raise ConfigurationError(f"rate={rate!r} is not usable: it takes {RATE_TAKES}") from None
+    """Return a rate as a caller gave it; `ConfigurationError` where it is none."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (rate == 0 or 0.1 <= rate <= 1_000):
+        raise ConfigurationError(f"rate={rate!r} is not usable: it takes {RATE_TAKES}")
+    return float(rate)
 
 
 def parse_rate(text: str) -> float:
     """Return a variable's text as a rate; `ValueError` where it is none."""
     if "_" in text:  # Python reads "1_0" as ten; a person who typed it meant something else
         raise ValueError(text)
-    return _in_range(float(text))
-
-
-def _in_range(rate: object) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (rate == 0 or 0.1 <= rate <= 1_000):
-        raise ValueError(rate)
-    return float(rate)
+    return checked_rate(float(text))
 
 
 def _rate_from_env(credentials: Credentials, prefix: str = "KIS_") -> float:
@@ -213,11 +197,6 @@ _queues: weakref.WeakValueDictionary[Any, SlotQueue] = weakref.WeakValueDictiona
 def _shared_queue(store: TokenStore, credentials: Credentials, rate: float) -> SlotQueue:
     """Return the one queue of this process for that store, key and rate, however many limiters are made."""
     key, published = key_of(credentials), PAPER_RATE if credentials.paper else REAL_RATE
-    documents: Any = documents_of(store)
-    place = getattr(documents, "folder", None) or getattr(documents, "url", None) or weakref.ref(documents or store)
-    try:
-        # No lock: a signal handler's exception could leave it locked. Two queues for one pace do no harm.
-        queue = _queues.get((place, key, rate))
-        return queue or _queues.setdefault((place, key, rate), SlotQueue(pace_of(store, key), rate, published))
-    except TypeError:  # a store that cannot be a key
-        return SlotQueue(pace_of(store, key), rate, published)
+    whose = (getattr(store, "folder", None) or getattr(store, "url", None) or id(store), key, rate)
+    # No lock: a signal handler's exception could leave it locked. Two queues for one pace do no harm.
+    return _queues.get(whose) or _queues.setdefault(whose, SlotQueue(pace_of(store, key), rate, published))

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 from .adaptation import Adaptation
 
 __all__ = ["LATE", "Ask", "Block", "PaceState", "interval_of"]
 
+# Seconds that the calls of a full second are kept apart more than they need: what a call may be late at KIS without it
+# and the calls of the second after it being one too many. It costs 2.3 % of the rate.
 SPARE = 0.024
-"""
-Seconds that the calls of a full second are kept apart more than they need: what a call may be late at KIS without that
-and the calls of the second after it being one too many. It costs 2.3 % of the rate.
-"""
-
-LATE = 0.008
-"""Seconds of those that a call may be late when it leaves; later ones move the schedule. The rest is the network's."""
+LATE = 0.008  # seconds of those that a call may be late when it leaves; later ones move the schedule
 
 FORGOTTEN = 600.0  # seconds after which nobody needs what was known: limits change, outages end
 TOP_HOLDS = 10.0  # seconds for which the highest rate that was asked for counts
@@ -37,21 +32,22 @@ def interval_of(rate: float) -> float:
     return (1 + SPARE) / rate
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ask:
-    """What a process asks for, and what became of its calls since it asked last (in ages, since clocks differ)."""
+    """What a process asks for, and what became of its calls since it asked last, by its own clock."""
 
     rate: float  # calls a second that its settings allow
     published: float  # calls a second that KIS announces for such an account
     count: int = 1  # slots
+    now: float = 0.0
     lead: float = 0.0  # seconds that the answer is under way
     late: float = 0.0  # seconds by which a call left after its slot
     generation: int = 0  # of the pace at which the next two left
     passed: int = 0
     refused: int = 0
     failures: int = 0  # calls that nobody answered, in a row, up to now
-    failed_ago: float = 0.0
-    through_ago: float = -1.0  # age of the last call that was answered or refused; -1: there was none
+    failed_at: float = 0.0
+    through_at: float = 0.0  # when the last call was answered or refused; 0: none was
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,14 @@ class PaceState:
         self.next += min(max(ask.late - LATE, 0.0), interval)
         if ended:
             self.next = min(self.next, now + interval)
-        at, count = self._probe(now, interval) if self.away_since else self._block(ask, now, interval)
+        at, count = max(self.next, now + ask.lead), ask.count
+        if not self.away_since:
+            self.next = at + count * interval
+        elif now < self.next:  # nobody reserves a probe's slot ahead: all go on as soon as one is answered
+            at, count = min(self.next, now + LOOK_AGAIN), 0
+        else:
+            at, count = now, 1
+            self.next = now + max(interval, PROBE if now - self.away_since < SHORT else LATER_PROBE)
         return self.block(at, count, interval)
 
     def full(self, ask: Ask) -> float:
@@ -105,29 +108,16 @@ class PaceState:
         return Block(at, count, interval, self.adaptation.generation, self.adaptation.fit, self.away_since > 0)
 
     def _learn_of_outage(self, ask: Ask, now: float) -> bool:
-        ended = False
-        if ask.through_ago >= 0 and now - ask.through_ago >= self.failed_at:
+        ended, ahead = False, now - ask.now
+        if ask.through_at and ask.through_at + ahead >= self.failed_at:
             ended, self.failures, self.away_since = self.away_since > 0, 0, 0.0
         if ask.failures:
-            failed_at = now - ask.failed_ago
-            if not self.away_since and failed_at - self.failed_at > APART:
+            if not self.away_since and ask.failed_at + ahead - self.failed_at > APART:
                 self.failures = 0
-            self.failures, self.failed_at = self.failures + ask.failures, max(self.failed_at, failed_at)
+            self.failures, self.failed_at = self.failures + ask.failures, max(self.failed_at, ask.failed_at + ahead)
             if self.failures >= OUTAGE and not self.away_since:
                 self.away_since = now
         return ended
-
-    def _block(self, ask: Ask, now: float, interval: float) -> tuple[float, int]:
-        at = max(self.next, now + ask.lead)
-        self.next = at + ask.count * interval
-        return at, ask.count
-
-    def _probe(self, now: float, interval: float) -> tuple[float, int]:
-        """Nobody reserves a probe's slot ahead of time, so that all can go on as soon as one is answered."""
-        if now < self.next:
-            return min(self.next, now + LOOK_AGAIN), 0
-        self.next = now + max(interval, PROBE if now - self.away_since < SHORT else LATER_PROBE)
-        return now, 1
 
     def encode(self) -> bytes:
         """Return the state as JSON."""
@@ -138,15 +128,11 @@ class PaceState:
         """Read what `encode` wrote; what is not ours, or not of this time (after a reboot), is a new state."""
         try:
             entry = json.loads(data or b"{}")
-            state: PaceState = _checked(cls, entry | {"adaptation": _checked(Adaptation, entry["adaptation"])})
-        except (ValueError, TypeError, KeyError, RecursionError):
+            found = entry.pop("adaptation")
+            state = cls(**entry, adaptation=Adaptation(**found))
+            sound = all(0 <= value < math.inf for value in (*entry.values(), *found.values()))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return cls()
-        recent = state.written - 1 <= now <= state.written + FORGOTTEN  # a server rounds what it keeps
-        return state if recent and state.next <= state.written + 2 * FORGOTTEN else cls()
-
-
-def _checked(kind: Any, entry: dict[str, Any]) -> Any:
-    numbers = [value for value in entry.values() if not isinstance(value, Adaptation)]
-    if entry.keys() != {each.name for each in fields(kind)} or not all(0 <= value < math.inf for value in numbers):
-        raise ValueError(entry)
-    return kind(**entry)
+        # A server rounds what it keeps.
+        recent = 0 < state.written < now + 1 < state.written + FORGOTTEN + 1 and state.next < now + 2 * FORGOTTEN
+        return state if sound and recent else cls()

@@ -21,35 +21,40 @@ from typing import NamedTuple
 
 from .state import LATE, Ask, Block, interval_of
 
-__all__ = ["Reservation", "Ticket", "WaitingLine"]
+__all__ = ["Reservation", "WaitingLine"]
 
-KEEPS_PLACE = 10.0  # seconds after its first slot: a call that is refused for another reason must not starve the rest
+KEEPS_PLACE = 12  # slots in a row: a call that is refused for another reason must not starve the rest
 LEAD = 0.55  # of a trip: so long is an answer under way
-QUICK = 0.004  # seconds: a store as near as that needs no lead
 ANSWER_WAIT = 0.5  # seconds that a waiter whose time is over waits for the answer that may have a slot for it
 
 _numbers = itertools.count()
 
 
-class Ticket:
-    """A place in the queue: earlier tickets go first. A call shows the same one at each of its repeats."""
+class Reservation(Future[None]):
+    """
+    A request that waits for its slot: a future that is done when it may leave, or when its time is over.
 
-    def __init__(self) -> None:
-        self.number = next(_numbers)
-        self.served_at = math.inf  # for the first time
+    It is waited for without the lock of a future, which whoever is interrupted in it would leave locked behind. Made
+    with the same request's `earlier` one, it keeps that one's place in the queue, for a while.
+    """
 
-    def renewed(self, now: float) -> Ticket:
-        """Return this ticket, or a new one where it is no longer good."""
-        return self if now <= self.served_at + KEEPS_PLACE else Ticket()
-
-
-class Turn(Future[None]):
-    """A future that is waited for without its lock: whoever is interrupted in that leaves nothing locked behind."""
-
-    def __init__(self) -> None:
+    def __init__(
+        self, now: float, *, order: bool = False, earlier: Reservation | None = None, timeout: float = math.inf
+    ) -> None:
         super().__init__()
+        if earlier is not None and earlier.slots >= KEEPS_PLACE:
+            earlier = None
+        self.number: int = next(_numbers) if earlier is None else earlier.number
+        self.slots: int = 0 if earlier is None else earlier.slots  # that were had at this place
+        self.order, self.deadline = order, now + timeout
+        self.granted = False  # there was a slot in time
+        self.generation = -1  # of its slot
+        self.gone = False  # nothing of the future's, whose lock an interrupted caller may have left locked
         over = self._over = queue.SimpleQueue[None]()
         self.add_done_callback(lambda _: over.put(None))
+
+    def __lt__(self, other: Reservation) -> bool:
+        return (not self.order, self.number) < (not other.order, other.number)
 
     def result(self, timeout: float | None = None) -> None:
         with suppress(queue.Empty):
@@ -57,30 +62,10 @@ class Turn(Future[None]):
             self._over.put(None)  # for whoever asks again
         super().result(0)
 
-
-class Reservation:
-    """
-    One request that waits for its slot.
-
-    Attributes:
-        future: is done when the request may leave.
-        ticket: to be shown when the request is repeated.
-        granted: whether there was a slot in time.
-    """
-
-    def __init__(self, ticket: Ticket, *, arrived: float, order: bool = False, timeout: float = math.inf) -> None:
-        self.future: Future[None] = Turn()
-        self.ticket = ticket
-        self.order = order
-        self.arrived, self.deadline = arrived, arrived + timeout
-        self.granted = False
-        self.generation = -1  # of its slot
-        self.gone = False  # apart from the future, whose lock an interrupted caller may have left locked
-
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
         """Wait no longer. That costs nothing, or the slot where there is one already."""
         self.gone = True
-        self.future.cancel()
+        return super().cancel()
 
     def end(self, *, granted: bool, generation: int = -1) -> bool:
         """Let the request leave, or tell that there was no slot in time; return whether a slot was used."""
@@ -88,7 +73,7 @@ class Reservation:
             return False
         self.gone, self.granted, self.generation = True, granted, generation
         try:
-            self.future.set_result(None)
+            self.set_result(None)
         except BaseException:  # it was cancelled; or its event loop is closed, and a log handler raises at that
             self.granted = False
         return self.granted
@@ -101,33 +86,22 @@ class _Slot(NamedTuple):
 
 
 class WaitingLine:
-    """
-    The waiters and slots of one pace in this process, and what became of its calls. For one thread alone.
-
-    Args:
-        rate: calls a second that the settings of this process allow.
-        published: calls a second that KIS announces for such an account.
-    """
+    """The waiters and slots of one pace in this process, and what became of its calls. For one thread alone."""
 
     def __init__(self, rate: float, published: float) -> None:
         self.rate, self.published = rate, published
-        self.fit = 0.0
-        self.away = False
-        self._waiters: list[tuple[bool, int, int, Reservation]] = []
+        self.fit, self.away = 0.0, False
+        self._waiters: list[Reservation] = []  # a heap
         self._timed: list[Reservation] = []  # those of them who do not wait for ever
-        self._arrivals = itertools.count()
         self._slots: deque[_Slot] = deque()
         self._step = self._interval = interval_of(rate)  # of the pace that all share; of this process
         self._home = 0.0  # when this process may send next by its own rate
-        self._trips: deque[float] = deque([0.0], maxlen=8)  # seconds from asking the store to its answer
-        self._known = self._asking = False  # the store has answered; it is being asked
+        self._trips: deque[float] = deque(maxlen=8)  # seconds from asking the store to its answer
+        self._asking = False
         self._asked_at = self._answered_at = self._again_at = 0.0
         self._waited = 0.0  # seconds from asking to the slot
         self._used = 0  # slots since the store was asked
-        self._late = 0.0
-        self._generation = self._passed = self._refused = self._failures = 0
-        self._failed_at = 0.0
-        self._through_at: float | None = None
+        self._told = Ask(rate, published)  # what is to be said when the store is asked next
 
     @property
     def in_force(self) -> float:
@@ -140,20 +114,20 @@ class WaitingLine:
         return not self._asking and not self._somebody_waits()
 
     def add(self, reservation: Reservation) -> None:
-        """Have a reservation wait: orders before reads, earlier tickets before later ones."""
-        arrival = next(self._arrivals)
-        heapq.heappush(self._waiters, (not reservation.order, reservation.ticket.number, arrival, reservation))
+        """Have a reservation wait: orders before reads, earlier numbers before later ones."""
+        heapq.heappush(self._waiters, reservation)
         if reservation.deadline < math.inf:
             self._timed.append(reservation)
 
     def report(self, generation: int, outcome: str, now: float) -> None:
         """Count a call: "answered", "limited" (EGW00201) or "failed" (nobody answered)."""
+        told = self._told
         if outcome == "failed":
-            self._failures, self._failed_at = self._failures + 1, now
+            told.failures, told.failed_at = told.failures + 1, now
             return
-        self._failures, self._through_at = 0, now
-        if generation == self._generation:
-            self._passed, self._refused = self._passed + (outcome != "limited"), self._refused + (outcome == "limited")
+        told.failures, told.through_at = 0, now
+        if generation == told.generation:
+            told.passed, told.refused = told.passed + (outcome != "limited"), told.refused + (outcome == "limited")
 
     def hand_out(self, now: float) -> None:
         """Give the slots that are due to the first waiters, and dismiss those whose time is over."""
@@ -161,12 +135,12 @@ class WaitingLine:
             self._slots.popleft()
             self._used -= 1
         while self._slots and self._somebody_waits() and (due := self._due()) <= now:
-            reservation = heapq.heappop(self._waiters)[-1]
+            reservation = heapq.heappop(self._waiters)
             if reservation.end(granted=True, generation=self._slots[0].generation):
                 self._slots.popleft()
-                self._late = max(self._late, now - max(due, self._answered_at))
+                self._told.late = max(self._told.late, now - max(due, self._answered_at))
                 self._home = max(self._home, now) + self._interval
-                reservation.ticket.served_at = min(reservation.ticket.served_at, now)
+                reservation.slots += 1
         for reservation in self._timed:
             if self._dismissed_at(reservation) <= now:
                 reservation.end(granted=False)
@@ -185,33 +159,17 @@ class WaitingLine:
         """Return what the store has to be asked now; None: nothing."""
         if self._asking or not self._somebody_waits() or self._has_enough(now) or self._ask_at() > now:
             return None
-        self._asking = True
-        asked = Ask(
-            rate=self.rate,
-            published=self.published,
-            count=self._count(now),
-            lead=LEAD * self._trip if self._trip > QUICK else 0.0,
-            late=self._late,
-            generation=self._generation,
-            passed=self._passed,
-            refused=self._refused,
-            failures=self._failures,
-            failed_ago=now - self._failed_at,
-            through_ago=-1.0 if self._through_at is None else now - self._through_at,
-        )
-        self._asked_at, self._used, self._late = now, 0, 0.0
-        self._passed = self._refused = self._failures = 0
-        self._through_at = None
+        asked, self._told = self._told, Ask(self.rate, self.published, generation=self._told.generation)
+        asked.count, asked.now, asked.lead = self._count(now), now, LEAD * self._trip
+        self._asking, self._asked_at, self._used = True, now, 0
         return asked
 
     def learn(self, block: Block, now: float) -> None:
         """Take in what the store answered."""
-        if not self._known:
-            self._trips.clear()
         self._trips.append(now - self._asked_at)
-        self._known, self._asking, self._answered_at = True, False, now
-        if block.generation != self._generation:
-            self._generation, self._passed, self._refused = block.generation, 0, 0
+        self._asking, self._answered_at = False, now
+        if block.generation != self._told.generation:
+            self._told.generation, self._told.passed, self._told.refused = block.generation, 0, 0
         self.fit, self.away = block.fit, block.away
         self._step, self._interval = block.interval, max(interval_of(self.rate), block.interval)
         self._waited, self._used = block.at - self._asked_at, self._used + block.count
@@ -222,12 +180,12 @@ class WaitingLine:
             self._slots.append(_Slot(at, max(at, 0.0 if number else now) + self._interval, block.generation))
 
     def _somebody_waits(self) -> bool:
-        while self._waiters and self._waiters[0][-1].gone:
+        while self._waiters and self._waiters[0].gone:
             heapq.heappop(self._waiters)
         return bool(self._waiters)
 
     def _dismissed_at(self, reservation: Reservation) -> float:
-        return max(reservation.deadline, reservation.arrived + ANSWER_WAIT if self._asking else 0.0)
+        return max(reservation.deadline, self._asked_at + ANSWER_WAIT if self._asking else 0.0)
 
     def _due(self) -> float:
         """Return when the first slot is due: by a distant clock slots may seem nearer to each other than they are."""
@@ -235,7 +193,7 @@ class WaitingLine:
 
     @property
     def _trip(self) -> float:
-        return fmean(self._trips)
+        return fmean(self._trips or [0.0])
 
     @property
     def _horizon(self) -> float:
@@ -249,7 +207,7 @@ class WaitingLine:
         at = self._home + len(self._slots) * self._interval - ahead  # by its own rate
         if self._slots:
             at = max(at, self._slots[-1].at - self._horizon)
-        return at if self.away and self._through_at is not None else max(at, self._again_at)
+        return at if self.away and self._told.through_at else max(at, self._again_at)
 
     def _used_in_a_trip(self, now: float) -> float:
         return 1.25 * self._used * self._trip / max(now - self._asked_at, self._trip, 1e-9)

@@ -15,7 +15,7 @@ from ..token import AccessToken
 if TYPE_CHECKING:
     from ..credentials import Credentials
 
-__all__ = ["MAX_DOCUMENT", "TOKEN", "DocumentStore", "TokenStore", "documents_of", "key_of"]
+__all__ = ["MAX_DOCUMENT", "TOKEN", "DocumentStore", "TokenStore", "key_of"]
 
 TOKEN = "token"  # noqa: S105  # the kind of document, no secret
 MAX_DOCUMENT = 16 * 1024  # bytes; KIS's tokens have at most 350 (tokenP page)
@@ -28,9 +28,9 @@ class TokenStore(Protocol):
     """
     A place for tokens, by key (`key_of`). Called from any thread; every method may block on disk or network.
 
-    What a place holds is not trusted: a damaged, foreign or unreadable entry is a miss, and the next `save` heals it.
-    An engine that cannot be reached is an exception of its own: `TokenManager` makes one warning of it and goes on
-    with the machine's file store, or with the memory of the process.
+    A damaged, foreign or unreadable entry is a miss, and the next `save` heals it. An engine that cannot be reached is
+    an exception of its own: `TokenManager` makes one warning of it and goes on with the machine's file store, or with
+    the memory of the process.
     """
 
     def load(self, key: str) -> AccessToken | None:
@@ -84,24 +84,19 @@ class DocumentStore(ABC):
         """Wait for the one lock of `key` and `kind`, as `TokenStore.lock` does."""
 
 
-def documents_of(store: object) -> DocumentStore | None:
-    """Return `store` where it keeps documents of any kind; None where somebody else wrote it, for tokens alone."""
-    return store if isinstance(store, DocumentStore) else None
-
-
 def key_of(credentials: Credentials) -> str:
     """
     Return where the token of `credentials` is kept: 32 hex digits of a SHA-256, from which no key can be read.
 
     The base URL is in it, since paper trading refuses a token of real trading (observed), and the secret, so that who
-    has a wrong one never gets the token of who has the right one.
+    has a wrong one never gets another's token.
     """
     identity = f"{credentials.base_url}\0{credentials.app_key}\0{credentials.app_secret}"
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _entry_of(key: str, token: AccessToken) -> dict[str, Any]:
-    """Return what is written: with its key, so that one copied to another place is seen to be foreign."""
+    # With its key, so that one copied to another place is seen to be foreign.
     return {"version": 1, "key": key, "access_token": token.value, "expires_at": token.expires_at.isoformat()}
 
 

@@ -8,11 +8,11 @@ sharing, or else the memory of the process, until the first, tried after pauses 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ..clock import Monotonic
 from ..errors import ConfigurationError
 from ..events import warn
 from ..token import AccessToken
@@ -20,31 +20,29 @@ from .file import FileTokenStore
 from .memory import PROCESS_MEMORY, MemoryTokenStore
 
 if TYPE_CHECKING:
-    from .base import DocumentStore, TokenStore
+    from .base import TokenStore
 
-__all__ = ["StoreEntry", "fallback_documents", "warn_unavailable"]
+__all__ = ["FAILED", "Candidate", "StoreEntry", "candidates_for", "warn_unavailable"]
+
+FAILED: Any = object()
 
 _PAUSES = 1.0, 2.0, 5.0, 10.0, 30.0, 60.0  # seconds without a store that failed: each try may take its time-out
-_FAILED: Any = object()
 
 
 class StoreEntry:
     """Load, save, delete and lock one key of one store, or of what takes its place; `clock` counts seconds."""
 
-    def __init__(self, store: TokenStore, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.store = store
-        self._key = key
-        self._clock = clock
-        self._places = [_Place(each, clock) for each in (store, *_instead_of(store))]
+    def __init__(self, store: TokenStore, key: str, *, clock: Callable[[], float] = Monotonic.now) -> None:
+        self.store, self._key, self._clock = store, key, clock
+        self._candidates = [Candidate(each, clock, warn_unavailable) for each in candidates_for(store)]
 
     def load(self) -> AccessToken | None:
         """Return the token that is shared, be it expired or not; None where there is none that can be used."""
         found = []
-        for place in self._places:
-            token = place.ask("load", lambda store: store.load(self._key))
-            if isinstance(token, AccessToken):
-                found.append(token)
-            if not place.failing:
+        for candidate in self._candidates:
+            token = candidate.ask("load", lambda store: store.load(self._key))
+            found += [token] if isinstance(token, AccessToken) else []
+            if not candidate.failing:
                 break
         return max(found, key=lambda token: token.expires, default=None)
 
@@ -64,91 +62,75 @@ class StoreEntry:
         ends = self._clock() + timeout
 
         def enter(store: TokenStore) -> tuple[AbstractContextManager[bool], bool]:
-            manager = store.lock(self._key, timeout=max(ends - self._clock(), 0.0), lease=lease)
-            return manager, manager.__enter__()
+            lock = store.lock(self._key, timeout=max(ends - self._clock(), 0.0), lease=lease)
+            return lock, lock.__enter__()
 
-        with ExitStack() as stack:
-            held = None
-            for place in self._places:
-                entered = place.ask("lock", enter)
-                if entered is not _FAILED:
-                    manager, held = entered
-                    stack.callback(_leave, manager)
-                    break
+        asked = (candidate.ask("lock", enter) for candidate in self._candidates)
+        lock, held = next((entered for entered in asked if entered is not FAILED), (None, None))
+        try:
             yield held
+        finally:
+            with suppress(Exception):  # what the body did must not be lost to it
+                if lock is not None:
+                    lock.__exit__(None, None, None)
 
     def _change(self, operation: str, change: Callable[[TokenStore], object]) -> None:
-        for place in self._places:
+        for candidate in self._candidates:
             # While a store fails, and when it works again, others may still look where this process went meanwhile.
-            failing = place.failing
-            if place.ask(operation, change) is not _FAILED and not failing:
+            failing = candidate.failing
+            if candidate.ask(operation, change) is not FAILED and not failing:
                 break
 
 
-class _Place:
-    """A store that is asked such that nothing raises, and for a while not at all after it failed."""
+class Candidate:
+    """A store that is asked such that nothing raises, and for a while not at all after it failed, of which it tells."""
 
-    def __init__(self, store: TokenStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: TokenStore, clock: Callable[[], float], tell: Callable[[TokenStore, str, Exception], object]
+    ) -> None:
         self.failing = False
-        self._store = store
-        self._clock = clock
+        self._store, self._clock, self._tell = store, clock, tell
         self._failures = itertools.count()  # tells one thread that it was first, without a lock to be held at a fork
         self._again_at = 0.0
 
-    def ask(self, operation: str, ask: Callable[[TokenStore], Any]) -> Any:
-        """Return what `ask` gives back, or `_FAILED`."""
-        if self.failing and self._clock() < self._again_at:
-            return _FAILED
+    @property
+    def rests(self) -> bool:
+        """Whether it failed so lately that it is not asked."""
+        return self.failing and self._clock() < self._again_at
+
+    def ask(self, operation: str, ask: Callable[[Any], Any]) -> Any:
+        """Return what `ask` gives back for the store, or `FAILED`."""
+        if self.rests:
+            return FAILED
+        self._again_at = self._clock() + _PAUSES[-1]  # where it fails, nobody else tries it meanwhile
         try:
             result = ask(self._store)
         except Exception as error:  # any engine, any fault: a store never costs a call
             failures = next(self._failures)
             self.failing, self._again_at = True, self._clock() + _PAUSES[min(failures, len(_PAUSES) - 1)]
             if failures == 0:
-                warn_unavailable(self._store, operation, error)
-            return _FAILED
-        if self.failing and operation in {"lock", "save"}:  # a store that can be read and emptied alone is of no use
+                self._tell(self._store, operation, error)
+            return FAILED
+        self._again_at = 0.0
+        if self.failing and operation not in ("load", "delete"):  # a store that can do these alone is of no use
             self.failing, self._failures = False, itertools.count()
         return result
 
 
-def fallback_documents() -> DocumentStore:
-    """Return what takes the place of a store that cannot be used: the machine's file store, else this process's."""
-    try:
-        return FileTokenStore()
-    except ConfigurationError:  # no home folder
-        return PROCESS_MEMORY
+def candidates_for(store: TokenStore) -> list[TokenStore]:
+    """Return `store`, and what takes its place, in this order. Who chose memory has nothing written to a disk."""
+    with suppress(ConfigurationError):  # no home folder
+        fallback = FileTokenStore()
+        if not isinstance(store, MemoryTokenStore) and repr(store) != repr(fallback):
+            return [store, fallback, PROCESS_MEMORY]
+    return [store, PROCESS_MEMORY]
 
 
-def warn_unavailable(store: TokenStore, operation: str, error: Exception | str) -> None:
-    """Log that `store` cannot do `operation`, and why: an exception, or words of this package."""
-    cause = error if isinstance(error, str) else _cause(error)
-    warn("store_unavailable", store=_shown(store), operation=operation, error=cause)
-
-
-def _instead_of(store: TokenStore) -> list[DocumentStore]:
-    """Return what takes the place of `store`, in this order. Who chose memory has nothing written to a disk."""
-    fallback = fallback_documents()
-    same = isinstance(store, FileTokenStore) and repr(store) == repr(fallback)
-    return [PROCESS_MEMORY] if same or isinstance(store, MemoryTokenStore) else [fallback, PROCESS_MEMORY]
-
-
-def _leave(manager: AbstractContextManager[bool]) -> None:
-    with suppress(Exception):  # what the body did must not be lost to it
-        manager.__exit__(None, None, None)
-
-
-def _shown(store: TokenStore) -> str:
-    """Return a store of this package as its `repr`; another's as its class, since its `repr` may show a password."""
-    written_in = getattr(type(store).__repr__, "__module__", "")
-    return repr(store) if written_in.startswith("kis_retry.stores.") else type(store).__qualname__
-
-
-def _cause(error: Exception) -> str:
-    """Return the type of an error, and what the operating system said; an engine's own text may hold anything."""
-    link: BaseException | None = error
-    for _ in range(8):  # causes may go in a ring
-        if isinstance(link, OSError) and link.strerror:
-            return f"{type(error).__name__}: {link.strerror}"
-        link = link and (link.__cause__ or link.__context__)
-    return type(error).__name__
+def warn_unavailable(store: TokenStore, operation: str, error: Exception) -> None:
+    """Log that `store` cannot do `operation`, and why: the type of the error, and what the operating system said."""
+    # Another's store is shown as its class, since its `repr` may hold a password, as the text of its error may.
+    is_ours = getattr(type(store).__repr__, "__module__", "").startswith("kis_retry.stores.")
+    shown, cause = repr(store) if is_ours else type(store).__qualname__, type(error).__name__
+    behind = (error, error.__cause__, error.__context__)
+    said = next((each.strerror for each in behind if isinstance(each, OSError) and each.strerror), None)
+    warn("store_unavailable", store=shown, operation=operation, error=f"{cause}: {said}" if said else cause)

@@ -17,12 +17,12 @@ import filelock  # here, not at the first lock: a child forked while a thread im
 import platformdirs
 
 from ..errors import ConfigurationError
+from ..ownership import is_owned
 from .base import MAX_DOCUMENT, TOKEN, DocumentStore
 
 __all__ = ["FileTokenStore"]
 
 _POLL = 0.01  # seconds between two tries for a lock that somebody else holds
-_ROOT = 0  # is believed: it could change everything anyway
 _STALE = 60.0  # seconds; a temporary file lives for milliseconds, one this old has lost its writer
 
 # As good as none is an entry that is gone, not ours to read, a folder, a symbolic link, a socket.
@@ -36,8 +36,8 @@ class FileTokenStore(DocumentStore):
     Tokens shared by every process of one machine and user. The default, and the right one for cron jobs and pools.
 
     A folder that is made here is 0700, the files are 0600, whatever the umask. Files of another owner (root excepted)
-    are neither believed nor waited for: they are replaced, and where the folder forbids that (/tmp, with its sticky
-    bit), this store cannot be used. The operating system releases the lock of a holder that dies, however it dies.
+    are neither believed nor waited for: they are replaced, and where the folder forbids that (/tmp), this store cannot
+    be used. The operating system releases the lock of a holder that dies, however it dies.
 
     Args:
         directory: the folder, `~` expanded; by default the user's cache folder (~/.cache/kis_retry on Linux).
@@ -52,10 +52,8 @@ class FileTokenStore(DocumentStore):
             if isinstance(name, str) and name.strip() and "\0" not in name:
                 self.folder = Path(name).expanduser().absolute()  # whatever the working directory is later
                 return
-        raise ConfigurationError(
-            f"{directory!r} is no folder, or one in a home that is not known: FileTokenStore takes a path, or None for "
-            "the user's cache folder, which needs HOME"
-        )
+        takes = "FileTokenStore takes a path, or None for the user's cache folder, which needs HOME"
+        raise ConfigurationError(f"{directory!r} is no folder, or one in a home that is not known: {takes}")
 
     def read(self, key: str, kind: str) -> bytes | None:
         try:
@@ -66,7 +64,7 @@ class FileTokenStore(DocumentStore):
             raise
         try:
             found = os.fstat(descriptor)
-            believed = stat.S_ISREG(found.st_mode) and _is_of(found, _ROOT)
+            believed = stat.S_ISREG(found.st_mode) and is_owned(found, or_by_root=True)
             return os.read(descriptor, MAX_DOCUMENT + 1) if believed else None
         finally:
             os.close(descriptor)
@@ -101,7 +99,7 @@ class FileTokenStore(DocumentStore):
         path = self._path(key, kind, "lock")
         _make_folder(self.folder)
         _make_way(path)
-        _make_way(self._path(key, kind, "json"), _ROOT)
+        _make_way(self._path(key, kind, "json"), or_by_root=True)
         with tempfile.TemporaryFile(dir=self.folder, buffering=0) as probe:
             probe.write(b"\0")  # a token that could not be shared then must not be asked for
         lock = filelock.FileLock(path, mode=0o600, thread_local=False)
@@ -122,18 +120,13 @@ class FileTokenStore(DocumentStore):
         return self.folder / (f"{key}.{suffix}" if kind == TOKEN else f"{key}.{kind}.{suffix}")
 
 
-def _is_of(found: os.stat_result, *others: int) -> bool:
-    # Windows tells no owner by a number: there the rights are those of the user's profile, and all is believed.
-    return not hasattr(os, "geteuid") or found.st_uid in {os.geteuid(), *others}
-
-
-def _make_way(path: Path, *others: int) -> None:
-    """Remove what is at `path` unless it is a file with no other name, of this user or `others`."""
+def _make_way(path: Path, *, or_by_root: bool = False) -> None:
+    """Remove what is at `path` unless it is a file with no other name, of this user."""
     with suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISDIR(found.st_mode):
             path.rmdir()
-        elif not (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and _is_of(found, *others)):
+        elif not (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and is_owned(found, or_by_root=or_by_root)):
             path.unlink()
 
 

@@ -32,18 +32,17 @@ def store_from_env() -> TokenStore:
 def store_named(name: str) -> TokenStore:
     """Return the store for one value of the variable; no error shows what may hold a password."""
     word = name.lower()
+    is_path = os.sep in name or "/" in name or name.startswith(("~", "."))
     try:
         if word == "memory":
             return PROCESS_MEMORY
-        if word == "file":
-            return FileTokenStore()
         if word.startswith(_REDIS):
             with no_fork():
                 from .redis import RedisTokenStore
 
             return RedisTokenStore(name)
-        if not _ADDRESS.match(name) and (os.sep in name or "/" in name or name.startswith(("~", "."))):
-            return FileTokenStore(name)
+        if word == "file" or (is_path and not _ADDRESS.match(name)):
+            return FileTokenStore(None if word == "file" else name)
     except ConfigurationError as error:
         problem = f"{STORE_VARIABLE} is not usable: {error}"
     else:

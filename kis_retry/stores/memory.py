@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..forking import after_fork
 from .base import TOKEN, DocumentStore
 
 __all__ = ["PROCESS_MEMORY", "MemoryTokenStore"]
-
-_Documents = dict[tuple[str, str], bytes]
 
 
 class MemoryTokenStore(DocumentStore):
@@ -22,7 +21,10 @@ class MemoryTokenStore(DocumentStore):
     """
 
     def __init__(self) -> None:
-        self.__setstate__(({},))
+        self._documents: dict[tuple[str, str], bytes] = {}
+        self._remake_locks()
+        # The thread that held a lock at the moment of a fork does not exist in the child and would never release it.
+        after_fork(self, MemoryTokenStore._remake_locks)
 
     def read(self, key: str, kind: str) -> bytes | None:
         return self._documents.get((key, kind))
@@ -35,7 +37,6 @@ class MemoryTokenStore(DocumentStore):
 
     @contextmanager
     def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
-        """Wait up to `timeout` seconds for the lock among this process's threads; `lease` means nothing here."""
         lock = self._locks.setdefault((key, kind), threading.Lock())
         held = lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         try:
@@ -44,14 +45,11 @@ class MemoryTokenStore(DocumentStore):
             if held:
                 lock.release()
 
-    def __getstate__(self) -> tuple[_Documents]:
-        return (dict(self._documents),)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryTokenStore, (), dict(self._documents)
 
-    def __setstate__(self, state: tuple[_Documents]) -> None:
-        self._documents = dict(state[0])
-        self._remake_locks()
-        # The thread that held a lock at the moment of a fork does not exist in the child and would never release it.
-        after_fork(self, MemoryTokenStore._remake_locks)
+    def __setstate__(self, documents: dict[tuple[str, str], bytes]) -> None:
+        self._documents.update(documents)
 
     def __repr__(self) -> str:
         return "MemoryTokenStore()"

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import secrets
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..forking import after_fork
+from ..forking import after_fork, no_fork
+from ..settings import without_password
 from .base import TOKEN, DocumentStore
-from .redis_client import ACCEPTED, BoundedClient, connect, require_client
 
 __all__ = ["RedisTokenStore"]
 
 _POLL = 0.05  # seconds between two tries for a lock that somebody else holds
 _LEASES = 0.1, 86_400.0  # seconds; no lock is for ever
+_TIMEOUT = 2.0  # seconds for a connection or an answer: a batch can do without the store, not without going on
+_LIMIT = 5.0  # seconds for a command in all: name look-up, connection, greeting and answer
+# Any other, such as one with a / in its password, redis-py would take for its default server's without a word.
+_USABLE = re.compile(r"unix://([^/]*@)?/.+|rediss?://[^/?#]*/?\d*/?([?][^@]*)?")
+_ACCEPTED = (
+    "redis://[user:password@]host[:port][/database], rediss:// (TLS), valkey:// and valkeys:// (the same two), or "
+    "unix:///path/to/socket[?db=database]; characters such as @ / ? # in a password percent-encoded"
+)
 
 # A lock of this package is 32 hex digits and ends by itself; anything else at its key keeps nobody out, and goes.
 _ACQUIRE = """
@@ -47,12 +59,11 @@ class RedisTokenStore(DocumentStore):
 
     def __init__(self, url_or_client: Any) -> None:
         self.url = url_or_client if isinstance(url_or_client, str) else None
-        client = require_client(url_or_client) if self.url is None else connect(self.url)
+        client = _required(url_or_client) if self.url is None else _connected(self.url)
         if client is None:
-            # What reports an error shows the locals of its frames, too.
-            del self, url_or_client
+            del self, url_or_client  # what reports an error shows the locals of its frames, too
             raise ConfigurationError(
-                f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {ACCEPTED}"
+                f"this is no URL of a Redis server (it is not shown: it may hold a password): it takes {_ACCEPTED}"
             )
         self._use(client)
         # redis-py notices a fork too, but waits for a lock that a thread of the parent may have held: using the
@@ -62,10 +73,9 @@ class RedisTokenStore(DocumentStore):
     def read(self, key: str, kind: str) -> bytes | None:
         try:
             data: bytes | str | None = self.client.get(_name(key, kind))
-        except UnicodeDecodeError:  # a client with decode_responses, and an entry that is no text
-            return None
         except Exception as error:  # of redis-py or valkey-py: they have no base in common
-            if str(error).startswith("WRONGTYPE"):  # somebody's list or hash; SET replaces it
+            # A client with decode_responses and an entry that is no text; somebody's list or hash, which SET replaces.
+            if isinstance(error, UnicodeDecodeError) or str(error).startswith("WRONGTYPE"):
                 return None
             raise
         return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
@@ -94,31 +104,93 @@ class RedisTokenStore(DocumentStore):
                     self.client.eval(_RELEASE, 1, name, holder)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.url is None:
-            raise TypeError("a RedisTokenStore of a ready client cannot be pickled: make it from a URL")
-        return type(self), (self.url,)
+        return type(self), (self._ready if self.url is None else self.url,)
 
     def __repr__(self) -> str:
-        pool: Any = getattr(self._ready, "connection_pool", None)
-        found = getattr(pool, "connection_kwargs", {})  # user and password are not shown
-        place = f"{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db') or 0}"
-        if pool is None:
-            place = type(self._ready).__name__
-        elif "path" in found:
-            place = f"unix://{found['path']}?db={found.get('db') or 0}"
-        else:
-            place = f"redis{'s' * ('SSL' in pool.connection_class.__name__)}://{place}"
+        place = type(self._ready).__name__ if self.url is None else without_password(self.url.strip())
         return f"RedisTokenStore({place!r})"
 
     def _use(self, client: Any) -> None:
-        self._ready, self.client = client, BoundedClient(client)
+        self._ready, self.client = client, _BoundedClient(client)
 
     def _connect_again(self) -> None:
         if self.url is not None:
             self._ready.auto_close_connection_pool = False
-            self._use(connect(self.url))
+            self._use(_connected(self.url))
+
+
+class _BoundedClient:
+    """
+    A client each of whose commands runs on a thread of its own and is waited for five seconds.
+
+    A ready client may have no time-outs, or many retries; a name server may hang, or a lock held at a fork.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(_within_limit, getattr(self._client, name))
+
+
+def _within_limit(command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    answers: list[tuple[Any, BaseException | None]] = []
+
+    def answer() -> None:
+        try:
+            answers.append((command(*arguments, **options), None))
+        except BaseException as error:  # the caller's to see, whatever it is
+            answers.append((None, error.with_traceback(None)))  # frames of the client may hold its password
+
+    thread = threading.Thread(target=answer, name="kis_retry-redis", daemon=True)
+    thread.start()
+    thread.join(_LIMIT)
+    if not answers:
+        raise TimeoutError(f"the Redis server has not answered within {_LIMIT:g} seconds")
+    value, error = answers.pop()
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        del error  # else error and frame would keep each other alive
 
 
 def _name(key: str, kind: str) -> str:
     """Return a name with the hash tag of its key, so that a cluster keeps all of one key on one node."""
     return f"kis_retry:{{{key}}}:{kind}"
+
+
+def _required(client: Any) -> Any:
+    usable = all(callable(getattr(client, name, None)) for name in ("get", "set", "delete", "eval"))
+    if not usable or isinstance(client, type) or inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
+        takes = f"a synchronous client of redis-py or valkey-py, or a URL: {_ACCEPTED}"
+        raise ConfigurationError(f"{type(client).__name__} is no store: RedisTokenStore takes {takes}")
+    return client
+
+
+def _connected(url: str) -> Any:
+    """Make a client for `url`, with nothing connected yet; None where `url` is none of a server."""
+    try:
+        with no_fork():
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+    except ImportError as error:
+        had = "pip install '.[redis]' in a clone, or pip install redis"
+        needs = f"RedisTokenStore(url) needs redis-py, which is not installed: {had}"
+        raise ConfigurationError(needs) from error
+    scheme, _, rest = url.strip().partition("://")
+    address = f"{scheme.lower().replace('valkey', 'redis')}://{rest}"
+    options: dict[str, Any] = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    options["retry"] = Retry(NoBackoff(), 0)  # since 6.0 the default is several tries with growing waits
+    options["protocol"] = 2  # enough for a few commands, and no negotiation of what they do not need
+    if address.startswith("rediss"):  # older versions leave the host's name unchecked: anybody's certificate would do
+        options["ssl_check_hostname"] = True
+    with suppress(ValueError, TypeError, redis.RedisError):  # their texts quote the URL, so none is chained
+        if _USABLE.fullmatch(address):
+            client = redis.Redis.from_url(address, **options)
+            pool = client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # opens nothing; refuses an option that there is not
+            return client
+    return None

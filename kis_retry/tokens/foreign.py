@@ -16,7 +16,7 @@ from ..token import YEARS, AccessToken, bare
 from .single_flight import without_traceback
 from .source import LiveSource, Memory, Replacement
 
-__all__ = ["UserSource", "broker_source", "is_broker"]
+__all__ = ["as_source", "broker_source", "is_broker"]
 
 _NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)  # a library does not say when its token dies
 _A_LOOK = 0.01  # seconds in which a source that has a token in memory hands it over
@@ -126,6 +126,11 @@ def _takes_force(issue: Callable[..., object]) -> bool:
         parameters = inspect.signature(issue).parameters.values()
         return any(p.name == "force" or p.kind is p.VAR_KEYWORD for p in parameters)
     return False
+
+
+def as_source(source: Any) -> LiveSource:
+    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
+    return source if isinstance(source, LiveSource) else UserSource(source)
 
 
 def is_broker(value: object) -> bool:

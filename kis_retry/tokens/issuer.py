@@ -38,7 +38,7 @@ _MEANINGS = {
     "EGW00105": "KIS does not accept the app secret; check KIS_APP_SECRET",
     _LIMITED: "KIS issues one token a minute for an app key, and this minute's is taken",
 }
-_TRUST = "REQUESTS_CA_BUNDLE, or the `verify` of a session= of your own, names the certificates to trust"
+_TRUST = "REQUESTS_CA_BUNDLE, or the `verify` of a session= of your own, names what to trust, its `cert` your own"
 
 # The first that is found anywhere behind the error is the cause: what requests makes of it says less.
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from ..bypass import ACTIVE
+from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
@@ -174,7 +174,8 @@ class TokenManager(Refresher):
 
 def every_manager() -> list[TokenManager]:
     """List the managers of this process that somebody holds, the newest last."""
-    return list(_managers.values())
+    found = [reference() for reference in _managers.valuerefs()]  # at once: other threads make managers meanwhile
+    return [manager for manager in found if manager is not None]
 
 
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:

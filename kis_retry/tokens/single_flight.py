@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from ..bypass import unprotected
+from ..context import unprotected
 from ..errors import TokenIssueError
 from ..forking import after_fork
 

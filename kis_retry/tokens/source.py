@@ -19,7 +19,7 @@ from ..policy import RetryPolicy
 from ..token import AccessToken
 from .single_flight import SingleFlight, done, failed, then, without_traceback
 
-__all__ = ["Clock", "LiveSource", "Memory", "Replacement", "TokenSource", "as_source", "headers_for", "is_source"]
+__all__ = ["Clock", "LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", "is_source"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Clock:
     """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
 
     monotonic: Callable[[], float] = staticmethod(Monotonic.now)
-    sleep = staticmethod(time.sleep)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def time(self) -> float:
         return time.time()
@@ -223,15 +223,6 @@ def is_source(value: object) -> bool:
         return not isinstance(value, type)
     methods = [getattr(value, name, None) for name in ("token", "refresh")]
     return all(callable(each) and not inspect.iscoroutinefunction(each) for each in methods)
-
-
-def as_source(source: Any) -> LiveSource:
-    """Make a `LiveSource` of any `TokenSource`; what is one already is handed back."""
-    if isinstance(source, LiveSource):
-        return source
-    from .foreign import UserSource  # which is made of what is here
-
-    return UserSource(source)
 
 
 def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:

@@ -65,9 +65,9 @@ def guard_of(request: ApiRequest, protections: tuple[Protection, ...], new_sessi
         if not each.rules.repeats:
             continue
         repeater = repeater or each
-        limiter = limiter or each.limiter(request, source)
-    first = owner or protections[0]
-    policy = first.rules.policy or getattr(source, "policy", None) or first.policy
+        if repeater.rules.watches and each.rules.watches:
+            limiter = limiter or each.limiter(request, source)
+    policy = (owner or protections[0]).policy_for(source)
     idempotent = repeater.rules.idempotent if repeater is not None else None
     patience = repeater.policy if repeater is not None else policy
     return Guard(
@@ -75,7 +75,10 @@ def guard_of(request: ApiRequest, protections: tuple[Protection, ...], new_sessi
         owner=owner,
         policy=policy,
         transient_policy=patience,
-        repeats=repeater is not None and idempotent is not False and patience.transient_deadline > 0,
+        repeats=repeater is not None
+        and repeater.rules.watches
+        and idempotent is not False
+        and patience.transient_deadline > 0,
         limiter=limiter,
         is_order=not request.is_read and not idempotent,
     )

@@ -17,7 +17,7 @@ from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn
-from ..pace.waiting import Reservation, Ticket
+from ..pace.waiting import Reservation
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
 from ..token import AccessToken
@@ -55,16 +55,18 @@ class Exchange:
         self._library = library
         guard = guard_of(request, protections, library.new_session)
         self._guard, self._source, self._is_order = guard, guard.source, guard.is_order
-        self._refreshes = any(each.rules.refreshes and each.rules.watches for each in protections)
-        self._ticket: Ticket | None = None
+        self._is_left_to_function = guard.owner is not None and not guard.owner.rules.watches  # where it is refused
+        self._refreshes = not self._is_left_to_function and any(each.rules.refreshes for each in protections)
+        self._slot: Reservation | None = None  # of the last attempt
         self._sends = 0
         self._last: Sent | None = None
+        self._refused: str | None = None  # the token with which the last one left, if KIS refused it
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
         self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         library.codes = guard.policy.expired_codes
-        library.alone = guard.is_order or guard.repeats
+        library.alone = self._is_watched and (guard.is_order or guard.repeats)
 
     def flow(self) -> Flow[Sent]:
         """Send the request until its outcome is final."""
@@ -77,8 +79,8 @@ class Exchange:
         sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
-        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._request.token is not None:
-            self._source.note_refused(self._request.token)
+        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._refused is not None:
+            self._source.note_refused(self._refused)
         self._tell_end(sent)
         return sent
 
@@ -118,17 +120,18 @@ class Exchange:
 
     def _attempt(self) -> Flow[Sent]:
         yield from self._put_token()
+        was_dead = self._has_dead_token()
         slot = yield from self._take_slot()
-        if self._last is not None and self._is_late():
+        if slot is not None and self._has_dead_token() and not was_dead:  # it died in the queue, and is being renewed
+            slot.cancel()
+            yield from self._put_token()
+            slot = yield from self._take_slot()
+        ended = self._last if self._last is not None and self._is_late() else self._held_back()
+        if ended is not None:  # it is too late, or the same order was lost while this one waited
             if slot is not None:
                 slot.cancel()
             self._is_over = True
-            return self._last
-        held = self._held_back()  # the same order, lost while this one waited
-        if held is not None:
-            if slot is not None:
-                slot.cancel()
-            return held
+            return ended
         self._put_newer_token()
         self._sends += 1
         sent_at = Monotonic.now()
@@ -140,15 +143,21 @@ class Exchange:
         except BaseException as error:  # its caller gave it up
             self._note_lost(Ending(Verdict(Meaning.TRANSIENT), error=TimeoutError, text=_given_up(error)))
             raise
-        self._last = sent
+        self._note(sent, sent_at)
         self._report(slot, sent)
-        if self._is_order and sent.ending is not None and is_lost(sent.ending):
+        return sent
+
+    def _note(self, sent: Sent, sent_at: float) -> None:
+        """Remember what came of one attempt, and what is known of orders since."""
+        self._last = sent
+        self._refused = self._request.token if sent.verdict.meaning is Meaning.EXPIRED else None
+        is_of_another = sent.redirected and sent.verdict.meaning is not Meaning.GOOD  # and says nothing of the order
+        if self._is_order and sent.ending is not None and (is_of_another or is_lost(sent.ending)):
             self._note_lost(sent.ending)
         elif sent.verdict.meaning in (Meaning.EXPIRED, Meaning.LIMITED, Meaning.NEVER_LEFT):
             self._count_order(-1)  # it was not acted upon
         elif self._request.shows_orders and sent.verdict.meaning is Meaning.GOOD and not sent.verdict.unanswered:
             LOST.looked(self._request, sent_at)
-        return sent
 
     def _put_token(self) -> Flow[None]:
         """Have it leave with a token that is not known to be dead, and with one at all."""
@@ -167,6 +176,13 @@ class Exchange:
             return
         if found is not None:
             self._put(found)
+
+    def _has_dead_token(self) -> bool:
+        """Say whether its token is known to be dead, with no other in memory."""
+        source, token = self._source, self._request.token
+        if source is None or token is None or not source.is_dead(token):
+            return False
+        return source.current_unless(token) is None
 
     def _put_newer_token(self) -> None:
         """Look once more in memory: a queue must not leave with a token that died meanwhile."""
@@ -198,17 +214,16 @@ class Exchange:
         limiter = self._guard.limiter
         if limiter is None or not self._request.is_paced:
             return None
-        slot = limiter.reserve(order=self._is_order, ticket=self._ticket)
-        self._ticket = slot.ticket
+        slot = self._slot = limiter.reserve(order=self._is_order, earlier=self._slot)
         try:
-            while not (yield Wait(slot.future, self._seconds_left())):
+            while not (yield Wait(slot, self._seconds_left())):
                 if self._last is not None or limiter.is_away:  # a first attempt waits for its slot as long as it takes
                     break
-                yield Wait(slot.future)
+                yield Wait(slot)
         except BaseException:
             slot.cancel()
             raise
-        if not slot.future.done():
+        if not slot.done():
             slot.cancel()
         return slot
 
@@ -281,7 +296,7 @@ class Exchange:
     # -- orders
 
     def _held_back(self) -> Sent | None:
-        if not self._is_order or not self._request.is_repeatable:
+        if not self._is_order or not self._request.is_repeatable or not self._is_watched:
             return None
         ending = LOST.ending_of(self._request, self._guard.transient_policy.order_hold)
         if ending is None:
@@ -294,8 +309,9 @@ class Exchange:
             LOST.note(self._request, ending)
 
     def _mark_seen(self) -> None:
-        for protection in self._protections if self._is_watched else ():
-            protection.seen = True
+        for protection in self._protections:
+            if protection.rules.watches or not self._is_left_to_function:
+                protection.seen = True
 
     def _count_order(self, change: int) -> None:
         if self._is_order:

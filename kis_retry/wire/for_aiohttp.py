@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from http.client import responses
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.helpers import TimerNoop
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from ..engine import run_async
 from .exchange import Exchange
@@ -33,10 +35,11 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     protections = chain()
     if not protections:
         return await wrapped(*args, **kwargs)
-    method, url, *rest = args if len(args) > 1 else (*args, kwargs.get("str_or_url", ""))
-    call = _Call(wrapped, session, method, url, {k: v for k, v in kwargs.items() if k not in ("method", "str_or_url")})
+    options = {**dict(zip(("method", "str_or_url"), args, strict=False)), **kwargs}
+    method, url = options.pop("method", ""), options.pop("str_or_url", "")
+    call = _Call(wrapped, session, method, url, options)
     seen = read_request(method, call.address(), call.headers(), call.body())
-    if seen is None or rest:
+    if seen is None:
         return await wrapped(*args, **kwargs)
     if isinstance(seen, TokenRequest):
         source = source_of_token_request(seen, protections, call.new_session)
@@ -60,9 +63,12 @@ class _Call(LibraryCall):
         self._options = options
 
     def address(self) -> str:
-        """Return the whole address, with the session's base URL and the parameters."""
-        build = getattr(self._session, "_build_url", None)
-        url, params = str(build(self._url) if build is not None else self._url), self._options.get("params")
+        """Return the whole address, with the session's base URL and the parameters; "" where the library refuses it."""
+        build = getattr(self._session, "_build_url", str)
+        try:
+            url, params = str(build(self._url)), self._options.get("params")
+        except (TypeError, ValueError):  # it says so itself
+            return ""
         return f"{url}{'&' if '?' in url else '?'}{params}" if params else url
 
     def headers(self) -> CIMultiDict[Any]:
@@ -98,8 +104,13 @@ class _Call(LibraryCall):
                 response = await self._wrapped(self._method, self._url, **options)
                 body = await _read(response) if is_short(response.headers, response.status) else None
         except Exception as error:
-            return self.failed(error)
+            return self.failed(error, redirected=getattr(error, "host", None) is not None and self._is_elsewhere(error))
         return self.judged(response, response.status, body, redirected=bool(response.history))
+
+    def _is_elsewhere(self, error: Any) -> bool:
+        """Say whether a connection was refused where a redirect led to."""
+        url = URL(self.address())
+        return (error.host, error.port) != (url.host, url.port) and self._options.get("proxy") is None
 
     async def raised_for_status(self, response: Any) -> Any:
         """Give the caller the final answer, through its own `raise_for_status`."""
@@ -115,12 +126,13 @@ class _Call(LibraryCall):
     def answer(self, status: int, body: bytes) -> Sent:
         """Return an answer of KIS's that is made here."""
         url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
-        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
+        kind = "application/json" if body.startswith(b"{") else "text/html"  # whose JSON is asked for is an error here
+        headers = CIMultiDictProxy(CIMultiDict({"Content-Type": kind}))
         info = aiohttp.RequestInfo(url, self._method, headers, url)
         given: dict[str, Any] = {"writer": None, "continue100": None, "timer": TimerNoop(), "traces": [], "loop": loop}
         given |= {"request_info": info, "session": self._session, "stream_writer": SimpleNamespace(output_size=0)}
         response = aiohttp.ClientResponse(self._method, url, **given)
-        response.status, response.reason = status, ""
+        response.status, response.reason = status, responses.get(status, "")
         response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
         return self.judged(response, status, body, redirected=False)
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from ..engine import run, run_async
 from ..signals import is_from_signal_handler
 from .exchange import Exchange
 from .library import LibraryCall, Sent
+from .orders import Ending
 from .protection import Protection, chain
 from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short, read_request
 from .token_endpoint import Said, answered, note_revoked, source_of_token_request
@@ -65,8 +68,16 @@ class _Call(LibraryCall):
 
     def answer(self, status: int, body: bytes) -> Sent:
         """Return an answer of KIS's that is made here."""
-        headers = {"content-type": "application/json"}
+        return self._answer(status, body, {"content-type": "application/json"})
+
+    def retold(self, ending: Ending) -> Sent:
+        if ending.error is not None or not ending.text:
+            return super().retold(ending)
+        return self._answer(ending.status, ending.body, {"location": ending.text})  # where it leads is asked again
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> Sent:
         response = self._httpx.Response(status, headers=headers, content=body, request=self._prepared)
+        response.elapsed = timedelta(0)
         return self.judged(response, status, body, redirected=False)
 
     def token_answer(self, said: Said) -> Any:
@@ -87,11 +98,11 @@ class _Call(LibraryCall):
             with self.under_way():
                 response = self._wrapped(self._copy(request))
                 came = b"".join(response.iter_raw()) if self._is_to_be_read(response) else None
+            return self._read(response, came)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self.failed(error)
-        return self._read(response, came)
+            return self.failed(error, redirected=self._is_redirected())
 
     async def send_async(self, request: ApiRequest) -> Sent:
         """Send a copy once, as `send` does."""
@@ -101,9 +112,9 @@ class _Call(LibraryCall):
                 came = (
                     b"".join([part async for part in response.aiter_raw()]) if self._is_to_be_read(response) else None
                 )
+            return self._read(response, came)
         except Exception as error:
-            return self.failed(error)
-        return self._read(response, came)
+            return self.failed(error, redirected=self._is_redirected())
 
     def _copy(self, request: ApiRequest) -> Any:
         ours = self._prepared
@@ -124,16 +135,21 @@ class _Call(LibraryCall):
 
     def _read(self, response: Any, came: bytes | None) -> Sent:
         """Judge an answer, its body put back as it came, to be read again."""
-        if response.has_redirect_location:
-            self._prepared.extensions[_REDIRECTED] = True
         if came is not None:
             response.stream = self._httpx.ByteStream(came)
             response.is_closed = response.is_stream_consumed = False
             body = self._httpx.Response(response.status_code, headers=response.headers, content=came).content
         else:
             body = response.content if _is_read(response) else None
-        redirected = _REDIRECTED in self._prepared.extensions
-        return self.judged(response, response.status_code, body, redirected=redirected)
+        sent = self.judged(response, response.status_code, body, redirected=self._is_redirected())
+        if not response.has_redirect_location or sent.ending is None:
+            return sent
+        self._prepared.extensions[_REDIRECTED] = True
+        return replace(sent, ending=sent.ending._replace(text=response.headers["location"]))
+
+    def _is_redirected(self) -> bool:
+        """Say whether a redirect led to this request; each is sent by itself here."""
+        return _REDIRECTED in self._prepared.extensions
 
 
 def _seen(

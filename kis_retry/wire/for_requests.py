@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from http.client import responses
 from typing import Any
 
 import requests
@@ -97,18 +98,20 @@ class _Call(LibraryCall):
         response = HTTPAdapter().build_response(
             self._prepared, _raw(body, {"Content-Type": "application/json"}, status)
         )
+        response.reason = responses.get(status, "")
         return self.judged(response, status, response.content, redirected=False)
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
+        copy = self._copy(request)
         try:
             with self.under_way():
-                response = self._wrapped(self._copy(request), **self._options)
+                response = self._wrapped(copy, **self._options)
                 body = self._read(response)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self.failed(error)
+            return self.failed(error, redirected=getattr(error, "request", None) not in (None, copy))
         redirected = any(each.is_redirect for each in response.history)
         return self.judged(response, response.status_code, body, redirected=redirected)
 
@@ -124,21 +127,23 @@ class _Call(LibraryCall):
     def _read(self, response: Any) -> bytes | None:
         """Return the body of an answer; a streamed one is put back as it came, to be read again."""
         if not self._options.get("stream", self._session.stream):
-            body: bytes = response.content
-            return body
+            return bytes(response.content)
         if not is_short(response.headers, response.status_code) or not isinstance(
             response.raw, urllib3.BaseHTTPResponse
         ):
             return None
         try:
             came, headers = response.raw.read(decode_content=False), response.raw.headers
+            body = _raw(came, headers, response.status_code, self._prepared.method).read(decode_content=True)
+        except urllib3.exceptions.DecodeError as error:
+            raise requests.exceptions.ContentDecodingError(error, request=response.request) from error
         except urllib3.exceptions.ProtocolError as error:  # as `requests` has it for whoever reads the body
             raise requests.exceptions.ChunkedEncodingError(error, request=response.request) from error
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error, request=response.request) from error
         response.raw.release_conn()
-        response.raw = _raw(came, headers, response.status_code)
-        return _raw(came, headers, response.status_code).read(decode_content=True)
+        response.raw = _raw(came, headers, response.status_code, self._prepared.method)
+        return body
 
     def hooked(self, response: Any) -> Any:
         """Run the caller's hooks as `Session.send` does, with the arguments of the send."""
@@ -163,5 +168,6 @@ def _retries(found: Any, call: LibraryCall) -> Any:
     return found.new(status_forcelist=set(statuses) - {500}) if statuses else found
 
 
-def _raw(body: bytes, headers: Any, status: int) -> urllib3.HTTPResponse:
-    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, preload_content=False, decode_content=False)
+def _raw(body: bytes, headers: Any, status: int, method: str | None = None) -> urllib3.HTTPResponse:
+    options: dict[str, Any] = {"preload_content": False, "decode_content": False, "request_method": method}
+    return urllib3.HTTPResponse(io.BytesIO(body), headers, status, **options)

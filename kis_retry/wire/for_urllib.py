@@ -14,6 +14,7 @@ import urllib.response
 from collections.abc import Callable
 from dataclasses import replace
 from email.message import Message
+from http.client import responses
 from typing import Any
 
 from ..engine import run
@@ -32,16 +33,23 @@ def open_url(wrapped: Callable[..., Any], opener: Any, args: tuple[Any, ...], kw
     protections = chain()
     if not protections:
         return wrapped(*args, **kwargs)
-    return _open(wrapped, protections, *args, **kwargs)
+    return _open(wrapped, opener, protections, *args, **kwargs)
 
 
 def _open(
-    wrapped: Callable[..., Any], protections: Any, fullurl: Any, data: Any = None, *rest: Any, **options: Any
+    wrapped: Callable[..., Any],
+    opener: Any,
+    protections: Any,
+    fullurl: Any,
+    data: Any = None,
+    *rest: Any,
+    **options: Any,
 ) -> Any:
     given = fullurl if isinstance(fullurl, urllib.request.Request) else urllib.request.Request(fullurl)  # noqa: S310  # the caller's own
     if data is not None:
         given.data = data
-    headers = {**given.unredirected_hdrs, **given.headers}
+    of_opener = {name.capitalize(): value for name, value in opener.addheaders}
+    headers = {**of_opener, **given.unredirected_hdrs, **given.headers}
     body = given.data if given.data is None or isinstance(given.data, bytes) else UNREPEATABLE
     request = read_request(given.get_method(), given.full_url, headers, body)
     if request is None:
@@ -78,16 +86,17 @@ class _Call(LibraryCall):
 
     def send(self, request: ApiRequest) -> Sent:
         """Send a copy once, and judge what comes of it."""
+        copy = self._copy(request)
         try:
             with self.under_way():
-                response = self._wrapped(self._copy(request), None, *self._rest, **self._options)
+                response = self._wrapped(copy, None, *self._rest, **self._options)
                 body = _read(response)
         except urllib.error.HTTPError as error:
             return self._refused(error)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return self.failed(error)
+            return self.failed(error, redirected=hasattr(copy, "redirect_dict"))  # which a redirect leaves there
         redirected = response.geturl() != self._given.full_url
         return self.judged(response, response.status, body, redirected=redirected)
 
@@ -115,7 +124,10 @@ class _Call(LibraryCall):
         copy.unredirected_hdrs = dict(given.unredirected_hdrs)
         vars(copy).update({name: value for name, value in vars(given).items() if name == "_tunnel_host"})  # of a proxy
         # What goes along with a redirect, to another host too, is what the caller's own token went along with.
-        request.put_token(copy.headers if "Authorization" in copy.headers else copy.unredirected_hdrs)
+        headers = copy.headers if "Authorization" in copy.headers else copy.unredirected_hdrs
+        request.put_token(headers)
+        if "authorization" in headers:  # in urllib's spelling, so that none of the opener's is put beside it
+            headers["Authorization"] = headers.pop("authorization")
         return copy
 
     def answer(self, status: int, body: bytes) -> Sent:
@@ -124,7 +136,11 @@ class _Call(LibraryCall):
         headers["Content-Type"] = "application/json"
         response = urllib.response.addinfourl(io.BytesIO(body), headers, url, status)
         sent = self.judged(response, status, body, redirected=False)
-        error = urllib.error.HTTPError(url, status, "", headers, io.BytesIO(body)) if status >= 400 else None
+        error = (
+            urllib.error.HTTPError(url, status, responses.get(status, ""), headers, io.BytesIO(body))
+            if status >= 400
+            else None
+        )
         return replace(sent, error=error)
 
 

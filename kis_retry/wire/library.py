@@ -89,9 +89,10 @@ class LibraryCall:
         verdict = judge_answer(status, body, self.codes)
         return Sent(verdict, response, None, redirected, Ending(verdict, status, body or b""))
 
-    def failed(self, error: Exception) -> Sent:
+    def failed(self, error: Exception, *, redirected: bool = False) -> Sent:
         """Judge an error, and let go of the frame of this package, which would keep it alive."""
         trace = error.__traceback__
         verdict = judge_error(error, self.codes)
         ending = Ending(verdict, error=type(error), text=str(error))
-        return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None), ending=ending)
+        error = error.with_traceback(trace.tb_next if trace is not None else None)
+        return Sent(verdict, error=error, redirected=redirected, ending=ending)

@@ -47,7 +47,7 @@ def is_lost(ending: Ending) -> bool:
         return True
     if verdict.error is not None:
         return verdict.error in _AFTER_ANSWER
-    return verdict.unanswered and not 300 <= ending.status < 400
+    return verdict.unanswered
 
 
 def rebuilt(ending: Ending, otherwise: type[Exception]) -> Exception:
@@ -102,5 +102,7 @@ def _account(request: ApiRequest) -> tuple[str, str | None]:
 
 def _digest(request: ApiRequest) -> bytes:
     body = request.body.encode() if isinstance(request.body, str) else request.body or b""
-    parts = (request.app_key or "").encode(), request.method.encode(), request.url.encode(), body
+    # To buy and to sell are one address and may be one body: it is the transaction that tells them apart.
+    texts = request.app_key or "", request.tr_id or "", request.method, request.url
+    parts = *(text.encode() for text in texts), body
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).digest()

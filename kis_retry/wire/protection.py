@@ -11,17 +11,20 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from ..binding import Binding
-from ..bypass import ACTIVE, is_unprotected
+from ..binding import Binding, attribute_of
+from ..context import ACTIVE, is_unprotected
+from ..events import warn
 from ..pace.limiter import RateLimiter, is_limiter
 from ..policy import RetryPolicy
+from ..signals import is_from_signal_handler
 from ..token import AccessToken
-from ..tokens.foreign import broker_source, is_broker
-from ..tokens.source import LiveSource, as_source, is_source
+from ..tokens.foreign import as_source, broker_source, is_broker
+from ..tokens.source import LiveSource, is_source
 from .request import ApiRequest, same_host
 
 __all__ = [
@@ -112,12 +115,19 @@ class Protection:
         """Return the sources that were given: `tokens=`, else the first argument's attribute `tokens`."""
         if self.rules.sources:
             return self.rules.sources
-        found = getattr(self.first, "tokens", None)
+        found = attribute_of(self.first, "tokens")
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
-        return broker_source(self.first, self.policy) if is_broker(self.first) else None
+        has_token = attribute_of(self.first, "access_token", self) is not self
+        return broker_source(self.first, self.policy) if has_token and is_broker(self.first) else None
+
+    def policy_for(self, source: LiveSource | None) -> RetryPolicy:
+        """Return the policy that was given, else the first argument's, the source's or the environment's."""
+        own = attribute_of(self.first, "policy")
+        given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
+        return given or getattr(source, "policy", None) or self.policy
 
     def limiter(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
@@ -130,7 +140,7 @@ class Protection:
         """Return the limiter that was given, else the first argument's attribute `limiter`."""
         if self.rules.limiter is not None:
             return self.rules.limiter
-        found = getattr(self.first, "limiter", None) if self.rules.repeats else None
+        found = attribute_of(self.first, "limiter") if self.rules.repeats else None
         return found if is_limiter(found) else None
 
     def keeps(self, token: str) -> bool:
@@ -145,13 +155,25 @@ class Protection:
 
     def call_back(self, token: AccessToken) -> None:
         """Hand `token` to `bind=`."""
-        if self.rules.binding is not None:
-            self.rules.binding.call_back(self.args, token)
+        with self._told():
+            if self.rules.binding is not None:
+                self.rules.binding.call_back(self.first, token)
 
     def rebind(self, dead: str | None, token: AccessToken) -> None:
         """Put `token` wherever the function keeps `dead`; None: into the first place that is empty."""
-        if self.rules.binding is not None:
-            self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+        with self._told():
+            if self.rules.binding is not None:
+                self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Only tell of what fails where the code keeps its token: the request has the new one all the same."""
+        try:
+            yield
+        except Exception as error:  # of `bind=`, of a frozen object
+            if is_from_signal_handler(error):
+                raise
+            warn("token_not_rebound", callable=self.rules.name, error=type(error).__name__)
 
 
 UNDER_WAY: ContextVar[object | None] = ContextVar("kis_retry_under_way", default=None)

@@ -41,7 +41,7 @@ class ApiRequest:
         base_url: all before `/uapi/`; with app key and secret it is the account.
         path: from `/uapi/` on, without the query.
         url: the whole address.
-        app_key, app_secret: of its headers; None where they are missing.
+        app_key, app_secret, tr_id: of its headers; None where they are missing.
         original_token: the bare token that the code gave it; None where there is none.
         token: the one that it leaves with.
         body: bytes or text, None, or `UNREPEATABLE`.
@@ -60,6 +60,7 @@ class ApiRequest:
         "original_token",
         "path",
         "token",
+        "tr_id",
         "url",
     )
 
@@ -72,6 +73,7 @@ class ApiRequest:
         self.path = path
         self.app_key = header_of(headers, "appkey")
         self.app_secret = header_of(headers, "appsecret")
+        self.tr_id = header_of(headers, "tr_id")
         authorization = header_of(headers, "authorization") or ""
         token = self.original_token = self.token = bare(authorization) or None
         self._is_in_form = authorization == f"Bearer {token}" or " " in (token or "")  # that is another scheme

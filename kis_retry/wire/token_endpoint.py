@@ -25,6 +25,14 @@ from .request import TokenRequest, same_host
 __all__ = ["Said", "adopt", "answered", "note_revoked", "source_of_token_request"]
 
 
+_SAYINGS = {
+    "EGW00103": "유효하지 않은 AppKey입니다.",
+    "EGW00105": "유효하지 않은 AppSecret입니다.",
+    "EGW00133": "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)",
+}
+"""KIS's own words, which libraries look for."""
+
+
 class Said(NamedTuple):
     """What KIS says to a token request; without a status nobody could be reached."""
 
@@ -85,7 +93,7 @@ def _said(future: Future[AccessToken]) -> Said:
     code = getattr(failure, "code", None)
     if code is None:
         return Said(None, str(failure).encode() if isinstance(failure, TokenIssueError) else b"no token could be had")
-    return Said(403, _as_json({"error_code": code, "error_description": str(failure)}))
+    return Said(403, _as_json({"error_code": code, "error_description": _SAYINGS.get(code, str(failure))}))
 
 
 def _words(token: AccessToken) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """
 What it costs, beside what it stands in front of; fails where a bound is missed: `tox -e bench`.
 
-Each figure is the quickest of many rounds that alternate with what it is compared to, so that a busy machine slows both.
-The gateway is a process of its own.
+Each figure is the quickest of many rounds that alternate with what it is compared to, so that a busy machine slows
+both. The gateway is a process of its own.
 """
 
 from __future__ import annotations

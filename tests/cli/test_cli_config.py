@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kis_retry import AccessToken, RetryPolicy
 from kis_retry.cli import main
+from kis_retry.token import fingerprint
 
 REAL, PAPER = "https://openapi.koreainvestment.com:9443", "https://openapivts.koreainvestment.com:29443"
 
@@ -37,10 +35,6 @@ DEFAULTS = {
 }
 
 
-def fingerprint(text: str) -> str:
-    return AccessToken(text, datetime(2099, 1, 1, tzinfo=timezone.utc)).fingerprint
-
-
 def document(capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
     assert main(["config", "--json"]) == status
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -58,10 +52,6 @@ def test_nothing_set_shows_every_default(capsys: pytest.CaptureFixture[str], mon
     assert {row["origin"] for row in found.values()} == {"default"}
 
 
-def test_every_field_of_the_policy_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    assert {f"KIS_RETRY_{spec.name.upper()}" for spec in fields(RetryPolicy)} <= set(rows(capsys))
-
-
 def test_the_table_has_a_line_for_each_variable_and_fits_into_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +61,6 @@ def test_the_table_has_a_line_for_each_variable_and_fits_into_80_columns(
     assert heading.split() == ["variable", "value", "from"]
     assert [line.split()[0] for line in lines] == list(DEFAULTS)
     assert lines[0].split() == ["KIS_APP_KEY", "not", "set", "default"]
-    assert lines[6].split() == ["KIS_RATE_LIMIT", "18", "default"]
     assert last.startswith(".env file: none")
     assert str(Path.cwd()) in last, "where was looked"
     assert max(map(len, lines)) <= 80
@@ -82,11 +71,6 @@ def test_the_table_has_a_line_for_each_variable_and_fits_into_80_columns(
     [
         ("KIS_PAPER", "YES", "true"),
         ("KIS_BASE_URL", "http://127.0.0.1:1234/", "http://127.0.0.1:1234"),
-        ("KIS_TOKEN_STORE", "memory", "memory"),
-        ("KIS_RETRY_ENABLED", "off", "false"),
-        ("KIS_RETRY_MAX_RETRIES", "5", "5"),
-        ("KIS_RETRY_WAIT", "1.50", "1.5"),
-        ("KIS_RETRY_TRANSIENT_DEADLINE", "7200", "7200"),
         ("KIS_RETRY_EXPIRED_CODES", "egw00123", "EGW00123"),
         ("KIS_RATE_LIMIT", "2.50", "2.5"),
     ],
@@ -99,53 +83,34 @@ def test_a_value_of_the_environment_is_shown_as_it_is_understood(
     assert (row["value"], row["origin"], row["read_from"]) == (shown, "environment", variable)
 
 
-def test_a_dot_env_file_is_named_as_the_origin(
+def test_the_place_where_a_value_was_found_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KOREA_INVESTMENT_API_KEY", "another-key")
     Path(".env").write_text("KIS_RETRY_WAIT=3\nKIS_RETRY_MAX_RETRIES=4\n", "utf-8")
     monkeypatch.setenv("KIS_RETRY_MAX_RETRIES", "2")
     found = rows(capsys)
     assert (found["KIS_RETRY_WAIT"]["value"], found["KIS_RETRY_WAIT"]["origin"]) == ("3", ".env")
     assert (found["KIS_RETRY_MAX_RETRIES"]["value"], found["KIS_RETRY_MAX_RETRIES"]["origin"]) == ("2", "environment")
+    key = found["KIS_APP_KEY"]
+    assert (key["value"], key["read_from"]) == (fingerprint("another-key"), "KOREA_INVESTMENT_API_KEY")
     assert document(capsys)["env_file"] == str(Path.cwd() / ".env")
     main(["config"])
-    assert capsys.readouterr().out.splitlines()[-1] == f".env file: {Path.cwd() / '.env'}"
+    shown = capsys.readouterr().out
+    assert "environment, KOREA_INVESTMENT_API_KEY" in shown
+    assert shown.splitlines()[-1] == f".env file: {Path.cwd() / '.env'}"
 
 
 def test_what_does_not_count_of_an_env_file_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Path(".env").mkdir()
-    (Path.cwd().parent / ".env").write_text("KIS_BASE_URL=https://evil.example\n")
+    (Path.cwd().parent / ".env").write_text("KIS_BASE_URL=https://evil.example\nKIS_RETRY_WAITS=4\n")
     assert main(["config", "--json"]) == 0
     shown, said = capsys.readouterr()
+    assert json.loads(shown)["unknown"] == ["KIS_RETRY_WAITS"]
+    assert "KIS_RETRY_WAITS is no variable of kis-retry" in said
     assert f"{Path.cwd() / '.env'} is ignored: it is no regular file" in said
     assert f"{Path.cwd().parent / '.env'} is ignored: KIS_BASE_URL counts only beside" in said
     assert "evil.example" not in shown + said
-
-
-def test_names_that_nobody_reads_are_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_RETRY_MAXRETRIES", "3")
-    Path(".env").write_text("KIS_RETRY_WAITS=4\n", "utf-8")
-    assert main(["config", "--json"]) == 0
-    shown, said = capsys.readouterr()
-    assert json.loads(shown)["unknown"] == ["KIS_RETRY_MAXRETRIES", "KIS_RETRY_WAITS"]
-    assert "KIS_RETRY_MAXRETRIES is no variable of kis-retry" in said
-    assert "KIS_RETRY_WAITS is no variable of kis-retry" in said
-
-
-def test_the_fallback_name_is_shown_where_it_was_used(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KOREA_INVESTMENT_API_KEY", "another-key")
-    row = rows(capsys)["KIS_APP_KEY"]
-    assert (row["value"], row["read_from"]) == (fingerprint("another-key"), "KOREA_INVESTMENT_API_KEY")
-    main(["config"])
-    assert "environment, KOREA_INVESTMENT_API_KEY" in capsys.readouterr().out
-
-
-def test_a_blank_value_counts_as_not_set(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", "  ")
-    row = rows(capsys)["KIS_APP_KEY"]
-    assert (row["value"], row["origin"]) == (None, "default")
 
 
 def test_host_and_pace_follow_paper_trading(
@@ -165,9 +130,6 @@ def test_host_and_pace_follow_paper_trading(
         ("KIS_BASE_URL", "example", "KIS_BASE_URL"),
         ("KIS_TOKEN_STORE", "ftp://name:pass-word@host", "KIS_TOKEN_STORE='ftp://"),
         ("KIS_ACCOUNT_NO", "planted", "KIS_ACCOUNT_NO"),
-        ("KIS_RETRY_ENABLED", "perhaps", "KIS_RETRY_ENABLED='perhaps' is not usable"),
-        ("KIS_RETRY_MAX_RETRIES", "6", "it takes a whole number from 0 to 5"),
-        ("KIS_RETRY_WAIT", "60.1", "it takes a number of seconds from 0 to 60"),
         ("KIS_RETRY_EXPIRED_CODES", "EGW00301", "KIS_RETRY_EXPIRED_CODES='EGW00301' is not usable"),
         ("KIS_RATE_LIMIT", "fast", "KIS_RATE_LIMIT='fast' is not usable"),
         ("KIS_APP_KEY", "planted\tkey", "KIS_APP_KEY"),
@@ -177,28 +139,10 @@ def test_a_bad_value_is_status_2_and_explained(
     variable: str, text: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, text)
-    assert main(["config"]) == 2
+    assert main(["config"]) == 2, "and the rest is shown"
     heard = capsys.readouterr()
     assert said in heard.err
     (row,) = [line for line in heard.out.splitlines() if line.startswith(variable)]
     assert "not usable" in row
     assert "planted" not in heard.out + heard.err
     assert "pass-word" not in heard.out + heard.err
-
-
-def test_every_bad_value_is_explained_and_the_rest_is_shown(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_PAPER", "maybe")
-    monkeypatch.setenv("KIS_RETRY_WAIT", "soon")
-    found = rows(capsys, status=2)
-    assert [name for name, row in found.items() if row["error"]] == ["KIS_PAPER", "KIS_RETRY_WAIT"]
-    assert found["KIS_RETRY_WAIT"]["value"] is None
-    assert found["KIS_RETRY_MAX_RETRIES"]["value"] == "1"
-
-
-def test_an_unreadable_dot_env_file_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    Path(".env").write_bytes(b"KIS_RETRY_WAIT=\xff\xfe\n")
-    assert main(["config"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert ".env" in line

@@ -20,6 +20,7 @@ from kis_retry import (
     RetryPolicy,
     TokenIssueError,
     TokenManager,
+    install,
     refresh_on_expired_token,
     retry_on_transient_error,
 )
@@ -247,21 +248,21 @@ def test_it_is_called_again_max_retries_times(tokens: NumberedTokens, retries: i
 
 def test_an_error_that_carries_the_refusal_counts_and_the_last_one_is_raised(tokens: NumberedTokens) -> None:
 
-    class Refused(Exception):
+    class RefusedError(Exception):
         def __init__(self) -> None:
             super().__init__("refused")
             self.response = requests.Response()
             self.response.status_code = 500
             self.response._content = b'{"rt_cd": "1", "msg_cd": "EGW00123"}'
 
-    errors = [Refused(), Refused()]
+    errors = [RefusedError(), RefusedError()]
     left = list(errors)
 
     @refresh_on_expired_token(tokens=tokens)
     def fetch(token: str) -> None:
         raise left.pop(0)
 
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         fetch("t1")
     assert caught.value is errors[1]
 
@@ -457,6 +458,27 @@ def test_requests_that_are_only_noticed_are_not_changed_and_the_function_is_call
     gateway.expire()
     assert fetch(headers)["rt_cd"] == "0"
     assert headers["authorization"] == manager.authorization
+    assert names(events) == ["token_expired", "token_refreshed", "call_retried", "call_recovered"]
+
+
+@pytest.mark.parametrize("beside", ["transient inside", "transient outside", "the process"])
+def test_the_rules_around_requests_that_are_only_noticed_do_not_take_the_repeat_away(
+    gateway: KisGateway, manager: TokenManager, events: list[RefreshEvent], beside: str
+) -> None:
+    def fetch(headers: dict[str, str]) -> Any:
+        return requests.get(gateway.url + PRICE, headers=headers, timeout=5).json()
+
+    noticing = refresh_on_expired_token(tokens=manager, watch_transport=False)
+    if beside == "the process":
+        install(rate=0)
+    ask = {
+        "transient inside": lambda: noticing(retry_on_transient_error(fetch)),
+        "transient outside": lambda: retry_on_transient_error(noticing(fetch)),
+        "the process": lambda: noticing(fetch),
+    }[beside]()
+    headers = manager.headers("FHKST01010100")
+    gateway.expire()
+    assert ask(headers)["rt_cd"] == "0"
     assert names(events) == ["token_expired", "token_refreshed", "call_retried", "call_recovered"]
 
 

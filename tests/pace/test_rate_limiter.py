@@ -128,7 +128,7 @@ def test_at_rate_0_nothing_waits_and_nothing_is_kept(tmp_path: Path) -> None:
     limiter = RateLimiter(KEY, rate=0, store=FileTokenStore(tmp_path / "store"))
     assert all(limiter.acquire(0) for _ in range(100))
     reservation = limiter.reserve(order=True)
-    assert reservation.future.done()
+    assert reservation.done()
     limiter.report(reservation, "answered")
     assert (limiter.rate, limiter.is_away) == (0, False)
     assert asyncio.run(limiter.acquire_async())
@@ -187,7 +187,7 @@ def test_a_store_that_cannot_be_a_key_is_taken_all_the_same() -> None:
     class Unhashable(dict[str, Any]):
         load = save = delete = lock = dict.get
 
-    limiter = RateLimiter(KEY, rate=0.1, store=Unhashable())  # type: ignore[arg-type]  # a store only by its methods
+    limiter = RateLimiter(Credentials("unhashable", "s"), rate=0.1, store=Unhashable())  # type: ignore[arg-type]  # a store only by its methods
     assert limiter.acquire(1)
     assert not limiter.acquire(0)
 
@@ -262,14 +262,13 @@ async def test_a_thousand_waiting_tasks_occupy_no_thread_and_leave_the_loop_free
 def test_an_order_overtakes_reads_and_a_repeat_keeps_its_place() -> None:
     limiter = RateLimiter(KEY, rate=20, store=MemoryTokenStore())
     repeated = limiter.reserve()
-    repeated.future.result(PATIENCE)
+    repeated.result(PATIENCE)
     reads = [limiter.reserve() for _ in range(5)]
-    again = limiter.reserve(ticket=repeated.ticket)
+    again = limiter.reserve(earlier=repeated)
     order = limiter.reserve(order=True)
-    assert again.ticket is repeated.ticket
     done: list[Any] = []
     for each in (*reads, again, order):
-        each.future.add_done_callback(partial(lambda each, _: done.append(each), each))
+        each.add_done_callback(partial(lambda each, _: done.append(each), each))
     until(lambda: len(done) == 7)
     assert done == [order, again, *reads]
 
@@ -280,10 +279,10 @@ def test_a_reservation_that_is_cancelled_costs_nobody_a_slot() -> None:
     reservations = [limiter.reserve() for _ in range(40)]
     for reservation in reservations[1:-1]:
         reservation.cancel()
-    reservations[-1].future.result(PATIENCE)
+    reservations[-1].result(PATIENCE)
     assert time.monotonic() - began < 5, "forty slots of a quarter of a second each"
     assert [reservation.granted for reservation in reservations].count(True) == 2
-    assert all(reservation.future.cancelled() for reservation in reservations[1:-1])
+    assert all(reservation.cancelled() for reservation in reservations[1:-1])
 
 
 # -- not for ever
@@ -310,7 +309,7 @@ def test_any_time_will_do(store: TokenStore, timeout: float | None) -> None:
     limiter = RateLimiter(KEY, rate=100, store=store)
     assert all(limiter.acquire(timeout) for _ in range(3))
     assert asyncio.run(limiter.acquire_async(timeout))
-    limiter.reserve().future.result(timeout)
+    limiter.reserve().result(timeout)
 
 
 async def test_a_cancelled_task_leaves_its_slot_to_the_next(store: TokenStore) -> None:
@@ -388,7 +387,7 @@ def test_an_outage_lets_probes_out_and_all_go_on_when_one_is_answered(store: Tok
     def call() -> None:
         while len(answered) < 30:
             reservation = limiter.reserve()
-            reservation.future.result(PATIENCE)
+            reservation.result(PATIENCE)
             left.append(time.monotonic())
             limiter.report(reservation, "failed" if away.is_set() else "answered")
             if not away.is_set():
@@ -412,7 +411,7 @@ def test_others_learn_of_an_outage_and_of_its_end(tmp_path: Path) -> None:
     asked.cancel()
     asked = second.reserve()
     until(lambda: second.is_away)
-    asked.future.result(PATIENCE)
+    asked.result(PATIENCE)
     first.report(asked, "answered")
     began = time.monotonic()
     in_threads(2, lambda: [limiter.acquire() for limiter in (first, second) for _ in range(5)])
@@ -422,7 +421,7 @@ def test_others_learn_of_an_outage_and_of_its_end(tmp_path: Path) -> None:
 
 def tell(limiter: RateLimiter, outcome: str) -> None:
     reservation = limiter.reserve()
-    reservation.future.result(PATIENCE)
+    reservation.result(PATIENCE)
     limiter.report(reservation, outcome)
 
 
@@ -458,7 +457,7 @@ def test_a_limit_of_kis_lowers_the_pace_and_hooks_that_hang_or_raise_stop_nobody
 async def test_a_report_never_waits_and_takes_anything(store: TokenStore) -> None:
     limiter = RateLimiter(KEY, rate=18, store=store)
     reservation = limiter.reserve()
-    await until_async(reservation.future.done)
+    await until_async(reservation.done)
     for outcome in ("lost", "", "answered", "limited", "failed"):
         limiter.report(reservation, outcome)
     cancelled = limiter.reserve()

@@ -188,12 +188,12 @@ def test_what_failed_in_the_parent_is_no_outage_of_a_childs() -> None:
     limiter = RateLimiter(KEY, rate=500, store=MemoryTokenStore())
     for _ in range(4):
         reservation = limiter.reserve()
-        reservation.future.result(PATIENCE)
+        reservation.result(PATIENCE)
         limiter.report(reservation, "failed")
 
     def fails_once() -> bool:
         reservation = limiter.reserve()
-        reservation.future.result(PATIENCE)
+        reservation.result(PATIENCE)
         limiter.report(reservation, "failed")
         return all(limiter.acquire(0.4) for _ in range(4)) and not limiter.is_away
 

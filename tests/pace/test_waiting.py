@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from kis_retry.pace.state import Ask, PaceState, interval_of
-from kis_retry.pace.waiting import Reservation, Ticket, WaitingLine
+from kis_retry.pace.waiting import Reservation, WaitingLine
 from simulated_pace import Call, Kis, Process, Simulation, worst_second
 
 FULL = 1 / interval_of(18)
@@ -142,8 +142,8 @@ def test_an_order_a_second_beside_sixteen_reading_threads_hardly_waits() -> None
     assert orders[-1] <= 0.2
 
 
-def reservation(*, order: bool = False, ticket: Ticket | None = None, timeout: float = 1e9) -> Reservation:
-    return Reservation(ticket or Ticket(), arrived=0.0, order=order, timeout=timeout)
+def reservation(*, order: bool = False, earlier: Reservation | None = None, timeout: float = 1e9) -> Reservation:
+    return Reservation(0.0, order=order, earlier=earlier, timeout=timeout)
 
 
 def serve(line: WaitingLine, state: PaceState, now: float) -> None:
@@ -167,8 +167,8 @@ def served(line: WaitingLine, waiting: list[Reservation], *, since: float = 100.
 
 
 def test_orders_go_before_reads_and_earlier_tickets_before_later_ones() -> None:
-    early = Ticket()
-    waiting = [reservation(), reservation(order=True), reservation(ticket=early), reservation(order=True)]
+    early = reservation()
+    waiting = [reservation(), reservation(order=True), reservation(earlier=early), reservation(order=True)]
     assert served(WaitingLine(18, 18), waiting) == [1, 3, 2, 0]
 
 
@@ -184,12 +184,22 @@ def test_who_has_gone_is_skipped_and_costs_nothing() -> None:
     assert [number for number, one in enumerate(waiting) if one.granted] == [0, 49]
 
 
-@pytest.mark.parametrize(("after", "same"), [(9.9, True), (10.1, False)])
-def test_a_ticket_is_good_for_ten_seconds_after_its_first_slot(after: float, same: bool) -> None:
-    ticket = Ticket()
-    assert ticket.renewed(1e6) is ticket, "before its first slot it stays"
-    served(WaitingLine(18, 18), [reservation(ticket=ticket)])
-    assert (ticket.renewed(100 + after) is ticket) == same
+@pytest.mark.parametrize(("slots", "same"), [(0, True), (11, True), (12, False)])
+def test_a_place_is_kept_for_twelve_slots(slots: int, same: bool) -> None:
+    last = first = reservation()
+    for _ in range(slots):
+        served(WaitingLine(18, 18), [last])
+        last = reservation(earlier=last)
+    assert (reservation(earlier=last).number == first.number) == same
+
+
+def test_an_order_that_is_refused_for_good_holds_up_no_other() -> None:
+    simulation = Simulation(Kis(0))
+    process = simulation.process(18)
+    for number in range(3):
+        simulation.at(number, partial(process.begin, order=True))
+    simulation.run(3)
+    assert all(call.attempts > 0 for call in process.begun)
 
 
 def test_who_cannot_be_served_in_time_is_dismissed_and_takes_no_slot() -> None:
@@ -202,7 +212,7 @@ def test_who_cannot_be_served_in_time_is_dismissed_and_takes_no_slot() -> None:
         serve(line, state, now)
         now += 0.01
     assert [one.granted for one in hurried] == [True, False, False, False, False]
-    assert all(one.future.done() for one in hurried)
+    assert all(one.done() for one in hurried)
     assert patient.granted
 
 
@@ -255,23 +265,23 @@ def test_an_outage_by_a_distant_store_is_not_stormed_either() -> None:
 
 def outage(state: PaceState, now: float, *, failures: int = 5) -> None:
     for number in range(failures):
-        state.reserve(Ask(18, 18, failures=1), now + number / 10)
+        state.reserve(Ask(18, 18, failures=1, now=9, failed_at=9), now + number / 10)
 
 
 def test_five_failures_in_a_row_are_an_outage_and_four_are_none() -> None:
     state = PaceState()
     outage(state, 100, failures=4)
     assert not state.reserve(Ask(18, 18), 101).away
-    assert not state.reserve(Ask(18, 18, through_ago=0.0), 101).away
+    assert not state.reserve(Ask(18, 18, now=1, through_at=1), 101).away
     outage(state, 102, failures=4)
     assert not state.reserve(Ask(18, 18), 103).away
-    assert state.reserve(Ask(18, 18, failures=1), 103).away
+    assert state.reserve(Ask(18, 18, failures=1, now=9, failed_at=9), 103).away
 
 
 def test_failures_a_minute_apart_are_no_row() -> None:
     state = PaceState()
     for number in range(20):
-        assert not state.reserve(Ask(18, 18, failures=1), 100 + 61 * number).away
+        assert not state.reserve(Ask(18, 18, failures=1, now=9, failed_at=9), 100 + 61 * number).away
 
 
 def test_between_two_probes_nobody_has_a_slot_and_an_answer_ends_it_for_all() -> None:
@@ -282,9 +292,9 @@ def test_between_two_probes_nobody_has_a_slot_and_an_answer_ends_it_for_all() ->
     between = state.reserve(Ask(18, 18), 103.2)
     assert between.count == 0
     assert between.at == pytest.approx(103.5)
-    old_news = state.reserve(Ask(18, 18, through_ago=50.0), 103.3)
+    old_news = state.reserve(Ask(18, 18, now=100, through_at=50), 103.3)
     assert old_news.away, "that was before it failed"
-    ended = state.reserve(Ask(18, 18, through_ago=0.1), 103.4)
+    ended = state.reserve(Ask(18, 18, now=100, through_at=99.9), 103.4)
     assert (ended.away, ended.count) == (False, 1)
     assert ended.at == pytest.approx(103.4 + interval_of(18))
 

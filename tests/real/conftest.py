@@ -13,7 +13,7 @@ import pytest
 
 from kis_retry.testing import KisGateway
 from kis_retry.testing.hosts import divert
-from packages import FAR_SYMBOLS, HERE, PINS
+from packages import HERE, PINS
 
 
 def _installed(name: str) -> str | None:
@@ -49,6 +49,4 @@ def no_thread_left() -> None:
 def gateway(request: pytest.FixtureRequest) -> Iterator[KisGateway]:
     """A gateway in the place of KIS that takes a moment for each answer, and refuses with HTTP 500 or 200."""
     with KisGateway(expired_status=request.param, latency=0.002) as running, divert(running.url):
-        for symbol in FAR_SYMBOLS:
-            running.list_symbol(symbol, "AMS")  # the third exchange of the US that is asked
         yield running

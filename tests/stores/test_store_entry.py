@@ -9,7 +9,6 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,7 @@ import redis
 from children import in_child
 from kis_retry import AccessToken, FileTokenStore, MemoryTokenStore, RedisTokenStore
 from kis_retry.errors import ConfigurationError
-from kis_retry.stores.base import documents_of
-from kis_retry.stores.entry import StoreEntry, fallback_documents
+from kis_retry.stores.entry import StoreEntry, candidates_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,27 +109,20 @@ def test_a_server_that_is_not_there_is_named_without_its_password(caplog: pytest
         bound_but_deaf.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{bound_but_deaf.getsockname()[1]}/0"
         said = warned(caplog, RedisTokenStore(f"redis://somebody:{PASSWORD}@{place}"))
-    assert f"store=RedisTokenStore('redis://{place}') operation=load" in said
+    assert f"store=RedisTokenStore('redis://***@{place}') operation=load" in said
     assert said.endswith(f'error="ConnectionError: {os.strerror(errno.ECONNREFUSED)}"')
 
 
-def chain(*errors: Exception) -> Exception:
-    for outer, inner in pairwise(errors):
-        outer.__cause__ = inner
-    return errors[0]
-
-
-RING = ValueError(PASSWORD)
-RING.__cause__ = LookupError(PASSWORD)
-RING.__cause__.__context__ = RING
+def chain(outer: Exception, inner: Exception) -> Exception:
+    outer.__cause__ = inner
+    return outer
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (chain(ValueError(PASSWORD), OSError(PASSWORD)), "ValueError"),
-        (chain(ValueError(PASSWORD), LookupError(), OSError(errno.EIO, "no disk")), '"ValueError: no disk"'),
-        (RING, "ValueError"),
+        (chain(ValueError(PASSWORD), OSError(errno.EIO, "no disk")), '"ValueError: no disk"'),
     ],
 )
 def test_a_store_of_another_hand_is_named_by_its_class_and_an_error_by_what_the_system_said_behind_it(
@@ -230,7 +221,7 @@ def test_whoever_chose_memory_has_nothing_written_to_a_disk(monkeypatch: pytest.
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without a home")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 on, where some other thread is alive
 def test_without_a_home_the_process_is_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert repr(fallback_documents()) == repr(FileTokenStore())
+    assert repr(candidates_for(Breakable())[1]) == repr(FileTokenStore())
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME")
 
@@ -238,7 +229,7 @@ def test_without_a_home_the_process_is_the_fallback(monkeypatch: pytest.MonkeyPa
         os.setuid(65_501)
         with pytest.raises(ConfigurationError, match="HOME"):
             FileTokenStore()
-        return isinstance(fallback_documents(), MemoryTokenStore)
+        return len(candidates_for(Breakable())) == 2
 
     assert in_child(as_nobody)
 
@@ -394,16 +385,14 @@ def _cold_processes(store: str) -> tuple[int, int]:
     return sum(output.count("issued") for output, _ in said), sum(warnings)
 
 
-def test_only_stores_of_this_package_keep_documents(tmp_path: Path) -> None:
-    for store in (MemoryTokenStore(), FileTokenStore(tmp_path)):
-        documents = documents_of(store)
-        assert documents is not None
-        documents.write(KEY, "pace", b"1", None)
-        documents.write(KEY, "approval", b"2", 60.0)
-        assert (documents.read(KEY, "pace"), documents.read(KEY, "approval")) == (b"1", b"2")
-        assert store.load(KEY) is None
-        with documents.lock(KEY, "pace", timeout=0, lease=1) as pace, documents.lock(KEY, timeout=0, lease=1) as token:
-            assert (pace, token) == (True, True)
-        documents.delete(KEY, "pace")
-        assert (documents.read(KEY, "pace"), documents.read(KEY, "approval")) == (None, b"2")
-    assert documents_of(Breakable()) is None
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_documents_of_several_kinds_keep_apart(place: str, tmp_path: Path) -> None:
+    documents = MemoryTokenStore() if place == "memory" else FileTokenStore(tmp_path)
+    documents.write(KEY, "pace", b"1", None)
+    documents.write(KEY, "approval", b"2", 60.0)
+    assert (documents.read(KEY, "pace"), documents.read(KEY, "approval")) == (b"1", b"2")
+    assert documents.load(KEY) is None
+    with documents.lock(KEY, "pace", timeout=0, lease=1) as pace, documents.lock(KEY, timeout=0, lease=1) as token:
+        assert (pace, token) == (True, True)
+    documents.delete(KEY, "pace")
+    assert (documents.read(KEY, "pace"), documents.read(KEY, "approval")) == (None, b"2")

@@ -65,9 +65,3 @@ def test_a_server_of_another_host_or_signer_gets_neither_password_nor_token(
     with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
         server.save("elsewhere")
     assert server.told == b""
-
-
-def test_the_check_does_not_hang_on_the_version_of_redis_py() -> None:
-    for url, checked in (("rediss://cache.example", True), ("valkeys://cache.example", True), ("redis://a", None)):
-        pool = RedisTokenStore(url).client.connection_pool
-        assert pool.connection_kwargs.get("ssl_check_hostname") is checked

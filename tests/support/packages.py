@@ -28,8 +28,7 @@ THREADS = 16
 CALLS = 300
 
 _FIRST, *_SYMBOLS = [f"{number:06d}" for number in range(CALLS + 1)]  # a package may keep answers: each once
-FAR_SYMBOLS = [f"S{symbol}" for symbol in _SYMBOLS if int(symbol) % 2 == 0]
-"""Those that are asked for abroad."""
+FAR = "AMS"  # how symbols begin that the gateway has at AMS, the third exchange of the US that is asked
 
 
 class Keys(NamedTuple):
@@ -84,7 +83,7 @@ def _korea_investment_stock(keys: Keys) -> Any:
 def _price_at_home_or_abroad(broker: Any, symbol: str) -> Any:
     if int(symbol) % 2:
         return broker.fetch_domestic_price(symbol)
-    return broker.fetch_price_detail_oversea(f"S{symbol}", "US")
+    return broker.fetch_price_detail_oversea(f"{FAR}{symbol}", "US")
 
 
 # -- mojito2

@@ -13,7 +13,7 @@ from typing import Any
 
 from kis_retry.pace.state import Ask, PaceState
 from kis_retry.pace.stores import ServerClock
-from kis_retry.pace.waiting import Reservation, Ticket, WaitingLine
+from kis_retry.pace.waiting import Reservation, WaitingLine
 
 __all__ = ["Call", "Kis", "Process", "Simulation", "worst_second"]
 
@@ -66,7 +66,7 @@ class Call:
     def __init__(self, now: float, *, order: bool = False) -> None:
         self.began, self.order = now, order
         self.ended = 0.0
-        self.ticket: Ticket | None = None
+        self.last: Reservation | None = None
         self.attempts = 0
 
 
@@ -80,6 +80,7 @@ class Process:
         self.line = WaitingLine(rate, simulation.published)
         self.left: list[float] = []
         self.outcomes: list[tuple[float, str]] = []
+        self.begun: list[Call] = []
         self.calls: list[Call] = []
         self.alive = True
         self._polls = math.inf
@@ -93,13 +94,13 @@ class Process:
 
     def begin(self, *, order: bool = False, again: bool = True) -> None:
         call = Call(self.simulation.now, order=order)
+        self.begun.append(call)
         self._try(call, again)
 
     def _try(self, call: Call, again: bool) -> None:
         now = self.simulation.now
-        call.ticket = Ticket() if call.ticket is None else call.ticket.renewed(now)
-        reservation = Reservation(call.ticket, arrived=now, order=call.order)
-        reservation.future.add_done_callback(lambda _: self._leave(reservation, call, again))
+        reservation = call.last = Reservation(now, order=call.order, earlier=call.last)
+        reservation.add_done_callback(lambda _: self._leave(reservation, call, again))
         self.line.add(reservation)
         self.poll()
 

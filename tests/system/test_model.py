@@ -1,21 +1,19 @@
 """
 Whatever happens in whatever order: no call is lost that could be saved, and nothing is issued twice for one expiry.
 
-Three processes share a store; calls, expiries, revocations, reissues, damage, faults and time come in any order that
-hypothesis thinks of. Where somebody waits, the others go on: waiting is a point at which they are scheduled.
+Three processes share a store; calls, expiries, revocations, damage, faults and time come in any order that hypothesis
+thinks of. Where somebody waits, the others go on: waiting is a point at which they are scheduled.
 """
 
 from __future__ import annotations
 
 import contextvars
-import json
+import math
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import requests
@@ -24,153 +22,88 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from answers import EXPIRED_CODE, GOOD_CODE, PRICE
-from clocks import tokens_on
 from kis_retry import (
     AccessToken,
     FileTokenStore,
     KisRetryError,
-    MemoryTokenStore,
+    RefreshEvent,
     RetryPolicy,
     TokenIssueError,
     TokenManager,
-    TokenStore,
+    on_event,
     refresh_on_expired_token,
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.testing.wire import Dropped, Request, WireResponse
 
-MARGIN, COOLDOWN, MINUTE = 600, 60, 60
-GOOD, DEAD = GOOD_CODE, {"EGW00121", EXPIRED_CODE}
+MARGIN, MINUTE = 600, 60
+REFUSED = {"EGW00121", "EGW00122", EXPIRED_CODE}
 PROCESSES = st.integers(0, 2)
-OUTLASTED = 20  # failures in a row of the token endpoint that `issue_wait` outlasts
 
 
-class Unreliable:
-    """A store with a switch."""
+class Asking(requests.Session):
+    """The session of a process's token requests, which looks whether they are needed."""
 
-    def __init__(self, store: TokenStore) -> None:
-        self.store = store
-        self.broken = False
-
-    def load(self, key: str) -> AccessToken | None:
-        return self._working().load(key)
-
-    def save(self, key: str, token: AccessToken) -> None:
-        self._working().save(key, token)
-
-    def delete(self, key: str) -> None:
-        self._working().delete(key)
-
-    def lock(self, key: str, *, timeout: float, lease: float) -> AbstractContextManager[bool]:
-        return self._working().lock(key, timeout=timeout, lease=lease)
-
-    def _working(self) -> TokenStore:
-        if self.broken:
-            raise OSError("the store is gone")
-        return self.store
-
-
-class PostingTo(requests.Session):
-    """A whole session, as `session=` asks for: a later test may fork, which looks after every living manager's."""
-
-    def __init__(self, world: World) -> None:
+    def __init__(self, process: Process) -> None:
         super().__init__()
-        self.world = world
+        self._process = process
 
-    def post(self, url: str | bytes, data: object = None, json: Any = None, **_: object) -> Any:
-        return self.world.post(str(url), json=json)
+    def post(self, url: str | bytes, *given: Any, **options: Any) -> requests.Response:
+        if str(url).endswith("tokenP"):
+            self._process.world.check_need(self._process)
+        return super().post(url, *given, **options)
 
 
 class Process:
-    """A manager, and a decorated function that keeps its token in one of two ways."""
+    """A manager, and a decorated function that asks it for its token, or has it put into its headers."""
 
     def __init__(self, world: World, number: int) -> None:
-        self.tokens = TokenManager(
-            world.gateway.credentials,
-            store=world.store,
-            policy=RetryPolicy(refresh_margin=MARGIN, issue_cooldown=COOLDOWN),
-            session=PostingTo(world),
-            sleep=world.sleep,
-        )
+        self.world = world
+        self.refused: set[str | None] = set()  # fingerprints
+        given, policy = world.gateway.credentials, RetryPolicy(refresh_margin=MARGIN, issue_cooldown=MINUTE)
+        clock: Any = world  # it tells the time
+        self.tokens = TokenManager(given, store=world.store, policy=policy, session=Asking(self), clock=clock)
         headers: dict[str, str] = {}
 
         @refresh_on_expired_token(tokens=self.tokens)
-        def asks_by_itself() -> dict[str, Any]:
-            return world.get(self.tokens.authorization)
+        def ask(headers: dict[str, str]) -> str:
+            sent = {"authorization": self.tokens.authorization} if number == 1 else headers
+            return str(requests.get(world.gateway.url + PRICE, headers=sent, timeout=5).json()["msg_cd"])
 
-        @refresh_on_expired_token(tokens=self.tokens)
-        def bound(headers: dict[str, str]) -> dict[str, Any]:
-            return world.get(headers["authorization"])
-
-        self.ask: Callable[[], dict[str, Any]] = asks_by_itself if number % 2 else lambda: bound(headers)
-
-    @property
-    def held(self) -> AccessToken | None:
-        held = self.tokens._refresher.memory.cached
-        return held.token if held is not None else None
-
-    def in_cooldown(self, now: float) -> bool:
-        return self.tokens._refresher.memory.cooldown.is_on(now, COOLDOWN)
-
-    def has_refused(self, token: AccessToken | None) -> bool:
-        return token is not None and self.tokens._refresher.memory.has_refused(token.value)
-
-    def was_handed_out_again(self, token: AccessToken | None, now: float) -> bool:
-        """KIS handed it out within the minute, and not for the first time: waiting would bring it back."""
-        memory = self.tokens._refresher.memory
-        same = token is not None and token.value == memory.issued_value
-        return same and memory.issued_again and now - memory.issued_at < MINUTE
+        self.ask = lambda: ask(headers)
 
 
 class World(RuleBasedStateMachine):
-    """The rules; `new_store` and `spoil` are the engine's."""
+    """The rules, and a clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_900_000_000.0
-        clock = SimpleNamespace(time=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep)
-        self.patched = ExitStack()
-        self.patched.enter_context(tokens_on(clock))
-        self.gateway = KisGateway(clock=lambda: self.now)
-        self.gateway.claim("http://kis.invalid")
+        self.open = ExitStack()
+        self.gateway = self.open.enter_context(KisGateway(clock=self.time).mocked())
+        self.open.callback(on_event(self.hear))
         self.key = key_of(self.gateway.credentials)
-        self.store = Unreliable(self.new_store())
-        self.transient = 0  # token requests that will fail; a thousand: until healed
-        self.final = False
+        self.folder = Path(tempfile.mkdtemp())
+        self.open.callback(shutil.rmtree, self.folder)
+        self.store = FileTokenStore(self.folder / "tokens")
         self.backup: AccessToken | None = None
-        self.doubted: set[str] = set()  # live tokens that somebody was told to replace
+        self.dead: set[str | None] = set()  # tokens that KIS takes no longer
+        self.well_at = self.now  # from then on every call has to succeed
+        self.planned = 0  # faults of the token endpoint that pass by themselves
+        self.is_shared = True  # nobody has had a reason to look past the store
         self.scheduled: list[int] = []
         self.active: list[int] = []
         self.needless: list[str] = []
 
-    def new_store(self) -> TokenStore:
-        raise NotImplementedError
-
-    def spoil(self) -> None:
-        raise NotImplementedError
-
     def teardown(self) -> None:
-        self.patched.close()
+        self.open.close()
 
-    # What the processes are given instead of a network and a clock.
+    # The clock of the processes: while one of them waits, others go on.
 
-    def post(self, url: str, *, json: dict[str, str], **_: object) -> Any:
-        path = url.removeprefix(self.gateway.url)
-        if path.endswith("tokenP"):
-            self._check_need()
-            self.transient -= self.transient > 0
-        answer = self.gateway.receive(Request("POST", path, body=_dumps(json)))
-        if isinstance(answer, Dropped):
-            raise requests.ConnectionError("dropped")
-        assert isinstance(answer, WireResponse)
-        return SimpleNamespace(status_code=answer.status, json=lambda: _loads(answer.body))
+    def time(self) -> float:
+        return self.now
 
-    def get(self, authorization: str) -> dict[str, Any]:
-        answer = self.gateway.receive(Request("GET", PRICE, headers={"authorization": authorization}))
-        assert isinstance(answer, WireResponse)
-        said: dict[str, Any] = _loads(answer.body)
-        return said
+    monotonic = time
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -181,48 +114,27 @@ class World(RuleBasedStateMachine):
 
     # What is known from outside.
 
-    def alive(self, token: AccessToken | None) -> bool:
-        return token is not None and self.gateway._books["real"].judge(token.value, self.now) is None
+    def hear(self, event: RefreshEvent) -> None:
+        if event.name == "token_expired":
+            self.processes[self.active[-1]].refused.add(event.token)
+        elif event.name == "token_refresh_failed":
+            self.excuse()  # for the cool-down
 
-    def stored(self) -> AccessToken | None:
-        return None if self.store.broken else self.store.store.load(self.key)
+    def excuse(self) -> None:
+        """Expect no success until everybody may ask KIS again and gets another token."""
+        self.well_at = max(self.well_at, self.now + MINUTE + 1)
 
-    def adoptable(self, process: Process) -> AccessToken | None:
-        stored = self.stored()
-        if stored is None or self.now >= stored.expires or process.has_refused(stored) or stored == process.held:
-            return None
-        return stored
-
-    def must_succeed(self, process: Process) -> bool:
-        """A live token could serve this call, or KIS would issue one after a refusal at most."""
-        held, shared = process.held, self.adoptable(process)
-        dead_share = shared is not None and not self.alive(shared)
-        if self.alive(held) and not process.has_refused(held):
-            # Inside the margin a later token in the store is taken for the renewal, and may turn out dead.
-            assert held is not None
-            return not (dead_share and self.now >= held.expires - MARGIN) or self.may_issue(process, held, shared)
-        if self.alive(shared):
-            return True
-        refusals = (held is not None and self.now < held.expires) + dead_share
-        return refusals <= 1 and self.may_issue(process, held, shared)
-
-    def may_issue(self, process: Process, *refusable: AccessToken | None) -> bool:
-        contended = self.store.broken and bool(self.scheduled)
-        hopeless = self.final or self.transient > OUTLASTED or process.in_cooldown(self.now)
-        same = any(process.was_handed_out_again(token, self.now) for token in refusable)
-        return not (contended or hopeless or same)
-
-    def most_requests(self) -> int:
-        """Of one call: an endpoint that is away is asked every two seconds, for as long as `issue_wait`."""
-        return 6 + min(self.transient, 40)
-
-    def _check_need(self) -> None:
+    def check_need(self, process: Process) -> None:
         """Whoever asks KIS does it because no live token was there to share, or because it is about to die."""
-        shared = self.stored()
-        if shared is not None and self.alive(shared) and shared.value not in self.doubted:
-            asking = self.processes[self.active[-1]]
-            if not asking.has_refused(shared) and self.now < shared.expires - MARGIN:
-                self.needless.append(f"process {self.active[-1]} at {self.now}")
+        shared = self.store.load(self.key) if self.is_shared else None
+        if shared is None or shared.fingerprint in process.refused:
+            return
+        is_alive = shared.value == self.gateway.current_token and shared.value not in self.dead
+        if is_alive and self.now < shared.expires - MARGIN:
+            self.needless.append(f"at {self.now}")
+
+    def pending(self) -> int:
+        return self.planned - sum(self.gateway.faults_met.values())
 
     # The rules.
 
@@ -232,41 +144,25 @@ class World(RuleBasedStateMachine):
 
     @rule(number=PROCESSES)
     def call(self, number: int) -> None:
-        process = self.processes[number]
-        must, had = self.must_succeed(process), process.held
-        before, bound = self.gateway.counts.token_requests, self.most_requests()
-        alone = not self.scheduled
+        must = self.now >= self.well_at and not self.scheduled
+        before, most = self.gateway.counts.token_requests, 4 + max(self.pending(), 0) if must else 60
         self.active.append(number)
         try:
-            code = process.ask()["msg_cd"]
+            code = self.processes[number].ask()
         except TokenIssueError:
-            assert had is None, "there was a token to make an attempt with"
             code = "none"
         finally:
             self.active.pop()
-        assert code == GOOD or not must
-        assert code in {GOOD, "none", *DEAD}, "what is lost is KIS's own answer"
-        if alone:
-            assert self.gateway.counts.token_requests - before <= bound
+        assert code == GOOD_CODE or not must
+        assert code in {GOOD_CODE, "none", *REFUSED}, "what is lost is KIS's own answer"
+        assert self.gateway.counts.token_requests - before <= most
 
     @rule()
     def everybody_calls(self) -> None:
         issued = self.gateway.counts.tokens_issued
         for number in range(3):
             self.call(number)
-        shared = self.stored()
-        if shared is not None and shared.value not in self.doubted:
-            assert self.gateway.counts.tokens_issued - issued <= 1, "one issue for one expiry"
-
-    @rule(number=PROCESSES)
-    def batch(self, number: int) -> None:
-        before, alone = self.gateway.counts.token_requests, not self.scheduled
-        bound = self.most_requests() + (30 if self.transient else 0)  # one a second in the cool-down
-        for _ in range(30):
-            self.call(number)
-            self.now += 1
-        if alone:
-            assert self.gateway.counts.token_requests - before <= bound
+        assert self.gateway.counts.tokens_issued - issued <= 1 or not self.is_shared, "one issue for one expiry"
 
     @rule(number=PROCESSES)
     def schedule(self, number: int) -> None:
@@ -276,27 +172,28 @@ class World(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule()
-    def kis_lets_every_token_die(self) -> None:
+    @rule(number=PROCESSES, trouble=st.sampled_from(["none", "elsewhere", "endpoint"]))
+    def kis_lets_every_token_die(self, number: int, trouble: str) -> None:
+        self.dead.add(self.gateway.current_token)
         self.gateway.expire()
+        if trouble == "elsewhere":
+            self.somebody_without_the_store_gets_a_token()
+        elif trouble == "endpoint":
+            self.endpoint_fails_for_a_moment(3, 500)
+        self.call(number)
 
-    @rule(number=PROCESSES)
-    def revoke(self, number: int) -> None:
+    @rule(number=PROCESSES, revoked=st.booleans())
+    def somebody_gives_up_a_live_token(self, number: int, revoked: bool) -> None:
+        tokens = self.processes[number].tokens
         self.active.append(number)
-        assert self.processes[number].tokens.revoke() in (True, False)
+        with suppress(KisRetryError):  # the endpoint is away
+            held = tokens.token()
+            self.dead.add(held.value)  # as far as we know
+            for each in self.processes:
+                each.refused.add(held.fingerprint)  # who is told so may ask KIS
+            assert tokens.revoke() if revoked else tokens.refresh(held)
         self.active.pop()
-
-    @rule(number=PROCESSES)
-    def refresh_by_hand(self, number: int) -> None:
-        process = self.processes[number]
-        self.doubted.update(token.value for token in (process.held, self.stored()) if token is not None)
-        self.active.append(number)
-        try:
-            process.tokens.refresh(process.held)
-        except KisRetryError:
-            pass
-        finally:
-            self.active.pop()
+        self.excuse()  # KIS may hand the same one out again, or none before the minute is over
 
     @rule()
     def somebody_without_the_store_gets_a_token(self) -> None:
@@ -306,87 +203,58 @@ class World(RuleBasedStateMachine):
     def restart(self, number: int) -> None:
         self.processes[number] = Process(self, number)
 
-    @rule()
-    def damage(self) -> None:
-        self.spoil()
-
-    @rule(hours=st.sampled_from([-1, 1, 12, 30]))
-    def foreign_entry(self, hours: int) -> None:
+    @rule(what=st.sampled_from(["damage", "foreign", "backup"]), hours=st.sampled_from([-1, 1, 12, 30]))
+    def the_entry_changes(self, what: str, hours: int) -> None:
+        """Also to an older one, as when a server fails over to one that lags behind."""
         until = datetime.fromtimestamp(self.now + hours * 3_600, timezone.utc)
-        self.store.store.save(self.key, AccessToken("eyJ.of-somebody-else.sig", until))
+        before, self.backup = self.backup, self.store.load(self.key) if self.is_shared else self.backup
+        token = before if what == "backup" else AccessToken("eyJ.of-somebody-else.sig", until)
+        with suppress(OSError):  # the store is gone
+            if token is not None:
+                self.store.save(self.key, token)
+            for entry in self.store.folder.glob("*.json") if what == "damage" else ():
+                entry.write_bytes(entry.read_bytes()[:-5])
 
     @rule()
-    def remember_the_entry(self) -> None:
-        self.backup = self.store.store.load(self.key) or self.backup
-
-    @rule()
-    def an_old_entry_comes_back(self) -> None:
-        """As when a server fails over to one that lags behind."""
-        if self.backup is not None:
-            self.store.store.save(self.key, self.backup)
-
-    @rule(broken=st.booleans())
-    def switch_the_store(self, broken: bool) -> None:
-        self.store.broken = broken
-
-    @rule(times=st.sampled_from([1, 3, 4, None]), status=st.sampled_from([0, 500]))
-    def endpoint_fails(self, times: int | None, status: int) -> None:
-        self.transient += 1_000_000 if times is None else times
-        if status:
-            self.gateway.refuse_tokens(None, times, status=status)
+    def the_store_goes_or_comes_back(self) -> None:
+        folder, away = self.store.folder, self.folder / "away"
+        if folder.is_file():
+            folder.unlink()
+            away.rename(folder)
         else:
-            self.gateway.drop("tokens", times)
+            folder.mkdir(exist_ok=True)
+            folder.rename(away)
+            folder.write_text("in the way")
+        self.is_shared = False  # from now on its users come back to it one after the other
 
-    @rule()
-    def endpoint_refuses(self) -> None:
-        self.final = True
-        self.gateway.refuse_tokens("EGW00105")
+    @rule(times=st.sampled_from([1, 3, 4]), status=st.sampled_from([0, 500]))
+    def endpoint_fails_for_a_moment(self, times: int, status: int) -> None:
+        if self.pending() < 12 and self.well_at < math.inf:  # which `issue_wait` outlasts
+            self.planned += times
+            if status:
+                self.gateway.refuse_tokens(None, times, status=status)
+            else:
+                self.gateway.drop("tokens", times)
+
+    @rule(code=st.sampled_from([None, "EGW00105"]))
+    def endpoint_fails_for_long(self, code: str | None) -> None:
+        self.well_at = math.inf
+        self.gateway.refuse_tokens(code, status=500)
 
     @rule()
     def endpoint_heals(self) -> None:
-        self.transient, self.final = 0, False
         self.gateway.heal()
+        self.planned = sum(self.gateway.faults_met.values())
+        if self.well_at == math.inf:
+            self.well_at = self.now
+            self.excuse()
 
     @invariant()
     def nothing_was_issued_needlessly(self) -> None:
         assert self.needless == []
 
 
-def _dumps(body: object) -> bytes:
-    return json.dumps(body).encode()
-
-
-def _loads(body: bytes) -> Any:
-    return json.loads(body)
-
-
-class InMemory(World):
-    def new_store(self) -> TokenStore:
-        return MemoryTokenStore()
-
-    def spoil(self) -> None:
-        self.store.store.delete(self.key)
-
-
-class InFiles(World):
-    def new_store(self) -> TokenStore:
-        self.folder = Path(tempfile.mkdtemp())
-        return FileTokenStore(self.folder)
-
-    def spoil(self) -> None:
-        for entry in self.folder.glob("*.json"):
-            entry.write_bytes(entry.read_bytes()[:-5] or b"\0")
-
-    def teardown(self) -> None:
-        super().teardown()
-        shutil.rmtree(self.folder)
-
-
-QUICK = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+TestWorld = World.TestCase
+TestWorld.settings = settings(
+    max_examples=16, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-
-TestInMemory = InMemory.TestCase
-TestInMemory.settings = QUICK
-TestInFiles = InFiles.TestCase
-TestInFiles.settings = settings(QUICK, max_examples=10)

@@ -17,8 +17,8 @@ from answers import GOOD_CODE
 from kis_retry import AccessToken, FileTokenStore, RedisTokenStore, TokenManager, TokenStore
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from pacing import worst_second
 from patience import until
+from simulated_pace import worst_second
 from workers import WAYS, Crew, Worker, environment, total
 
 pytestmark = pytest.mark.one_python

@@ -147,7 +147,7 @@ def clients(gateway: KisGateway, scanner: Scanner, client: Asking) -> None:
     gateway.drop("calls", 1)
     with scanner.failing(Exception):
         client.post(ORDER, "TTTC0012U", account)
-    gateway.refuse_calls(2)
+    gateway.refuse_calls("EGW00123", 2)
     assert client.fetch_domestic_price("005930")["msg_cd"] == "EGW00123"
     gateway.garble("calls", 1, f"<html>{gateway.credentials.app_secret}</html>".encode(), status=404)
     for _ in range(2):  # the second one is held back
@@ -210,13 +210,13 @@ def every_library(gateway: KisGateway, scanner: Scanner) -> None:
         gateway.expire()
         with suppress(LookupError):  # its own
             bound(gateway)
-        gateway.refuse_calls(2)
+        gateway.refuse_calls("EGW00123", 2)
         assert fetch(gateway).msg_cd == "EGW00123"
         gateway.drop("calls", 1)
         with scanner.failing(*wire.dropped, frames=False):  # the library's own hold the headers, with or without us
             refresh_on_expired_token(wire.order)(gateway, scanner.errors)
         gateway.expire()
-        gateway.refuse_tokens(1)
+        gateway.refuse_tokens("EGW00103", 1)
         assert fetch(gateway).msg_cd == "EGW00123"
         gateway.expire()
         scanner.show("a decorated function", fetch, bound)
@@ -227,7 +227,7 @@ def a_protected_library(gateway: KisGateway, scanner: Scanner) -> None:
     broker.issue_access_token()
     gateway.expire()
     assert broker.fetch_price()["rt_cd"] == "0"
-    gateway.refuse_calls(2)
+    gateway.refuse_calls("EGW00123", 2)
     assert broker.fetch_price()["msg_cd"] == "EGW00123"
     scanner.show("a protected object", broker)
 

@@ -27,18 +27,15 @@ PROGRAM, COMMAND, *WORDS = SERVICES["gateway"]["command"]
 OPTIONS = dict(word.removeprefix("--").split("=") for word in WORDS if "=" in word)
 
 
-def test_there_are_two_workers_a_gateway_and_valkey() -> None:
+def test_two_workers_find_the_gateway_and_valkey() -> None:
     assert list(SERVICES) == ["gateway", "valkey", "worker-1", "worker-2"]
-
-
-@pytest.mark.parametrize("name", WORKERS)
-def test_a_worker_finds_the_gateway_and_valkey(name: str) -> None:
-    environ = WORKERS[name]["environment"]
     assert (PROGRAM, COMMAND, OPTIONS["host"]) == ("kis-retry", "gateway", "0.0.0.0")
-    assert environ["KIS_BASE_URL"] == f"http://gateway:{OPTIONS['port']}"
-    assert (environ["KIS_APP_KEY"], environ["KIS_APP_SECRET"]) == (OPTIONS["app-key"], OPTIONS["app-secret"])
-    assert environ["KIS_TOKEN_STORE"] == "redis://valkey:6379/0"
-    assert set(WORKERS[name]["depends_on"]) == {"gateway", "valkey"}
+    for worker in WORKERS.values():
+        environ = worker["environment"]
+        assert environ["KIS_BASE_URL"] == f"http://gateway:{OPTIONS['port']}"
+        assert (environ["KIS_APP_KEY"], environ["KIS_APP_SECRET"]) == (OPTIONS["app-key"], OPTIONS["app-secret"])
+        assert environ["KIS_TOKEN_STORE"] == "redis://valkey:6379/0"
+        assert set(worker["depends_on"]) == {"gateway", "valkey"}
 
 
 def test_whoever_is_waited_for_says_when_it_is_well() -> None:

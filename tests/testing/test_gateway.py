@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -27,28 +28,34 @@ def test_a_token_comes_with_the_four_fields_of_kis(caller: Caller) -> None:
     assert set(body) == {"access_token", "token_type", "expires_in", "access_token_token_expired"}
     assert (body["token_type"], body["expires_in"]) == ("Bearer", 86_400)
     assert body["access_token_token_expired"] == "2026-11-25 09:00:00"
-    assert body["access_token"].startswith("eyJ")
-    assert (body["access_token"].count("."), len(body["access_token"]) <= 350) == (2, True)
+    assert len(body["access_token"]) <= 350
 
 
 @pytest.mark.parametrize(
-    ("changed", "code"),
+    ("path", "changed", "code"),
     [
-        ({"appkey": "wrong"}, "EGW00103"),
-        ({"appkey": None}, "EGW00103"),
-        ({"appsecret": "wrong"}, "EGW00105"),
-        ({"appsecret": None}, "EGW00105"),
-        ({"appkey": "wrong", "appsecret": "wrong"}, "EGW00103"),
-        ({"grant_type": "password"}, "EGW00115"),
+        ("tokenP", {"appkey": "wrong"}, "EGW00103"),
+        ("tokenP", {"appkey": None}, "EGW00103"),
+        ("tokenP", {"appsecret": "wrong"}, "EGW00105"),
+        ("tokenP", {"grant_type": "password"}, "EGW00115"),
+        ("revokeP", {"appkey": "wrong"}, "EGW00103"),
+        ("revokeP", {"appsecret": "wrong"}, "EGW00105"),
+        ("Approval", {"appkey": "wrong"}, "EGW00103"),
+        ("Approval", {"secretkey": None}, "EGW00105"),
+        ("Approval", {"grant_type": None}, "EGW00115"),
     ],
 )
-def test_a_wrong_token_request_is_refused(caller: Caller, changed: dict[str, Any], code: str) -> None:
-    status, body = caller.ask_token(**changed)
-    assert (status, body["error_code"]) == (403, code)
-    assert body["error_description"]
-    assert "rt_cd" not in body
+def test_a_wrong_request_for_a_key_is_refused(caller: Caller, path: str, changed: dict[str, Any], code: str) -> None:
+    token = caller.token()
+    caller.now += 60
+    keys = caller.keys(grant_type="client_credentials", secretkey=caller.keys()["appsecret"], token=token)
+    answer = caller.post(f"/oauth2/{path}", {**keys, **changed})
+    assert (answer.status_code, answer.json()["error_code"]) == (403, code)
+    assert answer.json()["error_description"]
+    assert "rt_cd" not in answer.json()
     counts = caller.gateway.counts
-    assert (counts.token_requests, counts.token_requests_refused, counts.tokens_issued) == (1, 1, 0)
+    assert (counts.token_requests_refused, counts.tokens_issued) == (path == "tokenP", 1)
+    assert (caller.judged(token), caller.gateway.approval_keys) == ("MCA00000", [])
     assert caller.ask_token()[0] == 200, "it did not use up the minute"
 
 
@@ -97,23 +104,16 @@ def test_without_a_clock_of_its_own_the_gateway_follows_the_frozen_one() -> None
         assert requests.get(gateway.url + PRICE, headers=headers, timeout=20).json()["msg_cd"] == "EGW00123"
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Seoul", "America/New_York"])
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zone to set")
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_the_stamp_is_seoul_time_wherever_the_test_runs(
-    caller: Caller, zone: str, monkeypatch: pytest.MonkeyPatch, local_time: Callable[[], None]
+    caller: Caller, zone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TZ", zone)
-    local_time()
-    stamp = datetime.strptime(caller.ask_token()[1]["access_token_token_expired"], "%Y-%m-%d %H:%M:%S")
-    assert stamp.replace(tzinfo=timezone(timedelta(hours=9))).timestamp() == NINE_IN_SEOUL + 86_400
-
-
-@pytest.fixture
-def local_time() -> Iterator[Callable[[], None]]:
-    import time
-
-    tzset: Callable[[], None] = getattr(time, "tzset", lambda: None)  # Windows has none
-    yield tzset
-    tzset()
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        assert caller.ask_token()[1]["access_token_token_expired"] == "2026-11-25 09:00:00"
+    time.tzset()
 
 
 def test_a_token_issued_elsewhere_is_good_and_holds_up_the_next_request(caller: Caller) -> None:
@@ -143,45 +143,17 @@ def test_a_revoked_token_is_invalid_and_not_handed_out_again(caller: Caller) -> 
     assert caller.token() != token
 
 
-@pytest.mark.parametrize(("changed", "code"), [({"appkey": "x"}, "EGW00103"), ({"appsecret": "x"}, "EGW00105")])
-def test_only_the_owner_revokes(caller: Caller, changed: dict[str, str], code: str) -> None:
-    token = caller.token()
-    caller.post("/oauth2/revokeP", caller.keys(token="nobody's"))
-    answer = caller.post("/oauth2/revokeP", caller.keys(token=token, **changed))
-    assert (answer.status_code, answer.json()["error_code"]) == (403, code)
-    assert caller.judged(token) == "MCA00000"
-
-
 # -- the websocket key
 
 
-def approval_request(caller: Caller, **changed: Any) -> dict[str, Any]:
-    keys = caller.keys()
-    return {"grant_type": "client_credentials", "appkey": keys["appkey"], "secretkey": keys["appsecret"], **changed}
-
-
 def test_a_websocket_key_is_issued_for_the_secret_by_its_other_name(caller: Caller) -> None:
-    answers = [caller.post("/oauth2/Approval", approval_request(caller)) for _ in range(2)]
+    keys = {"grant_type": "client_credentials", "secretkey": caller.keys()["appsecret"], **caller.keys(appsecret="")}
+    answers = [caller.post("/oauth2/Approval", keys) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert [answer.json() for answer in answers] == [{"approval_key": key} for key in caller.gateway.approval_keys]
     assert len(set(caller.gateway.approval_keys)) == 2
     assert set(caller.gateway.counts.values()) == {0}
     assert [(each.path, each.outcome) for each in caller.gateway.received] == [("/oauth2/Approval", "answered")] * 2
-
-
-@pytest.mark.parametrize(
-    ("changed", "code"),
-    [
-        ({"appkey": "x"}, "EGW00103"),
-        ({"secretkey": "x"}, "EGW00105"),
-        ({"secretkey": None, "appsecret": "x"}, "EGW00105"),
-        ({"grant_type": None}, "EGW00115"),
-    ],
-)
-def test_a_wrong_request_for_a_websocket_key_is_refused(caller: Caller, changed: dict[str, Any], code: str) -> None:
-    answer = caller.post("/oauth2/Approval", approval_request(caller, **changed))
-    assert (answer.status_code, answer.json()["error_code"]) == (403, code)
-    assert caller.gateway.approval_keys == []
 
 
 # -- refusing calls
@@ -204,11 +176,9 @@ def test_a_dead_token_is_refused_in_the_words_of_kis(new_caller: NewCaller, stat
     [
         (None, "EGW00122"),
         ("Bearer", "EGW00122"),
-        ("Basic abc", "EGW00122"),
         ("bearer {token}", "EGW00122"),
         ("{token}", "EGW00122"),
         ("Bearer nobody's", "EGW00121"),
-        ("Bearer Bearer {token}", "EGW00121"),
         ("Bearer {token}", "MCA00000"),
     ],
 )
@@ -223,9 +193,7 @@ def test_the_authorization_header_is_judged(caller: Caller, header: str | None, 
         ({}, "MCA00000"),
         ({"appkey": "{key}", "appsecret": "{secret}"}, "MCA00000"),
         ({"appkey": "wrong"}, "EGW00103"),
-        ({"appkey": ""}, "EGW00103"),
         ({"appsecret": "wrong"}, "EGW00304"),
-        ({"appsecret": ""}, "EGW00304"),
     ],
 )
 def test_a_key_or_secret_that_is_sent_with_a_call_must_be_right(
@@ -296,7 +264,6 @@ def test_after_expire_every_token_is_dead_and_a_new_one_may_be_had_at_once(calle
 def test_expire_at_strikes_just_before_the_call_of_that_number(caller: Caller) -> None:
     caller.gateway.expire_at(2, 4)
     token = caller.token()
-    caller.gateway.drop(path="nowhere")
     assert [caller.judged(token) for _ in range(3)] == ["MCA00000", "EGW00123", "EGW00123"]
     token = caller.token()
     assert caller.judged(token) == "EGW00123"
@@ -315,32 +282,19 @@ def test_expire_at_counts_over_the_gateways_life_and_whatever_meets_a_fault(call
     assert caller.gateway.counts.calls == 2
 
 
-@pytest.mark.parametrize("calls", [(0,), (-1,), (1,), (5, 1)])
+@pytest.mark.parametrize("calls", [(0,), (5, 1)])
 def test_expire_at_refuses_calls_that_are_past(caller: Caller, calls: tuple[int, ...]) -> None:
     caller.judged()
     with pytest.raises(ValueError, match="from 2"):
         caller.gateway.expire_at(*calls)
 
 
-def test_under_many_threads_exactly_one_call_meets_the_expiry(new_caller: NewCaller) -> None:
-    caller = new_caller()
-    token = caller.token()
+def test_under_many_threads_exactly_one_call_meets_the_expiry(caller: Caller) -> None:
+    url, headers = caller.gateway.url + PRICE, {"authorization": f"Bearer {caller.token()}"}
     caller.gateway.expire_at(51)
-    barrier = threading.Barrier(8)
-    answers: list[str] = []
-
-    def work() -> None:
-        barrier.wait(timeout=10)
-        for _ in range(25):
-            answer = requests.get(caller.gateway.url + PRICE, headers={"authorization": f"Bearer {token}"}, timeout=20)
-            answers.append(answer.json()["msg_cd"])
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-    assert (answers.count("MCA00000"), answers.count("EGW00123")) == (50, 150)
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: requests.get(url, headers=headers, timeout=20).json()["msg_cd"], range(200)))
+    assert (codes.count("MCA00000"), codes.count("EGW00123")) == (50, 150)
     counts = caller.gateway.counts
     assert (counts.calls, counts.answered, counts.refused) == (200, 50, 150)
 
@@ -354,15 +308,8 @@ def test_counts_are_a_snapshot_by_attribute_and_by_key(caller: Caller) -> None:
     caller.judged(token)
     counts = caller.gateway.counts
     assert before["calls"] == before.calls == 0
-    assert counts == {
-        "calls": 1,
-        "answered": 1,
-        "refused": 0,
-        "token_requests": 1,
-        "tokens_issued": 1,
-        "token_requests_refused": 0,
-    }
-    assert list(counts) == list(before)
+    assert (counts.calls, counts.answered, counts.token_requests, counts.tokens_issued) == (1, 1, 1, 1)
+    assert counts.refused == counts.token_requests_refused == 0
     with pytest.raises(KeyError):
         counts["items"]
     with pytest.raises(AttributeError):

@@ -257,11 +257,6 @@ def test_the_same_seed_meets_the_same_calls(new_caller: NewCaller) -> None:
     assert courses[0] == courses[1] != courses[2]
 
 
-def test_a_share_may_end_after_so_many_times(caller: Caller) -> None:
-    caller.gateway.fail(times=2, share=0.5)
-    assert Counter(caller.outcomes(50)) == {"HTTP 503": 2, "MCA00000": 48}
-
-
 def test_the_limit_comes_before_shares_and_the_queue_before_both(caller: Caller) -> None:
     caller.gateway.limit_calls(10)
     caller.gateway.refuse_calls("EGW00316", share=0.5)

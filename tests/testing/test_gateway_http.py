@@ -9,10 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import pytest
 import requests
@@ -97,16 +95,6 @@ def call(session: requests.Session, url: str, token: str) -> requests.Response:
 # -- real HTTP
 
 
-def test_the_headers_make_a_named_tuple_as_the_official_sample_does(
-    gateway: KisGateway, session: requests.Session
-) -> None:
-    answer = call(session, gateway.url, issued(gateway))
-    own = {name: value for name, value in answer.headers.items() if name.islower()}
-    header: Any = namedtuple("header", own.keys())(**own)  # noqa: PYI024  # as the sample does it
-    assert (header.tr_id, header.tr_cont) == ("FHKST01010100", "")
-    assert header.gt_uid
-
-
 def test_header_names_leading_slashes_and_blank_parameters_do_not_matter(gateway: KisGateway) -> None:
     for name in ("authorization", "Authorization", "AUTHORIZATION"):
         headers = {name: f"Bearer {issued(gateway)}"}
@@ -130,9 +118,7 @@ def test_a_request_may_come_in_pieces(gateway: KisGateway, line: Line) -> None:
     assert gateway.orders == [{"PDNO": "005930", "name": "삼성전자"}, {}]
 
 
-@pytest.mark.parametrize(
-    "head", ["GET / HTTP/1.1\r\nConnection: close", "GET / HTTP/1.1\r\nconnection: Close", "GET / HTTP/1.0"]
-)
+@pytest.mark.parametrize("head", ["GET / HTTP/1.1\r\nConnection: close", "GET / HTTP/1.0"])
 def test_a_connection_is_closed_on_request(line: Line, head: str) -> None:
     line.send(f"{head}\r\n\r\n".encode())
     status, headers, _ = line.answer()
@@ -293,31 +279,6 @@ def test_it_listens_where_it_is_told_and_gives_an_address_that_can_be_called() -
         assert ask_token(gateway.credentials, gateway.url).status_code == 200
 
 
-def test_no_crowd_gets_more_calls_through_than_the_limit() -> None:
-    with KisGateway(clock=lambda: 1_795_478_400.5) as gateway:
-        gateway.limit_calls(18)
-        token = issued(gateway)
-        begin = threading.Barrier(8)
-        found: list[int] = []
-
-        def work() -> None:
-            with requests.Session() as session:
-                begin.wait(30)
-                found.extend(call(session, gateway.url, token).status_code for _ in range(10))
-
-        run_all([work] * 8)
-        assert (found.count(200), found.count(500)) == (18, 62)
-        assert gateway.faults_met == {"over_limit": 62}
-
-
-def run_all(jobs: list[Any]) -> None:
-    threads = [threading.Thread(target=job) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-
-
 # -- KIS's own hosts
 
 
@@ -331,12 +292,15 @@ def test_the_real_host_is_intercepted(session: requests.Session) -> None:
         gateway.expire_at(2)
         assert call(session, REAL + "/", token).json()["msg_cd"] == "EGW00123"
         assert (gateway.counts.calls, gateway.counts.tokens_issued) == (2, 1)
-        run_all([lambda: call(session, REAL, token)] * 4)
-        assert gateway.counts.calls == 6, "for every thread"
+        thread = threading.Thread(target=call, args=(session, REAL, token))
+        thread.start()
+        thread.join(PATIENCE)
+        assert gateway.counts.calls == 3, "for every thread"
 
 
 def test_both_hosts_are_intercepted_with_tokens_of_their_own(session: requests.Session) -> None:
-    with KisGateway().mocked() as gateway:
+    with KisGateway(paper=True).mocked() as gateway:
+        assert (gateway.url, gateway.credentials.paper) == (PAPER, True)
         tokens = [ask_token(gateway.credentials, url).json()["access_token"] for url in (REAL, PAPER)]
         found = [call(session, url, token).json()["msg_cd"] for url in (REAL, PAPER) for token in tokens]
         assert found == ["MCA00000", "EGW00121", "EGW00121", "MCA00000"]
@@ -347,21 +311,6 @@ def test_both_hosts_are_intercepted_with_tokens_of_their_own(session: requests.S
         ]
         assert [each["msg_cd"] for each in answers] == ["MCA00000", "EGW02004", "EGW02006", "MCA00000"]
         assert len(gateway.orders) == 2
-
-
-def test_a_mocked_paper_gateway_has_the_paper_host() -> None:
-    with KisGateway(paper=True).mocked() as gateway:
-        assert (gateway.url, gateway.credentials.paper) == (PAPER, True)
-
-
-def test_mocked_hosts_have_every_fault(session: requests.Session) -> None:
-    with KisGateway().mocked() as gateway:
-        gateway.drop("calls", 1)
-        gateway.garble("calls", 1, body=b"<html>busy")
-        with pytest.raises(requests.ConnectionError):
-            call(session, REAL, "t")
-        answer = call(session, REAL, "t")
-        assert (answer.status_code, answer.content) == (502, b"<html>busy")
 
 
 def test_mocked_gateways_nest_and_end(gateway: KisGateway) -> None:

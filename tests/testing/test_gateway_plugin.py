@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,13 +18,11 @@ import aiohttp
 import httpx
 import pytest
 import requests
-from freezegun import freeze_time
 
 import kis_retry.testing
 from gateway_caller import ORDER, PRICE
 from kis_retry import ConfigurationError, Credentials, KisClient, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
-from kis_retry.testing.plugin import kis_gateway, kis_gateway_env  # noqa: F401  # fixtures, installed or not
 
 pytest_plugins = ["pytester"]
 
@@ -45,6 +44,13 @@ def price(symbol):
 
 def prices():
     return [price(f"{number:06d}")["rt_cd"] for number in range(10)]
+"""
+FIVE_LINES = """
+from {name} import prices
+
+def test_my_batch_survives_an_expiry_at_call_5(kis_gateway_env):
+    kis_gateway_env.expire_at(5)
+    assert prices() == ["0"] * 10
 """
 TWO_TESTS = """
 def check(gateway):
@@ -83,9 +89,7 @@ def passed(project: pytest.Pytester, tests: int) -> None:
 
 
 def test_the_fixture_is_a_running_gateway_that_from_env_finds(
-    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
-    kis_gateway: KisGateway,  # noqa: F811  # as above
-    tmp_path: Path,
+    kis_gateway_env: KisGateway, kis_gateway: KisGateway, tmp_path: Path
 ) -> None:
     assert kis_gateway_env is kis_gateway
     assert kis_gateway.url.startswith("http://127.0.0.1:")
@@ -100,9 +104,7 @@ def test_the_fixture_is_a_running_gateway_that_from_env_finds(
 
 
 def test_a_key_in_an_env_file_does_not_reach_the_gateway(
-    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kis_gateway_env: KisGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text("KIS_APP_KEY=theirs\nKIS_APP_SECRET=theirs\nKIS_TOKEN_STORE=file\nKIS_PAPER=true\n")
     monkeypatch.chdir(tmp_path)
@@ -119,15 +121,13 @@ def test_each_test_has_a_gateway_of_its_own_and_the_environment_is_left_as_it_wa
         """
         import os
 
-        seen = []
+        keys = set()
 
         def test_one(kis_gateway_env):
-            seen.append(kis_gateway_env)
-            assert os.environ["KIS_APP_KEY"] == kis_gateway_env.credentials.app_key
+            keys.add(os.environ["KIS_APP_KEY"])
 
         def test_two(kis_gateway_env):
-            assert kis_gateway_env is not seen[0]
-            assert os.environ["KIS_APP_KEY"] != seen[0].credentials.app_key
+            assert os.environ["KIS_APP_KEY"] == kis_gateway_env.credentials.app_key not in keys
 
         def test_three():
             assert os.environ["KIS_APP_KEY"] == "the user's KIS_APP_KEY"
@@ -135,15 +135,6 @@ def test_each_test_has_a_gateway_of_its_own_and_the_environment_is_left_as_it_wa
         """
     )
     passed(project, 3)
-
-
-def test_the_clock_may_be_frozen(kis_gateway_env: KisGateway) -> None:  # noqa: F811  # the fixture above
-    with freeze_time("2026-11-24 00:00:00") as frozen, KisClient.from_env() as client:
-        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-        frozen.move_to("2026-11-25 00:00:01")
-        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-        assert kis_gateway_env.arrivals == [1_795_478_400.0, 1_795_564_801.0]
-    assert (kis_gateway_env.counts.tokens_issued, kis_gateway_env.counts.refused) == (2, 0)
 
 
 # -- what is meant for KIS's hosts
@@ -185,9 +176,7 @@ def by_aiohttp(url: str, headers: dict[str, str]) -> Any:
 @pytest.mark.parametrize("send", [by_requests, by_urllib, by_httpx, by_async_httpx, by_aiohttp])
 @pytest.mark.parametrize("url", [REAL, PAPER])
 def test_whatever_library_sends_it_goes_to_the_gateway(
-    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
-    send: Callable[[str, dict[str, str]], Any],
-    url: str,
+    kis_gateway_env: KisGateway, send: Callable[[str, dict[str, str]], Any], url: str
 ) -> None:
     tokens = TokenManager(Credentials("a-real-key", "a-real-secret", base_url=url), store=MemoryTokenStore())
     answer = send(f"{url}{PRICE}?FID_INPUT_ISCD=005930", tokens.headers("FHKST01010100"))
@@ -199,11 +188,7 @@ def test_whatever_library_sends_it_goes_to_the_gateway(
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-def test_no_proxy_sees_it(
-    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-) -> None:
+def test_no_proxy_sees_it(kis_gateway_env: KisGateway, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     headers = {"authorization": f"Bearer {kis_gateway_env.issue_elsewhere()['access_token']}"}
     for send in (by_requests, by_urllib, by_aiohttp):
@@ -211,8 +196,7 @@ def test_no_proxy_sees_it(
 
 
 def test_a_connection_that_was_made_before_is_left(
-    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
-    listen: Callable[[Callable[[socket.socket], object]], str],
+    kis_gateway_env: KisGateway, listen: Callable[[Callable[[socket.socket], object]], str]
 ) -> None:
     def read(connection: socket.socket) -> None:
         heard.append(connection.recv(65536))
@@ -236,9 +220,7 @@ def test_what_looks_up_a_host_of_kis_by_itself_gets_an_error_that_says_so(host: 
     assert socket.getaddrinfo("127.0.0.1", 80)
 
 
-def test_a_wrong_key_for_the_gateway_itself_stays_wrong(
-    kis_gateway_env: KisGateway,  # noqa: F811  # the fixture above
-) -> None:
+def test_a_wrong_key_for_the_gateway_itself_stays_wrong(kis_gateway_env: KisGateway) -> None:
     body = {"grant_type": "client_credentials", "appkey": "wrong", "appsecret": "wrong"}
     assert requests.post(f"{kis_gateway_env.url}/oauth2/tokenP", json=body, timeout=10).status_code == 403
     for secret, status in (("right", 200), ("wrong", 403)):
@@ -247,11 +229,6 @@ def test_a_wrong_key_for_the_gateway_itself_stays_wrong(
 
 
 # -- what was made before the test
-
-
-def test_module_level_tokens_work_where_nothing_is_set(project: pytest.Pytester) -> None:
-    project.makepyfile(f"from batch import prices\n{TWO_TESTS}")
-    passed(project, 2)
 
 
 def test_module_level_tokens_work_where_a_key_is_set_outside(
@@ -265,6 +242,16 @@ def test_module_level_tokens_work_where_a_key_is_set_outside(
     )
     passed(project, 2)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()], "no token of a gateway is left"
+
+
+def test_an_expiry_is_seen_by_an_unprotected_batch_and_survived_by_a_protected_one(project: pytest.Pytester) -> None:
+    """What docs/en/testing.md promises in five lines."""
+    project.makepyfile(unprotected=BATCH.replace("@refresh_on_expired_token(tokens=tokens)", ""))
+    for name in ("batch", "unprotected"):
+        project.makepyfile(**{f"test_{name}": FIVE_LINES.format(name=name)})
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.re_match_lines([r"^FAILED test_unprotected.py.*"])
 
 
 def test_a_module_that_a_test_imports_works_in_the_next_one_too(project: pytest.Pytester) -> None:
@@ -331,12 +318,17 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
     project.makeini("[pytest]\nkis_retry_credentials = real\n")
     result = project.runpytest_subprocess()
     assert result.ret != 0
-    assert "kis_retry_credentials = 'real' is not usable: it takes \"stand-in\"" in str(result.stderr) + str(
-        result.stdout
-    )
+    assert "kis_retry_credentials = 'real' is not usable: it takes" in f"{result.stderr}{result.stdout}"
 
 
 # -- what the plug-in is
+
+
+def test_pytest_itself_finds_the_fixtures(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    monkeypatch.delenv("PYTEST_ADDOPTS")
+    said = project.runpytest_subprocess("--fixtures").stdout.str()
+    assert re.search(r"from kis_retry\.testing\.plugin -+\nkis_gateway -- .*\n +Run a KIS to test a batch with", said)
 
 
 def test_the_plugin_loads_no_gateway_before_one_is_asked_for() -> None:

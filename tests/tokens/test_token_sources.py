@@ -16,8 +16,8 @@ from freezegun import freeze_time
 from crowds import together
 from kis_retry import AccessToken, Credentials, RetryPolicy, TokenIssueError, TokenManager
 from kis_retry.testing import KisGateway
-from kis_retry.tokens.foreign import broker_source, is_broker
-from kis_retry.tokens.source import LiveSource, as_source, is_source
+from kis_retry.tokens.foreign import as_source, broker_source, is_broker
+from kis_retry.tokens.source import LiveSource, is_source
 from patience import PATIENCE, until
 from sources import FAR, NumberedTokens
 

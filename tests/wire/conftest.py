@@ -12,7 +12,13 @@ from senders import issued
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No refresh goes on for longer than its test."""
+    """No refresh goes on for much longer than its test."""
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "10")
+
+
+@pytest.fixture
+def impatient(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh that cannot succeed ends soon."""
     monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
 
 

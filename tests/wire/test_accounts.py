@@ -6,12 +6,14 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from crowds import together
 from kis_retry import (
     AccessToken,
     MemoryTokenStore,
@@ -20,6 +22,7 @@ from kis_retry import (
     TokenManager,
     install,
     refresh_on_expired_token,
+    retry_on_transient_error,
 )
 from kis_retry.testing import KisGateway
 from senders import GOOD, PRICE, WIRES, Answer, Wire, headers_for, issued
@@ -151,6 +154,15 @@ def test_a_request_that_nobody_knows_is_told_of_once(
     assert "tokens=" in warning
 
 
+def test_who_did_not_ask_for_renewals_is_not_told_how_to_get_them(
+    gateway: KisGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, headers = gateway.url + PRICE.replace("price", "of-transient"), {"authorization": "Bearer dead"}
+    gateway.refuse_calls("EGW00123")
+    retry_on_transient_error(lambda: requests.get(url, headers=headers, timeout=9))()
+    assert "account_unknown" not in caplog.text
+
+
 class Slow:
     """A source of the user's own."""
 
@@ -280,6 +292,61 @@ def test_what_the_code_keeps_is_rebound_where_the_dead_token_stood(gateway: KisG
     assert (library.access_token, headers) == (alive, {"Authorization": alive, "x": "y"})
 
 
+@dataclass(frozen=True)
+class Frozen:
+    access_token: str
+    policy: RetryPolicy | None = None
+
+
+class Raising:
+    """As a proxy of a web framework is outside of its context."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("working outside of a context")
+
+
+@pytest.mark.parametrize("make", [Frozen, lambda _: Raising()])
+def test_a_first_argument_that_can_be_neither_read_nor_written_is_left_alone(make: Any, gateway: KisGateway) -> None:
+    def fetch(_: Any, headers: dict[str, str]) -> str:
+        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
+
+    ask, headers = retry_on_transient_error(refresh_on_expired_token(fetch)), headers_for(gateway)
+    gateway.expire()
+    assert ask(make(headers["authorization"]), headers) == "MCA00000"
+
+
+def test_the_policy_of_a_first_argument_comes_before_the_sources(gateway: KisGateway) -> None:
+    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(max_retries=1))
+    headers = headers_for(gateway)
+
+    @refresh_on_expired_token(tokens=manager)
+    def fetch(_: Any) -> str:
+        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
+
+    gateway.refuse_calls("EGW00123", 1)
+    assert fetch(Frozen("", RetryPolicy(max_retries=0))) == "EGW00123"
+
+
+def test_bind_gets_the_first_argument_however_it_is_given_and_what_it_raises_stays(
+    gateway: KisGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound = []
+
+    def bind(broker: Any, token: AccessToken) -> None:
+        bound.append(broker)
+        raise OSError("the disk is full")
+
+    @refresh_on_expired_token(bind=bind)
+    def fetch(broker: Any, headers: dict[str, str]) -> str:
+        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
+
+    headers = headers_for(gateway)
+    gateway.expire()
+    assert fetch(headers=headers, broker="the broker") == "MCA00000"
+    assert bound == ["the broker"]
+    assert "kis_retry.token_not_rebound" in caplog.text
+
+
 def test_bind_gets_the_tokens_of_its_own_account(gateway: KisGateway, other: KisGateway) -> None:
     bound: list[AccessToken] = []
 
@@ -319,3 +386,29 @@ def test_requests_of_nobody_here_are_left_alone(
     assert requests.get(url, headers={"authorization": "Bearer mine"}, timeout=9).status_code == 404
     assert events == []
     assert not [record for record in caplog.records if record.name.startswith("kis_retry")]
+
+
+def test_threads_that_learn_an_account_together_share_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
+    fetch = refresh_on_expired_token(ask)
+    for _ in range(3):
+        with KisGateway() as fresh:
+            assert together(16, lambda _, fresh=fresh: fetch(fresh)) == [GOOD] * 16  # type: ignore[misc]  # a default
+            assert fresh.counts.token_requests == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_of_and_harms_nothing(
+    gateway: KisGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bind(token: AccessToken) -> None:
+        raise ZeroDivisionError
+
+    @refresh_on_expired_token(bind=bind)
+    def fetch(settings: Frozen) -> Answer:
+        return ask(gateway, authorization=settings.access_token)
+
+    settings = Frozen(f"Bearer {gateway.current_token}")
+    gateway.expire()
+    assert fetch(settings) == GOOD
+    told = [record.getMessage() for record in caplog.records if "token_not_rebound" in record.getMessage()]
+    assert [line.rpartition("error=")[2] for line in told] == ["ZeroDivisionError", "FrozenInstanceError"]

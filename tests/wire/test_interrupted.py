@@ -193,10 +193,16 @@ def test_it_ends_the_waits_of_each_library(name: str, wire: Wire, gateway: KisGa
 
 def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway: KisGateway) -> None:
     headers = headers_for(gateway)
-    call = both(lambda: getattr(wire, method)(gateway, **headers), **wait.begin(gateway))
+    is_called = threading.Event()
+
+    def ask() -> None:
+        is_called.set()
+        getattr(wire, method)(gateway, **headers)
+
+    call = both(ask, **wait.begin(gateway))
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        with alarm_once(lambda: wait.has_begun(gateway)), pytest.raises(BaseException) as raised:
+        with alarm_once(lambda: is_called.is_set() and wait.has_begun(gateway)), pytest.raises(BaseException) as raised:
             call()
     finally:
         signal.signal(signal.SIGALRM, before)

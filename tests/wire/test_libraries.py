@@ -238,6 +238,53 @@ def test_a_streamed_body_is_judged(read: Any, gateway: KisGateway) -> None:
     assert b"MCA00000" in both(read)(gateway.url + PRICE, headers_for(gateway))[0]
 
 
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if wire.name != "urllib"], ids=lambda wire: wire.name)
+def test_an_order_whose_answer_cannot_be_unpacked_leaves_once(wire: Wire, listen: Listen) -> None:
+    came = []
+
+    def answer(connection: socket.socket) -> None:
+        came.append(1)
+        _answering("200 OK", KIND, "Content-Encoding: gzip", body=b"no gzip")(connection)
+
+    url = f"http://{listen(answer)}{ORDER}"
+    endings = []
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"(?i)deco|gzip") as raised:
+            both(wire.send)("POST", url, {"appkey": "PS1"}, {"PDNO": "005930"}, 5)
+        endings.append(raised.type)
+    assert endings[0] is endings[1]
+    assert came == [1]
+
+
+def test_the_headers_of_an_opener_are_the_requests(gateway: KisGateway) -> None:
+    opener = urllib.request.build_opener()
+    opener.addheaders = list(headers_for(gateway).items())
+    gateway.expire()
+    fetch = refresh_on_expired_token(lambda: json.load(opener.open(gateway.url + PRICE, timeout=9))["msg_cd"])
+    assert fetch() == "MCA00000"
+
+
+async def test_an_address_that_aiohttp_refuses_is_refused_by_it() -> None:
+    @refresh_on_expired_token
+    async def fetch() -> Any:
+        async with aiohttp.ClientSession() as session:
+            await session.get("http://[bad/uapi/x")
+
+    with pytest.raises(aiohttp.InvalidURL):
+        await fetch()
+
+
+async def test_a_session_of_aiohttp_may_be_called_by_keywords(gateway: KisGateway) -> None:
+    @refresh_on_expired_token
+    async def fetch() -> Any:
+        async with aiohttp.ClientSession(headers=headers_for(gateway)) as session:
+            response = await session._request(method="GET", str_or_url=gateway.url + PRICE)
+            return (await response.json())["msg_cd"]
+
+    gateway.expire()
+    assert await fetch() == "MCA00000"
+
+
 @ALL
 def test_a_body_that_breaks_off_is_asked_for_again(wire: Wire, listen: Listen) -> None:
     answers = iter([_answering("200 OK", KIND, "Content-Length: 999", body=TEXT), ANSWERS["as it is"]])
@@ -346,3 +393,9 @@ def test_the_headers_and_requests_of_the_caller_stay_as_they_are(gateway: KisGat
 
     fetch()
     assert headers == before
+
+
+def test_an_answer_without_its_body_is_none_that_broke_off(listen: Listen) -> None:
+    """To a HEAD: what it says of its length is of the body that a GET would get."""
+    url = f"http://{listen(_answering('200 OK', KIND, 'Content-Length: 99', body=b''))}{PRICE}"
+    assert both(lambda: requests.head(url, stream=True, timeout=9).content)() == b""

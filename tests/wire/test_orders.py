@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx
 import pytest
 import requests
@@ -87,6 +90,46 @@ def test_what_a_caller_gets_for_an_order_that_is_held_back_is_what_its_library_r
     assert [other(), other()] == [Answer(503, None)] * 2
 
 
+def _loud_requests(url: str, headers: dict[str, str]) -> Any:
+    response = requests.post(url, headers=headers, json={"PDNO": "005930"}, timeout=5)
+    response.raise_for_status()
+    return response.json()
+
+
+def _loud_httpx(url: str, headers: dict[str, str]) -> Any:
+    response = httpx.post(url, headers=headers, json={"PDNO": "005930"})
+    assert response.elapsed.total_seconds() >= 0
+    return response.raise_for_status().json()
+
+
+def _loud_urllib(url: str, headers: dict[str, str]) -> Any:
+    request = urllib.request.Request(url, b'{"PDNO": "005930"}', headers)
+    return json.load(urllib.request.urlopen(request, timeout=5))
+
+
+def _loud_aiohttp(url: str, headers: dict[str, str]) -> Any:
+    async def place() -> Any:
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.post(url, json={"PDNO": "005930"}) as response,
+        ):
+            if response.status != 200:
+                response.raise_for_status()
+            return await response.json()
+
+    return asyncio.run(place())
+
+
+@pytest.mark.parametrize("status", [503, 200])
+@pytest.mark.parametrize("place", [_loud_requests, _loud_httpx, _loud_urllib, _loud_aiohttp])
+def test_an_order_that_is_held_back_ends_in_the_same_words(place: Any, status: int, gateway: KisGateway) -> None:
+    gateway.garble(times=1, status=status, reached=True, path=ORDER)
+    url, headers = gateway.url + ORDER, headers_for(gateway)
+    first, second = (outcome(lambda: both(place)(url, headers)) for _ in range(2))
+    assert first == second
+    assert sent(gateway) == 1
+
+
 def test_the_loop_may_be_inside_and_the_function_another_one(gateway: KisGateway) -> None:
     @refresh_on_expired_token
     def place() -> Answer:
@@ -107,6 +150,14 @@ def test_an_order_that_is_another_one_leaves(wire: Wire, gateway: KisGateway) ->
     gateway.fail(503, times=1, reached=True)
     assert both(lambda: wire.order(gateway))().status == 503
     assert both(lambda: wire.order(gateway, 2))() == GOOD
+
+
+@ALL
+def test_an_order_to_sell_is_not_the_lost_one_to_buy(wire: Wire, gateway: KisGateway) -> None:
+    gateway.fail(503, times=1, reached=True)
+    assert [both(lambda: wire.order(gateway, tr_id="TTTC0012U"))().status for _ in range(2)] == [503, 503]
+    assert both(lambda: wire.order(gateway, tr_id="TTTC0011U"))() == GOOD
+    assert sent(gateway) == 2
 
 
 def test_a_program_that_has_looked_may_order_again(gateway: KisGateway) -> None:
@@ -178,6 +229,7 @@ def test_an_order_that_was_refused_is_placed_once(wire: Wire, gateway: KisGatewa
 
 
 @ALL
+@pytest.mark.usefixtures("impatient")
 def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     with KisGateway() as closed:
         keys = closed.credentials
@@ -193,6 +245,7 @@ def test_an_order_that_never_left_leaves_when_it_can(wire: Wire) -> None:
     assert len(later.orders) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_order_that_never_left_is_not_held_back() -> None:
     with KisGateway() as closed:
         pass
@@ -258,9 +311,29 @@ def test_an_order_in_a_pool_is_placed_once(lose: Callable[[KisGateway], None], g
     assert (sent(gateway), len(gateway.orders)) == (1, 1)
 
 
+def _to_nowhere(gateway: KisGateway) -> str:
+    with KisGateway() as closed:
+        return closed.url + PRICE
+
+
+BEHIND: dict[str, Callable[[KisGateway], str]] = {
+    "refused for its token": lambda gateway: gateway.expire_at(2) or gateway.url + PRICE,  # type: ignore[func-returns-value]
+    "too many": lambda gateway: gateway.refuse_calls("EGW00201", path=PRICE) or gateway.url + PRICE,  # type: ignore[func-returns-value]
+    "dropped": lambda gateway: gateway.drop(path=PRICE) or gateway.url + PRICE,  # type: ignore[func-returns-value]
+    "never left": _to_nowhere,
+}
+
+
 @ALL
-def test_an_order_that_a_redirect_answered_is_never_repeated(wire: Wire, gateway: KisGateway) -> None:
-    gateway.fail(303, times=1, location=f"{gateway.url}{BALANCE}", reached=True, path=ORDER)
-    gateway.expire_at(2)
-    outcome(both(lambda: wire.order(gateway)))
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [303, 307])
+@pytest.mark.parametrize("behind", BEHIND)
+def test_an_order_that_a_redirect_answered_is_never_repeated(
+    wire: Wire, status: int, behind: str, gateway: KisGateway
+) -> None:
+    """Not by a loop around it either, whatever became of what it led to."""
+    gateway.fail(status, times=1, location=BEHIND[behind](gateway), reached=True, path=ORDER)
+    place = both(lambda: wire.order(gateway), policy=RetryPolicy(transient_deadline=0.2, order_deadline=0.2))
+    for _ in range(2):
+        outcome(place)
     assert (sent(gateway), len(gateway.orders)) == (1, 1)

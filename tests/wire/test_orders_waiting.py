@@ -66,6 +66,7 @@ def test_with_no_order_deadline_an_order_leaves_once(code: str, gateway: KisGate
     assert sent(gateway) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_order_whose_token_takes_too_long_is_not_sent_again(gateway: KisGateway) -> None:
     place = both(lambda: WIRES[0].order(gateway), policy=RetryPolicy(order_deadline=0.3))
     gateway.expire()
@@ -93,6 +94,17 @@ def test_an_order_without_a_token_gets_one(gateway: KisGateway) -> None:
     place = both(lambda: WIRES[0].order(gateway, authorization=""), policy=RetryPolicy(order_deadline=0))
     gateway.expire()
     assert place() == GOOD
+
+
+def test_a_token_that_came_too_late_for_an_order_is_good_for_others(gateway: KisGateway) -> None:
+    limiter = RateLimiter(gateway.credentials, rate=1, store=MemoryTokenStore())
+    token = f"Bearer {gateway.current_token}"
+    policy = RetryPolicy(order_deadline=0.3)
+    gateway.expire()
+    place = both(lambda: WIRES[0].order(gateway, authorization=token), policy=policy, limiter=limiter)
+    assert place().msg_cd == "EGW00123"
+    assert both(lambda: WIRES[0].get(gateway, authorization=token))() == GOOD
+    assert (sent(gateway), gateway.counts.tokens_issued) == (1, 2)
 
 
 # Its slot.

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager, install, refresh_on_expired_token
+from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager, install, refresh_on_expired_token, uninstall
 from kis_retry.testing import KisGateway
 from senders import GOOD, SYNC, Answer, Wire
 
@@ -75,8 +75,30 @@ def test_a_library_that_asks_for_a_token_gets_none_that_was_refused(wire: Wire, 
 @pytest.mark.parametrize("library", POSTS)
 def test_a_token_request_with_a_wrong_secret_fails_in_the_words_of_kis(library: str, other: KisGateway) -> None:
     install(tokens=manager_for(other), rate=0)
-    answer = POSTS[library](**token_request(other, appsecret="wrong"))
+    said = token_request(other, appsecret="wrong")
+    answer = POSTS[library](**said)
     assert (answer.status_code, answer.json()["error_code"]) == (403, "EGW00105")
+    uninstall()
+    assert answer.json() == requests.post(**said, timeout=9).json()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("library", POSTS)
+def test_a_token_request_within_the_minute_is_refused_in_the_words_of_kis(library: str, gateway: KisGateway) -> None:
+    said = token_request(gateway)
+    refused = requests.post(**said, timeout=9)
+    install(rate=0)
+    answer = POSTS[library](**said)
+    assert (answer.status_code, answer.json()) == (refused.status_code, refused.json())
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("library", POSTS)
+def test_a_token_endpoint_that_cannot_be_reached_is_an_error_of_the_library(library: str, other: KisGateway) -> None:
+    install(rate=0)
+    other.drop("tokens")
+    with pytest.raises((requests.ConnectionError, httpx.ConnectError)):
+        POSTS[library](**token_request(other))
 
 
 @pytest.mark.parametrize("library", POSTS)

@@ -17,9 +17,9 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPDigestAuth
 from urllib3 import Retry
 
-from kis_retry import RefreshEvent, refresh_on_expired_token
+from kis_retry import RefreshEvent, protect, refresh_on_expired_token
 from kis_retry.testing import KisGateway
-from senders import ORDER, PRICE, both, headers_for, sent
+from senders import ORDER, PRICE, both, headers_for, issued, sent
 
 ANSWERED = {"rt_cd": "0", "msg_cd": "MCA00000", "msg1": ""}
 EXPIRED = {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
@@ -329,3 +329,27 @@ def test_others_may_take_our_wrapper_off_and_put_theirs_on(gateway: KisGateway) 
             assert fetch() == "MCA00000"
             assert gateway.counts.calls == 2
     assert len(counted) >= 1
+
+
+# What is only to be noticed.
+
+
+def test_requests_that_are_only_noticed_are_as_without(retrying: requests.Session, gateway: KisGateway) -> None:
+    class Library:
+        def read(self) -> Any:
+            return requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"]
+
+        def order(self) -> Any:
+            return retrying.post(gateway.url + ORDER, json=BODY, timeout=9).json()["rt_cd"]
+
+    headers = headers_for(gateway)
+    library = protect(Library(), watch_transport=False)
+    gateway.refuse_calls("EGW00201", 1)
+    assert [library.read(), library.read()] == ["EGW00201", "MCA00000"]
+    gateway.expire()
+    assert library.read() == "EGW00123"
+    assert gateway.counts.calls == 3
+    gateway.fail(503, times=2)
+    retrying.headers["authorization"] = issued(gateway)
+    assert library.order() == "0", "its session repeats it, as it was told to"
+    assert sent(gateway) == 3

@@ -1,9 +1,8 @@
 """
 What `kis-retry run` puts before a program: `kis_retry.install()`, once the program has a library that sends requests.
 
-Python imports a module of this name at its start, in every process that finds it on `PYTHONPATH`. It imports nothing
-before the program does: gevent may patch the standard library first, and a process that sends nothing pays nothing.
-Any Python 3 can read it, also one that has not this package installed.
+It imports nothing before the program does: gevent may patch the standard library first, and a process that sends
+nothing pays nothing. Any Python 3 can read it, also one that has not this package installed.
 """
 
 import os
@@ -11,25 +10,19 @@ import sys
 
 TYPE_CHECKING = False  # as typing's, without its import
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any
 
 LIBRARIES = {"requests", "httpx", "httpx2", "aiohttp", "urllib.request"}
 
 
 class _Watch:
-    """
-    A finder that leaves finding to the others, and watches the loading of the libraries and of this package.
-
-    They import one another, and `install()` imports some: it is called when none of them is half loaded.
-    """
+    """A finder that leaves finding to the others, and waits until no library, nor this package, is half loaded."""
 
     def __init__(self) -> None:
+        self.loading = 0
         self.wanted = not LIBRARIES.isdisjoint(sys.modules)
-        self._loading: list[str] = []
 
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name not in LIBRARIES and name.partition(".")[0] != "kis_retry":
             return None
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
@@ -38,17 +31,8 @@ class _Watch:
             spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]  # in all that counts it is one
         return spec
 
-    def load(self, module: "ModuleType", loader: "Any") -> None:
-        self._loading.append(module.__name__)
-        try:
-            loader.exec_module(module)
-            self.wanted = self.wanted or module.__name__ in LIBRARIES
-        finally:
-            self._loading.remove(module.__name__)
-            self.install_if_wanted()
-
     def install_if_wanted(self) -> None:
-        if self.wanted and not self._loading and self in sys.meta_path:
+        if self.wanted and not self.loading and self in sys.meta_path:
             sys.meta_path.remove(self)
             _install()
 
@@ -65,7 +49,13 @@ class _Loader:
 
     def exec_module(self, module: "Any") -> None:
         module.__loader__ = module.__spec__.loader = self._loader
-        self._watch.load(module, self._loader)
+        self._watch.loading += 1
+        try:
+            self._loader.exec_module(module)
+            self._watch.wanted |= module.__name__ in LIBRARIES
+        finally:
+            self._watch.loading -= 1
+            self._watch.install_if_wanted()
 
 
 def _install() -> None:
