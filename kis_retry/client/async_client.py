@@ -14,7 +14,7 @@ from ..engine import run_async
 from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..token import AccessToken
-from .base import CONNECTIONS, ClientBase, answer_of
+from .base import ClientBase, answer_of
 from .endpoints import Answer, Call, Flow, Payload, checked
 from .paging import following
 from .redaction import harmless
@@ -125,4 +125,4 @@ def _new_httpx() -> httpx.AsyncClient:
         if not path.exists():
             raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {bundle}, which is not there")
         verify = ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": bundle})  # type: ignore[arg-type]
-    return httpx.AsyncClient(verify=verify, limits=httpx.Limits(max_connections=CONNECTIONS))
+    return httpx.AsyncClient(verify=verify, limits=httpx.Limits(max_connections=64))

@@ -21,12 +21,9 @@ from ..tokens.source import TokenSource, headers_for
 from ..wire import watch
 from .endpoints import Answer, Call, Endpoints, Flow, R
 
-__all__ = ["CONNECTIONS", "ClientBase", "answer_of"]
+__all__ = ["ClientBase", "answer_of"]
 
 _Client = TypeVar("_Client", bound="ClientBase[Any]")
-
-CONNECTIONS = 64
-"""Connections kept; more threads than that work too, without keeping theirs."""
 
 
 class ClientBase(Endpoints[R]):

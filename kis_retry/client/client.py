@@ -12,7 +12,7 @@ from ..engine import run
 from ..forking import after_fork
 from ..sessions import leave_connections_to_parent
 from ..token import AccessToken
-from .base import CONNECTIONS, ClientBase, answer_of
+from .base import ClientBase, answer_of
 from .endpoints import Answer, Call, Flow, Payload, checked
 from .paging import following
 from .redaction import harmless
@@ -26,8 +26,7 @@ class KisClient(ClientBase[Payload]):
 
     A token that expires on the way is renewed once for everybody, and the refused request repeated once. A request that
     KIS or the network turned away for a moment is repeated until `RetryPolicy.transient_deadline`, an order where it is
-    known that it was not acted upon. All of them wait for a slot of the one pace of their app key (`RateLimiter`). On
-    paper (`Credentials(paper=True)`) a `tr_id` that begins with T, J or C leaves with V, as KIS has it.
+    known that it was not acted upon. On paper a `tr_id` that begins with T, J or C leaves with V, as KIS has it.
 
     Safe to share between threads, to use after `os.fork` and to pickle to spawned workers.
 
@@ -122,7 +121,7 @@ def _new_session(base_url: str) -> requests.Session:
     """Open a session that asks the environment once: `requests` does at each request, which costs more than that."""
     session = requests.Session()
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=64))  # more threads than that do not keep theirs
     settings = session.merge_environment_settings(base_url, {}, None, None, None)
     session.proxies, session.verify, session.cert = settings["proxies"], settings["verify"], settings["cert"]
     session.trust_env = False

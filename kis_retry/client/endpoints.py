@@ -1,9 +1,8 @@
 """
 Every call of a client, without its way to KIS: what it asks, and how the answers are read.
 
-A call is a flow: a generator that yields a `Call`, is sent KIS's `Answer`, and returns what the caller gets. Arguments
-are checked before the first request, so nothing is sent where one is wrong. Paths, transactions and tables are KIS's.
-The calls answer the JSON object as KIS sent it, failures included: look at `rt_cd`.
+A call is a flow: a generator that yields a `Call`, is sent KIS's `Answer`, and returns the JSON object as KIS sent it,
+failures included. Arguments are checked before the first request. Paths, transactions and tables are KIS's.
 """
 
 from __future__ import annotations
@@ -107,16 +106,10 @@ class Endpoints(Generic[R]):
         self, path: str, tr_id: str, json: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Flow:
         """
-        Send to any endpoint with `POST`: orders, for one.
+        Send to any endpoint with `POST`, as `get` asks: orders, for one.
 
         It is repeated after a refusal that KIS says before it acts (a token, EGW00201) and where it never left, within
         `RetryPolicy.order_deadline`. Nothing else is ever repeated, a time-out least of all: look at your orders.
-
-        Args:
-            path: below the host, e.g. "/uapi/domestic-stock/v1/trading/order-cash".
-            tr_id: its transaction, e.g. "TTTC0012U" (API page of the endpoint).
-            json: the body.
-            headers: further ones, e.g. `{"hashkey": …}`.
         """
         body = dumps({} if json is None else json, ensure_ascii=False, allow_nan=False).encode()
         return (yield checked("POST", path, tr_id, None, headers, body=body)).payload
@@ -133,11 +126,11 @@ class Endpoints(Generic[R]):
         """
         Ask for the price in detail (해외주식 현재가상세) of a `symbol` like "AAPL" of "US", "HK", "JP", "CN" or "VN".
 
-        One request an exchange of the country, in KIS's order, until one knows the symbol. The one that knew the last
-        symbol is asked first, where no other has the same codes.
+        One request an exchange, in KIS's order, until one knows the symbol: the one of the last symbol first, where no
+        other has the same codes.
 
         Raises:
-            ValueError: no exchange of the country knows the symbol; or an argument cannot be.
+            ValueError: no exchange of the country knows the symbol.
         """
         exchanges, symbol = _lookup("country_code", country_code, _EXCHANGES), _symbol(symbol)
         for exchange in self._in_order(exchanges):
@@ -156,8 +149,7 @@ class Endpoints(Generic[R]):
         """
         Ask for the product information (상품기본조회) of a symbol of "KR", "KRX", "US", "JP", "HK", "CN" or "VN".
 
-        One request a product type of the country, in KIS's order and that of the last symbol first, until one does not
-        answer `rt_cd` "7" (no such data).
+        One request a product type, the one of the last symbol first, until one does not answer `rt_cd` "7" (no data).
         """
         product_types, symbol = _lookup("country_code", country_code, _PRODUCT_TYPES), _symbol(symbol)
         answer: Payload = {}
@@ -180,15 +172,12 @@ class Endpoints(Generic[R]):
     @_each_request
     def fetch_ipo_schedule(self, from_date: str | None = None, to_date: str | None = None, symbol: str = "") -> Flow:
         """
-        Ask for the schedule of public offerings (예탁원정보 공모주청약일정).
+        Ask for the schedule of public offerings (예탁원정보 공모주청약일정), from day to day (YYYYMMDD).
 
-        Args:
-            from_date: first day as YYYYMMDD; today in Seoul where it is left out.
-            to_date: last day; 30 days from today, or from a later `from_date`, where it is left out.
-            symbol: one symbol; "" for all.
+        Left out, the first is today in Seoul, and the last 30 days from today, or from a later `from_date`.
 
         Raises:
-            ValueError: a date is malformed, or the first is after the last; nothing has been sent.
+            ValueError: a date is malformed, or the first is after the last.
         """
         today = datetime.now(_SEOUL).replace(tzinfo=None)
         first = _date("from_date", from_date) if from_date else today
@@ -201,11 +190,7 @@ class Endpoints(Generic[R]):
 
     @_each_request
     def fetch_price(self, symbol: str, country_code: str = "KR") -> Flow:
-        """
-        Ask for the price of a symbol of "KR" or "US", whatever its type.
-
-        "KR" asks `fetch_stock_info` for the type, then `fetch_domestic_price`; "US" asks `fetch_price_detail_oversea`.
-        """
+        """Ask for the price of a stock or ETF of "KR", whichever it is, or of a symbol of "US"."""
         if _lookup("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
             return (yield from unwrap(Endpoints.fetch_price_detail_oversea)(self, symbol, country_code))
         found = yield from unwrap(Endpoints.fetch_stock_info)(self, symbol, country_code)

@@ -14,7 +14,7 @@ from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..token import YEARS, AccessToken, bare
 from .single_flight import without_traceback
-from .source import LiveSource, Memory, Replacement, is_method
+from .source import LiveSource, Memory, Replacement
 
 __all__ = ["as_source", "broker_source", "is_broker"]
 
@@ -73,27 +73,28 @@ class UserSource(_ForeignSource):
         # The user's code may have asked its source itself, without being seen: look what it hands out now.
         if not super().handed_out(value) and self._clock.monotonic() >= self._known.next_look:
             with suppress(Exception):
-                self._refreshed("a look", lambda _: Replacement(self._current(), "memory")).result(_A_LOOK)
+                self._refreshed("a look", lambda _: Replacement(self._kept(self._target.token()), "memory")).result(
+                    _A_LOOK
+                )
         return super().handed_out(value)
 
     def _note_failure(self, ended: Future[Any]) -> None:  # it may be asked again at once
         pass
 
-    def _current(self) -> AccessToken:
-        token = _checked(self._target.token(), "token() gave")
-        self._known.keep(token, self._clock.time())
+    def _kept(self, token: object, *, just_issued: bool = False) -> AccessToken:
+        if not isinstance(token, AccessToken):
+            raise TypeError(f"a TokenSource gave a {type(token).__name__}: its methods have to give an AccessToken")
+        self._known.keep(token, self._clock.time(), just_issued=just_issued)
         return token
 
     def _ask(self, rejected: str | None) -> Replacement:
         if rejected is None:
-            token = self._current()
+            token = self._kept(self._target.token())
             if token.value not in self._known.refused:
                 return Replacement(token, "memory")
             rejected = token.value
         refused = self._known.handed_out.get(rejected) or AccessToken(rejected, datetime.now(timezone.utc))
-        token = _checked(self._target.refresh(refused), "refresh() gave")
-        self._known.keep(token, self._clock.time(), just_issued=True)
-        return Replacement(token, "issued")
+        return Replacement(self._kept(self._target.refresh(refused), just_issued=True), "issued")
 
 
 class _BrokerSource(_ForeignSource):
@@ -120,12 +121,6 @@ class _BrokerSource(_ForeignSource):
         return Replacement(current.token, "issued")
 
 
-def _checked(token: object, what: str) -> AccessToken:
-    if isinstance(token, AccessToken):
-        return token
-    raise TypeError(f"{what} a {type(token).__name__}: a TokenSource has to give an AccessToken")
-
-
 def _takes_force(issue: Callable[..., object]) -> bool:
     with suppress(TypeError, ValueError):
         parameters = inspect.signature(issue).parameters.values()
@@ -140,7 +135,9 @@ def as_source(source: Any) -> LiveSource:
 
 def is_broker(value: object) -> bool:
     """Tell whether `value` has an `access_token` and an `issue_access_token` that renews it; a class has not."""
-    return hasattr(value, "access_token") and is_method(value, "issue_access_token") and not isinstance(value, type)
+    issue = getattr(value, "issue_access_token", None)
+    renews = callable(issue) and not inspect.iscoroutinefunction(issue)
+    return renews and hasattr(value, "access_token") and not isinstance(value, type)
 
 
 def broker_source(value: Any, policy: RetryPolicy | None = None) -> LiveSource:

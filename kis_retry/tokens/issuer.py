@@ -6,13 +6,11 @@ Nothing of the request or of the answer gets into an error, since both hold secr
 
 from __future__ import annotations
 
-import json
 import netrc  # noqa: F401  # requests imports it at its first request, when a child may be forked that would wait for it
-import re
 import socket
 import ssl
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,8 +32,6 @@ SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
 _APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
-_LONGEST_ANSWER = 16 * 1024  # bytes; a token has at most 350 characters (tokenP page)
-_STAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})")
 _LIMITED, _TOO_FAST = "EGW00133", "EGW00201"
 _MEANINGS = {
     "EGW00103": "KIS does not accept the app key; check KIS_APP_KEY, and that it belongs to this host (real or paper)",
@@ -92,30 +88,17 @@ class TokenIssuer:
                     headers={"Cache-Control": "no-store"},  # a session of `requests_cache` would hand a dead one out
                     timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
                     allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
-                    stream=True,
                 )
             except requests.HTTPError as error:  # a hook of the session's called raise_for_status()
                 if error.response is None:
                     raise
                 response = error.response
-            return response.status_code, self._read(response, timeout)
+            return response.status_code, _object_in(response)
         except Exception as error:  # of requests, or of what a session of the user's is made of
             final, cause = judge_error(error).meaning is Meaning.FINAL, _cause_of(error)
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
         host = urlsplit(self._credentials.base_url).netloc.rpartition("@")[2]
         raise TokenIssueError(f"the token endpoint at {host} could not be reached: {cause}", retryable=not final)
-
-    def _read(self, response: requests.Response, timeout: float) -> Any:
-        content, ends = bytearray(), self._clock.monotonic() + timeout
-        with closing(response), suppress(ValueError, RecursionError):  # the latter: brackets without end
-            for byte in response.iter_content(1):  # as they come: what trickles keeps to no time-out of a socket
-                content += byte
-                if self._clock.monotonic() > ends:
-                    raise requests.Timeout
-                if len(content) > _LONGEST_ANSWER:
-                    return None
-            return json.loads(content)
-        return None
 
 
 def read_answer(status: int, body: object, now: datetime) -> AccessToken:
@@ -142,10 +125,10 @@ def _token(status: int, body: object, name: str, expires_at: datetime | None) ->
 
 
 def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
-    stamp = _STAMP.fullmatch(str(body.get("access_token_token_expired")).strip())
-    with suppress(ValueError):  # a thirteenth month
-        if stamp is not None and int(stamp[1]) in YEARS:
-            return datetime(*map(int, stamp.groups()), tzinfo=SEOUL)  # type: ignore[misc,arg-type]  # six of them
+    with suppress(KeyError, TypeError, ValueError):
+        stamp = datetime.strptime(body["access_token_token_expired"], "%Y-%m-%d %H:%M:%S")
+        if stamp.year in YEARS:
+            return stamp.replace(tzinfo=SEOUL)
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         seconds = float(body["expires_in"])
         return now + timedelta(seconds=seconds) if seconds > 0 else None
@@ -168,6 +151,12 @@ def _code_in(body: object) -> str | None:
     """Return KIS's error code; `tokenP` calls it `error_code`, everything else `msg_cd`."""
     code = (body.get("error_code") or body.get("msg_cd")) if isinstance(body, Mapping) else None
     return code if isinstance(code, str) and code.isalnum() and len(code) <= 16 else None
+
+
+def _object_in(response: requests.Response) -> Any:
+    with suppress(ValueError, RecursionError):  # the latter: brackets without end
+        return response.json()
+    return None
 
 
 def _cause_of(error: Exception) -> str:

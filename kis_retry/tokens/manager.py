@@ -64,7 +64,7 @@ class TokenManager(Refresher):
         super().__init__(self._issuer.issue, key, store, policy, clock)
         self.credentials, self._given = credentials, (store, policy)
         approval_key = hashlib.sha256(f"approval of {key}".encode()).hexdigest()[:32]
-        self._approval = _ApprovalKey(self._issuer.approve, approval_key, store, policy, clock)
+        self._approval = Refresher(self._issuer.approve, approval_key, store, policy, clock)
         _managers[id(self)] = self
 
     @classmethod
@@ -153,11 +153,10 @@ class TokenManager(Refresher):
 
     def _revoke(self, _: float) -> bool:
         with self._store_lock(self.policy.issue_timeout + 2):
-            current, shared = self._memory.current, self._entry.load()
-            known = [token for token in (current.token if current else None, shared) if token is not None]
-            if not known:
+            current = self._memory.current
+            token = self._entry.load() or (current.token if current is not None else None)
+            if token is None:
                 return False
-            token = max(known, key=lambda token: token.expires)  # another process may have renewed it since
             self._issuer.revoke(token, self.policy.issue_timeout)
             self.note_refused(token.value)
             self._memory.current = None
@@ -171,12 +170,6 @@ class TokenManager(Refresher):
     def __repr__(self) -> str:
         cached = self._memory.current
         return f"TokenManager({self.credentials!r}, {cached.token if cached else 'no token yet'})"
-
-
-class _ApprovalKey(Refresher):
-    """The websocket key, which is got and kept like a token. Events are about tokens, and tell nothing of it."""
-
-    def _tell(self, *_: Any, **__: Any) -> None: ...
 
 
 def every_manager() -> list[TokenManager]:

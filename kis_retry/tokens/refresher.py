@@ -1,9 +1,7 @@
 """
 One refresh for everybody: `Refresher`.
 
-Look for another token in memory, in the store, and once more under the store's lock; only then ask KIS. The minute
-between two tokens is waited out, an endpoint that is away is asked again, and after a failure for good nobody asks for
-a while.
+Look for another token in memory, in the store, and once more under the store's lock; only then ask KIS.
 """
 
 from __future__ import annotations
@@ -241,6 +239,8 @@ class Refresher(LiveSource):
         self._tell("token_refreshed" if origin == "issued" else "token_adopted", previous, began, **found)
 
     def _tell(self, name: Any, previous: str | None, began: float, **found: Any) -> None:
+        if self.credentials is None:  # it is the websocket key, and events are about tokens
+            return
         elapsed, level = self._clock.monotonic() - began, logging.DEBUG if found.get("source") == "memory" else None
         emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
 

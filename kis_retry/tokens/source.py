@@ -19,16 +19,7 @@ from ..policy import RetryPolicy
 from ..token import AccessToken
 from .single_flight import SingleFlight, done, failed, then, without_traceback
 
-__all__ = [
-    "Clock",
-    "LiveSource",
-    "Memory",
-    "Replacement",
-    "TokenSource",
-    "headers_for",
-    "is_method",
-    "is_source",
-]
+__all__ = ["Clock", "LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", "is_source"]
 
 T = TypeVar("T")
 
@@ -230,13 +221,8 @@ def is_source(value: object) -> bool:
     """Tell whether `value` has the two methods of a `TokenSource`; a class has not, its instances have."""
     if isinstance(value, (LiveSource, type)):
         return not isinstance(value, type)
-    return is_method(value, "token") and is_method(value, "refresh")
-
-
-def is_method(value: object, name: str) -> bool:
-    """Tell whether `value` has such a method; a coroutine function cannot be called here."""
-    method = getattr(value, name, None)
-    return callable(method) and not inspect.iscoroutinefunction(method)
+    methods = [getattr(value, name, None) for name in ("token", "refresh")]
+    return all(callable(each) and not inspect.iscoroutinefunction(each) for each in methods)
 
 
 def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mapping[str, str]) -> dict[str, str]:

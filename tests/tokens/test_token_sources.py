@@ -201,7 +201,7 @@ def test_what_is_no_token_is_a_clear_failure_and_poisons_nothing(method: str, gi
     tokens = Wrong()
     source = as_source(tokens)
     with pytest.raises(
-        TypeError, match=rf"{method}\(\) gave a {type(given).__name__}: a TokenSource has to give an Acc"
+        TypeError, match=f"gave a {type(given).__name__}: its methods have to give an AccessToken"
     ):
         current(source) if method == "token" else replaced(source, "t1")
     tokens.wrong = False
