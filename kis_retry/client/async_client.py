@@ -33,7 +33,7 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
     call `close`. It may be used on several event loops.
 
     Args:
-        credentials, tokens, policy, limiter, timeout: as for `KisClient`.
+        credentials, tokens, policy, limiter, timeout: as for `KisClient`; a timeout is in seconds.
         session: an `httpx.AsyncClient` with settings of your own. Token requests are sent with `requests`: for a proxy
             or certificates of theirs give `tokens=TokenManager(credentials, session=…)` too, or set HTTPS_PROXY and
             REQUESTS_CA_BUNDLE, which count for both.

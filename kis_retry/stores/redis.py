@@ -54,7 +54,10 @@ class RedisTokenStore(DocumentStore):
 
     Args:
         url_or_client: `redis://…`, `rediss://…`, `unix://…` (`valkey://…`, `valkeys://…`), or a ready synchronous
-            client of redis-py or valkey-py. A `ConfigurationError` about a URL does not show it.
+            client of redis-py or valkey-py.
+
+    Raises:
+        ConfigurationError: it is no such URL, which the message does not show.
     """
 
     def __init__(self, url_or_client: Any) -> None:

@@ -56,6 +56,9 @@ class KisGateway(StateMachine):
         issue_interval: seconds between two issues (observed: one minute).
         seed: what faults with a `share` start their dice from; None for another course each time.
         clock: seconds since the epoch; `time.time`, looked up at each call, where it is None.
+
+    Raises:
+        ValueError: an argument is not usable; the message names it.
     """
 
     def __init__(
