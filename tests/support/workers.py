@@ -97,6 +97,8 @@ class Worker:
 
     def kill(self) -> None:
         """End it as `kill -9` does."""
+        if self._pipe.closed:
+            return
         self._process.kill()
         self._process.join(PATIENCE)
         with suppress(EOFError, OSError):

@@ -238,15 +238,6 @@ def test_pickled_objects_find_the_shared_token_and_share_the_next_one(
         gateway.expire()
 
 
-def test_a_pickled_manager_on_redis_finds_the_shared_token(
-    workers: ProcessPoolExecutor, gateway: KisGateway, valkey_server: Any
-) -> None:
-    manager = TokenManager(gateway.credentials, store=RedisTokenStore(valkey_server.url))
-    token = manager.token()
-    assert list(workers.map(TOKEN, [manager] * 4)) == [token] * 4
-    assert gateway.counts.token_requests == 1
-
-
 @pytest.mark.one_python
 def test_workers_of_a_client_from_the_environment_read_it_again_and_no_secret_travels(
     gateway: KisGateway, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,19 +255,4 @@ def test_workers_of_a_client_from_the_environment_read_it_again_and_no_secret_tr
             assert secret.encode() not in data
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(FETCH, client).result(PATIENCE)["rt_cd"] == "0"
-    assert gateway.counts.token_requests == 1
-
-
-def test_a_manager_is_pickled_while_another_thread_asks_and_is_whole(
-    client: KisClient, gateway: KisGateway, folder: Path
-) -> None:
-    gateway.hang("tokens", 1)
-    asking = threading.Thread(target=good, args=[client], daemon=True)
-    asking.start()
-    until(lambda: gateway.counts.token_requests == 1)
-    copy: TokenManager = pickle.loads(pickle.dumps(client.tokens))
-    gateway.heal()
-    asking.join(PATIENCE)
-    assert copy.token() == client.tokens.token()
-    assert (copy.policy, repr(copy.store)) == (RetryPolicy(), repr(FileTokenStore(folder)))
     assert gateway.counts.token_requests == 1

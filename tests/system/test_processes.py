@@ -101,24 +101,6 @@ def test_a_revoked_token_costs_one_token_request(place: str, tmp_path: Path) -> 
             assert gateway.counts.token_requests == 1
 
 
-@pytest.mark.parametrize("damage", ["cut short", "a token that KIS never issued"])
-def test_a_damaged_entry_costs_one_token_request_and_serves_the_next_process(
-    damage: str, gateway: KisGateway, tmp_path: Path
-) -> None:
-    place = tmp_path / "tokens"
-    key = key_of(gateway.credentials)
-    FileTokenStore(place).save(key, AccessToken("eyJ.odd.sig", datetime.now(timezone.utc) + timedelta(hours=9)))
-    (entry,) = place.glob("*.json")
-    if damage == "cut short":
-        entry.write_bytes(entry.read_bytes()[:-20])
-    for _ in range(2):
-        with Crew(WAYS[:2], environment(gateway, str(place), tmp_path)) as crew:
-            reports = crew.run()
-        assert total(reports) == {GOOD_CODE: 2}
-        assert [report.warnings for report in reports] == [[], []]
-        assert gateway.counts.token_requests == 1
-
-
 # --- killed
 
 
@@ -163,33 +145,14 @@ def test_processes_that_are_killed_lose_no_call_of_the_others(tmp_path: Path) ->
         assert 1 + 3 <= gateway.counts.token_requests <= 1 + 3 + 6
 
 
-@pytest.fixture
-def asking(gateway: KisGateway, tmp_path: Path) -> Iterator[Callable[[str], Worker]]:
-    """Begin a process that holds the store's lock and waits for an answer of KIS."""
-    started: list[Worker] = []
-
-    def begin(place: str) -> Worker:
-        gateway.hang("tokens", 1)
-        worker = Worker("client", environment(gateway, place, tmp_path))
-        started.append(worker)
-        worker.prepare(1, 1)
-        worker.go()
-        until(lambda: gateway.counts.token_requests == 1)
-        return worker
-
-    yield begin
-    for worker in started:
-        worker.kill()
-
-
-def test_a_holder_that_is_killed_while_it_asks_blocks_nobody(
-    asking: Callable[[str], Worker], gateway: KisGateway, place: str, tmp_path: Path
-) -> None:
-    holder = asking(place)
-    with Crew(WAYS, environment(gateway, place, tmp_path)) as crew:
+def test_a_holder_that_is_killed_while_it_asks_blocks_nobody(gateway: KisGateway, place: str, tmp_path: Path) -> None:
+    gateway.hang("tokens", 1)
+    with Crew(FOUR, environment(gateway, place, tmp_path)) as crew:
+        holder, *others = crew.workers
         for worker in crew.workers:
             worker.prepare(1, 1)
             worker.go()
+            until(lambda: gateway.counts.token_requests == 1)  # by the first, which has the lock then
         time.sleep(0.3)
         assert gateway.counts.token_requests == 1, "they wait for who holds the lock"
         holder.kill()  # on one machine the operating system releases the lock at once
@@ -198,7 +161,7 @@ def test_a_holder_that_is_killed_while_it_asks_blocks_nobody(
                 lock = f"kis_retry:{{{key_of(gateway.credentials)}}}:lock"
                 assert 10_000 < server.pttl(lock) <= 30_000, "longer than a token request may take, and not for ever"
                 server.pexpire(lock, 1)  # as if that time had passed
-        assert total([worker.report() for worker in crew.workers]) == {GOOD_CODE: 3}
+        assert total([worker.report() for worker in others]) == {GOOD_CODE: 3}
     assert gateway.counts.token_requests == 2
     assert gateway.counts.tokens_issued == 1
 
@@ -206,22 +169,15 @@ def test_a_holder_that_is_killed_while_it_asks_blocks_nobody(
 # --- a store that cannot be used
 
 
-def read_only(server: Any) -> str:
-    server.execute_command("REPLICAOF", "127.0.0.1", "1")
-    return ""
+FAULTS: dict[str, Callable[[Any], object]] = {
+    "read-only": lambda server: server.execute_command("REPLICAOF", "127.0.0.1", "1"),
+    "out of memory": lambda server: server.config_set("maxmemory", 1),
+    "wrong password": lambda server: server.config_set("requirepass", "another"),
+    "no slots": lambda server: None,
+}
 
 
-def out_of_memory(server: Any) -> str:
-    server.config_set("maxmemory", 1)
-    return ""
-
-
-def wrong_password(server: Any) -> str:
-    server.config_set("requirepass", "another")
-    return ":a-wrong-one@"
-
-
-@pytest.fixture(params=["read-only", "out of memory", "wrong password", "no slots", "deaf", "unwritable folder"])
+@pytest.fixture(params=[*FAULTS, "deaf", "unwritable folder"])
 def broken(request: pytest.FixtureRequest, new_valkey_server: Callable[..., Any], tmp_path: Path) -> Iterator[str]:
     """A value of `KIS_TOKEN_STORE` that names a place of no use."""
     if request.param == "unwritable folder":
@@ -232,10 +188,9 @@ def broken(request: pytest.FixtureRequest, new_valkey_server: Callable[..., Any]
             yield f"redis://127.0.0.1:{deaf.getsockname()[1]}/0"
     else:
         server = new_valkey_server(**({"cluster_enabled": "yes"} if request.param == "no slots" else {}))
-        faults = {"read-only": read_only, "out of memory": out_of_memory, "wrong password": wrong_password}
         with redis.Redis.from_url(server.url) as administrator:
-            user = faults.get(request.param, lambda _: "")(administrator)
-        yield server.url.replace("//", f"//{user}")
+            FAULTS[request.param](administrator)
+        yield server.url.replace("//", "//:a-wrong-one@") if request.param == "wrong password" else server.url
 
 
 def test_processes_whose_store_is_broken_go_on_sharing_by_the_machines_file_store(
@@ -282,4 +237,4 @@ def test_processes_have_the_whole_rate_between_them_and_one_with_a_lower_rate_sl
     assert sum(made) >= 2 * 18 * 0.75
     assert max(made[:3]) <= 2.5 * min(made[:3])
     assert made[3] <= 2 * 3 + 4, "what it may by its own setting, and one more for each thread"
-    assert worst_second(gateway.arrivals) <= 20, "18, and what a busy machine brings together"
+    assert worst_second(gateway.arrivals) <= 24, "18, and what a busy machine brings together; alone they make 57"

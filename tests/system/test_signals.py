@@ -246,6 +246,6 @@ def test_a_kill_switch_in_the_wait_for_the_minute_starts_no_storm(
     gateway.issue_elsewhere()
     gateway.reset_counts()
     with disturbing("a hook", harm), ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(client.fetch_domestic_price, ["005930"] * 16))
+        answers = list(pool.map(client.fetch_domestic_price, ["005930"] * 8))
     assert {answer["msg_cd"] for answer in answers} == {"EGW00123"}, "KIS's own answer"
     assert gateway.counts.token_requests <= 8
