@@ -98,9 +98,10 @@ def error_body(code: str | None) -> dict[str, Any]:
 
 
 def require(usable: bool, name: str, value: object, takes: str) -> None:
-    """Refuse an argument that is not usable."""
+    """Refuse an argument that is not usable; `...` for a value that is not to be shown."""
+    given = name if value is ... else f"{name}={value!r}"
     if not usable:
-        raise ValueError(f"{name}={value!r} is not usable: it takes {takes}")
+        raise ValueError(f"{given} is not usable: it takes {takes}")
 
 
 # -- listings and pages

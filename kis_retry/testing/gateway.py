@@ -79,8 +79,8 @@ class KisGateway(StateMachine):
         keys = {"app_key": app_key or f"PS{secrets.token_hex(17)}"}
         keys["app_secret"] = app_secret or secrets.token_urlsafe(135)
         for name, key in keys.items():
-            if not (key.isascii() and key.isprintable() and " " not in key):
-                raise ValueError(f"{name} is not usable: it takes printable ASCII characters without spaces, or None")
+            is_usable = key.isascii() and key.isprintable() and " " not in key
+            require(is_usable, name, ..., "printable ASCII characters without spaces, or None")
         faults: dict[str, Any] = {"expired_status": expired_status, "clock": clock, "seed": seed}
         super().__init__(**keys, paper=paper, issue_interval=issue_interval, **faults)
         self.latency = latency
