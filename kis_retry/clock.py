@@ -1,12 +1,17 @@
-"""A clock that nobody freezes, for deadlines and the pace."""
+"""
+What tells the time: `time` for the expiry of tokens, which tests may freeze, and `monotonic` for deadlines.
+
+This module is the clock of a `TokenManager`, unless it is given another one.
+"""
 
 from __future__ import annotations
 
-import time
+import sys
 from importlib.util import module_from_spec
+from time import sleep, time
 from typing import Any
 
-__all__ = ["Monotonic"]
+__all__ = ["Monotonic", "monotonic", "sleep", "time"]
 
 
 def _copy_of(module: Any) -> Any:
@@ -23,4 +28,7 @@ class Monotonic:
     module it does not know, not even where this module is first imported while the clock is frozen.
     """
 
-    now = staticmethod(_copy_of(time).monotonic)
+    now = staticmethod(_copy_of(sys.modules["time"]).monotonic)
+
+
+monotonic = Monotonic.now

@@ -104,11 +104,11 @@ class KisClient(ClientBase[Payload]):
     def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
         """Send one request. What goes wrong is handed back, so that no traceback holds a frame that saw a header."""
         try:
-            return answer_of(call, self._send({**self._arguments(call, token), "data": call.body}))
+            return answer_of(call, self._response({**self._arguments(call, token), "data": call.body}))
         except BaseException as error:  # Ctrl-C too
             return harmless(error)
 
-    def _send(self, arguments: dict[str, Any]) -> requests.Response:
+    def _response(self, arguments: dict[str, Any]) -> requests.Response:
         # Not to be redirected: the headers hold the secret, and it goes to the configured host alone.
         options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False}
         if self._given_session is not None:

@@ -19,7 +19,7 @@ from .source import LiveSource, Memory, Replacement
 __all__ = ["as_source", "broker_source", "is_broker"]
 
 _NEVER = datetime(YEARS.stop - 1, 12, 31, tzinfo=timezone.utc)  # a library does not say when its token dies
-_A_LOOK = 0.01  # seconds in which a source that has a token in memory hands it over
+_A_LOOK = 0.05  # seconds in which a source that has a token in memory hands it over
 
 # By identity: a dataclass that compares by its fields can neither be hashed nor told apart.
 _known: dict[int, tuple[Memory, object]] = {}

@@ -23,7 +23,6 @@ from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..forking import after_fork
 from ..sessions import behind, leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
-from .source import Clock
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]
 
@@ -54,7 +53,7 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 class TokenIssuer:
     """Asks KIS once for each call of a method, for `timeout` seconds at most. Safe to share between threads."""
 
-    def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Clock) -> None:
+    def __init__(self, credentials: Credentials, session: requests.Session | None, clock: Any) -> None:
         self._credentials, self._clock = credentials, clock
         self._session = requests.Session() if session is None else session
         after_fork(self._session, leave_connections_to_parent)

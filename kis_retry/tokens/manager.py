@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import requests
 
+from .. import clock as system_clock
 from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
@@ -18,7 +19,7 @@ from ..stores.from_env import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
-from .source import Clock, headers_for
+from .source import headers_for
 
 __all__ = ["TokenManager", "every_manager", "newest_manager"]
 
@@ -54,12 +55,11 @@ class TokenManager(Refresher):
         store: TokenStore | None = None,
         policy: RetryPolicy | None = None,
         session: requests.Session | None = None,
-        clock: Clock | None = None,
+        clock: Any = system_clock,
     ) -> None:
         _check("credentials", credentials, Credentials)
         _check("store", store, TokenStore, type(None))
         _check("policy", policy, RetryPolicy, type(None))
-        clock = clock or Clock()
         self._issuer, key = TokenIssuer(credentials, session, clock), key_of(credentials)
         super().__init__(self._issuer.issue, key, store, policy, clock)
         self.credentials, self._given = credentials, (store, policy)

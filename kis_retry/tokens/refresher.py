@@ -24,7 +24,7 @@ from ..stores.entry import StoreEntry
 from ..stores.from_env import store_from_env
 from ..token import AccessToken
 from .single_flight import done, then, without_traceback
-from .source import CachedToken, Clock, LiveSource, Memory, Replacement
+from .source import CachedToken, LiveSource, Memory, Replacement
 
 __all__ = ["Refresher"]
 
@@ -50,7 +50,7 @@ class Refresher(LiveSource):
         key: str,
         store: TokenStore | None,
         policy: RetryPolicy | None,
-        clock: Clock,
+        clock: Any,
     ) -> None:
         self._ask_kis, self._key, self._clock, self._memory = ask, key, clock, Memory()
         self._policy, self._entry = policy, StoreEntry(store, key) if store is not None else None
@@ -157,7 +157,7 @@ class Refresher(LiveSource):
         """Go through the store's lock to KIS, until there is a token or the time is over."""
         told: list[float] = []
 
-        def left() -> float:
+        def left() -> Any:
             return max(ends - self._clock.monotonic(), 0.0)
 
         def attempt() -> Replacement:
@@ -231,7 +231,7 @@ class Refresher(LiveSource):
         return lock
 
     def _minute_left(self) -> float:
-        return self._minute_ends - self._clock.monotonic()
+        return float(self._minute_ends - self._clock.monotonic())
 
     def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
         token, origin = replacement

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from ..clock import Monotonic
+from .. import clock
 from ..credentials import Credentials
 from ..errors import TokenIssueLimited
 from ..events import warn
@@ -19,7 +18,7 @@ from ..policy import RetryPolicy
 from ..token import AccessToken
 from .single_flight import SingleFlight, done, failed, then, without_traceback
 
-__all__ = ["Clock", "LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", "is_source"]
+__all__ = ["LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", "is_source"]
 
 T = TypeVar("T")
 
@@ -48,16 +47,6 @@ class TokenSource(Protocol):
         with the same dead token and have been here before.
         """
         ...
-
-
-class Clock:
-    """What tells the time: `time` (since the epoch) when a token expires, `monotonic` and `sleep` are for deadlines."""
-
-    monotonic: Callable[[], float] = staticmethod(Monotonic.now)
-    sleep: Callable[[float], None] = staticmethod(time.sleep)
-
-    def time(self) -> float:
-        return time.time()
 
 
 class Replacement(NamedTuple):
@@ -120,7 +109,7 @@ class LiveSource:
     credentials: Credentials | None = None  # nobody knows whose tokens these are
     policy: RetryPolicy | None = None  # the environment's counts
     _memory: Memory
-    _clock = Clock()
+    _clock: Any = clock
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
@@ -135,7 +124,7 @@ class LiveSource:
         """Tell whether `value` is known to be refused, superseded, revoked or expired."""
         memory = self._memory
         if memory.current is not None and memory.current.token.value == value:
-            return self._clock.time() >= memory.current.expired_at
+            return bool(self._clock.time() >= memory.current.expired_at)
         return value in memory.refused or value in memory.handed_out
 
     def current_unless(self, rejected: str | None) -> AccessToken | None:

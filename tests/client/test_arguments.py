@@ -57,11 +57,6 @@ def test_a_timeout_is_seconds_or_seconds_to_connect_and_to_read(timeout: Any, cl
         client_class(CREDENTIALS, timeout=timeout)
 
 
-def test_all_but_the_credentials_is_given_by_name(client_class: Any) -> None:
-    with pytest.raises(TypeError, match="positional"):
-        client_class(CREDENTIALS, NumberedTokens())
-
-
 def test_credentials_are_those_given_or_those_of_the_tokens_or_the_environments(
     client_class: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,12 +82,6 @@ def test_the_policy_is_the_one_given_or_that_of_the_tokens_or_the_environments(
     assert client_class(tokens=tokens).policy is theirs
     assert client_class(CREDENTIALS, tokens=NumberedTokens()).policy == RetryPolicy(wait=3)
     assert client_class(CREDENTIALS, policy=mine).tokens.policy is mine, "what it makes for itself goes by it too"
-
-
-def test_a_given_limiter_and_source_are_the_ones_that_are_asked(client_class: Any) -> None:
-    tokens, limiter = NumberedTokens(), RateLimiter(CREDENTIALS, rate=5)
-    made = client_class(CREDENTIALS, tokens=tokens, limiter=limiter)
-    assert (made.tokens, made.limiter) == (tokens, limiter)
 
 
 def test_a_copy_for_another_process_has_what_was_given(client_class: Any) -> None:
@@ -124,19 +113,6 @@ def test_from_env_takes_credentials_store_and_policy(
     assert first.fetch_domestic_price("005930")["msg_cd"] == "EGW00123"
     first.shut()
     second.shut()
-
-
-def test_two_pairs_of_keys_are_one_word_apart(
-    client_class: Any, gateway: KisGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", "real-key")
-    monkeypatch.setenv("KIS_APP_SECRET", "secret")
-    monkeypatch.setenv("PAPER_APP_KEY", "paper-key")
-    monkeypatch.setenv("PAPER_APP_SECRET", "secret")
-    monkeypatch.setenv("PAPER_PAPER", "true")
-    real, paper = client_class.from_env(), client_class.from_env(prefix="PAPER_")
-    assert (real.credentials.app_key, real.credentials.paper) == ("real-key", False)
-    assert (paper.credentials.app_key, paper.credentials.paper) == ("paper-key", True)
 
 
 def test_a_repr_shows_no_secret(client: Asking, gateway: KisGateway) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,6 @@ import httpx
 import pytest
 import requests
 
-from children import in_child
 from clients import KINDS, Asking
 from kis_retry import (
     AsyncKisClient,
@@ -150,18 +148,6 @@ def test_a_closed_client_opens_connections_again(client: Asking) -> None:
         client.close()
 
 
-def test_a_block_closes_a_client(gateway: KisGateway, no_pace: RateLimiter) -> None:
-    tokens = manager_for(gateway)
-    with KisClient(tokens=tokens, limiter=no_pace) as client:
-        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-
-    async def ask() -> None:
-        async with AsyncKisClient(tokens=tokens, limiter=no_pace) as client:
-            assert (await client.fetch_domestic_price("005930"))["rt_cd"] == "0"
-
-    asyncio.run(ask())
-
-
 def test_an_async_client_serves_one_event_loop_after_the_other(gateway: KisGateway, no_pace: RateLimiter) -> None:
     client = AsyncKisClient(tokens=manager_for(gateway), limiter=no_pace)
 
@@ -172,26 +158,3 @@ def test_an_async_client_serves_one_event_loop_after_the_other(gateway: KisGatew
             await client.close()
 
     assert [asyncio.run(ask()) for _ in range(3)] == ["0", "0", "0"]
-
-
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="it takes a system that can fork")
-@pytest.mark.parametrize("given", [False, True])
-def test_a_forked_child_has_connections_of_its_own(given: bool, gateway: KisGateway, no_pace: RateLimiter) -> None:
-    with requests.Session() as session:
-        client = KisClient(tokens=manager_for(gateway), limiter=no_pace, session=session if given else None)
-        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-        assert in_child(lambda: client.fetch_domestic_price("000660")["rt_cd"] == "0")
-        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-        client.close()
-
-
-async def test_two_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(
-    gateway: KisGateway, no_pace: RateLimiter
-) -> None:
-    gateway.refuse_calls("EGW00201", share=0.22)
-    gateway.drop("calls", share=0.01)
-    async with AsyncKisClient(tokens=manager_for(gateway), limiter=no_pace) as client:
-        gateway.expire_at(100)
-        answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(200)))
-    assert {answer["rt_cd"] for answer in answers} == {"0"}
-    assert gateway.counts.token_requests == 2, "the first, and one for all of them"

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import io
 import pickle
-import signal
 import socket
 import traceback
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 import requests
-from rich.console import Console
-from rich.traceback import Traceback
 
 from clients import Asking
 from kis_retry import (
     AccessToken,
-    AsyncKisClient,
     Credentials,
     KisClient,
-    MemoryTokenStore,
-    RateLimiter,
-    ResponseError,
-    RetryPolicy,
     TokenIssueError,
-    TokenManager,
     is_transient_error,
 )
 from kis_retry.testing import KisGateway
@@ -94,20 +80,6 @@ def test_nothing_secret_leaves_with_an_error(
     for secret in (KEY, SECRET, TOKEN):
         assert secret not in found
     assert not [name for name in frames if name in ("request", "send", "urlopen", "handle_async_request")]
-
-
-def test_a_traceback_with_locals_shows_nothing_secret(client: Asking, host: Loopback, listen: Any) -> None:
-    failing(listen, host, client, "dropped")
-    console = Console(file=io.StringIO(), width=500)
-    try:
-        client.get(BALANCE, "TTTC8434R")
-    except Exception as error:
-        trace = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, extra_lines=0)
-    console.print(trace)
-    found = console.file.getvalue()  # type: ignore[attr-defined]  # the file above
-    assert "tr_id" in found
-    for secret in (KEY, SECRET, TOKEN):
-        assert secret not in found
 
 
 @pytest.mark.parametrize("how", [how for how in FAILURES if how != "no JSON"])
@@ -177,46 +149,6 @@ def test_a_certificate_that_is_not_trusted_is_told_with_what_to_set() -> None:
         client.fetch_domestic_price("005930")
 
 
-class UserLimitError(Exception):
-    """Of a signal handler of the user's."""
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="it takes a timer that interrupts")
-@pytest.mark.parametrize("kind", ["sync"])
-def test_an_exception_of_a_signal_handler_passes_as_it_is_and_shows_nothing(
-    client: Asking, host: Loopback, listen: Any
-) -> None:
-    failing(listen, host, client, "silent")
-
-    def interrupt(*_: object) -> None:
-        raise UserLimitError("reached, with ?a=b")
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
-    try:
-        with pytest.raises(UserLimitError, match=r"^reached, with \?a=b$") as caught:
-            client.get(BALANCE, "TTTC8434R")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    found = all_that_shows(caught.value)
-    for secret in (KEY, SECRET, TOKEN):
-        assert secret not in found
-
-
-async def test_a_task_that_is_cancelled_ends_as_cancelled(gateway: KisGateway) -> None:
-    async with AsyncKisClient(gateway.credentials) as client:
-        await client.fetch_domestic_price("005930")
-        gateway.hang("calls", seconds=30)
-        task = asyncio.create_task(client.post("/uapi/domestic-stock/v1/trading/order-cash", "TTTC0012U", {}))
-        await asyncio.sleep(0.1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(client.fetch_domestic_price("005930"), 0.1)
-
-
 def test_what_the_caller_was_handling_stays_in_the_story(client: Asking, host: Loopback, listen: Any) -> None:
     failing(listen, host, client, "refused")
     mine = KeyError("mine")
@@ -227,42 +159,3 @@ def test_what_the_caller_was_handling_stays_in_the_story(client: Asking, host: L
             client.get(BALANCE, "TTTC8434R")
     assert caught.value.__context__ is mine
     assert mine.__traceback__ is not None
-
-
-class Params(dict[str, str]):
-    """Parameters to which a weak reference can be held."""
-
-
-@pytest.fixture
-def _no_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.parametrize("kind", ["sync"])
-@pytest.mark.usefixtures("_no_collection")
-def test_a_failed_call_is_not_kept(client: Asking, host: Loopback, listen: Any) -> None:
-    failing(listen, host, client, "refused")
-    params = Params(CANO=ACCOUNT)
-    kept = weakref.ref(params)
-    with suppress(requests.ConnectionError):
-        client.get(BALANCE, "TTTC8434R", params)
-    del params
-    assert kept() is None
-
-
-@pytest.mark.usefixtures("_no_collection")
-async def test_a_failed_coroutine_is_not_kept(host: Loopback) -> None:
-    credentials = Credentials(KEY, SECRET, base_url=host.url)
-    tokens = TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy(transient_deadline=0))
-    async with AsyncKisClient(tokens=tokens, limiter=RateLimiter(credentials, rate=0)) as client:
-        await client.fetch_domestic_price("005930")
-        host.replies = [Reply([])]
-        params = Params(CANO=ACCOUNT)
-        kept = weakref.ref(params)
-        with suppress(ResponseError):
-            await client.get(BALANCE, "TTTC8434R", params)
-        del params
-        assert kept() is None

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from clients import Asking, asking
-from kis_retry import Credentials, PageError, RefreshEvent
+from clients import Asking
+from kis_retry import PageError, RefreshEvent
 from kis_retry.testing import KisGateway
 from loopback import Loopback, Reply
 
@@ -66,12 +64,6 @@ def test_a_page_that_is_refused_is_an_error_with_the_answer_of_kis(gateway: KisG
     assert (caught.value.page, caught.value.answer["msg_cd"]) == (3, "EGW00206")
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.page, copy.answer) == (str(caught.value), 3, caught.value.answer)
-
-
-def test_no_such_data_is_the_whole_answer(client: Asking) -> None:
-    query = {"PDNO": "NONE1", "PRDT_TYPE_CD": "300"}
-    path = "/uapi/domestic-stock/v1/quotations/search-info"
-    assert [page["rt_cd"] for page in client.all_pages(path, "CTPF1604R", query)] == ["7"]
 
 
 # -- every kind of cursor, with pages that a test makes up
@@ -161,16 +153,3 @@ def test_what_is_neither_a_success_nor_no_such_data_is_a_refusal(
     host.replies = [Reply({"rt_cd": rt_cd})]
     with pytest.raises(PageError, match=f"^page 1 of {BALANCE} was refused"):
         at_host().all_pages(BALANCE, "TTTC8434R")
-
-
-@settings(max_examples=20)
-@given(st.lists(st.text("ab ", min_size=1, max_size=3).filter(str.strip), min_size=1, max_size=6))
-def test_whatever_the_cursors_are_it_ends(cursors: list[str]) -> None:
-    marks = [cursor.strip() for cursor in cursors]
-    with Loopback(*(page(number, "M", cts=cursor) for number, cursor in enumerate(cursors))) as host:
-        client = asking("sync", Credentials("key", "secret", base_url=host.url))
-        with pytest.raises(PageError):
-            client.all_pages(BALANCE, "TTTC8434R")
-        client.shut()
-    distinct = next((n for n in range(1, len(marks)) if marks[n] in marks[:n]), len(marks))
-    assert len(host.sent) == distinct + 1

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from kis_retry.tokens.source import Clock
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class FakeClock(Clock):
+class FakeClock:
     """
     A clock for `TokenManager(clock=…)`: only `sleep` and the test move it.
 

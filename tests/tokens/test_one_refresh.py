@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -20,21 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from alarms import alarm_once
-from children import Child
 from crowds import together
-from kis_retry import AccessToken, FileTokenStore, MemoryTokenStore, RetryPolicy, TokenIssueError, TokenManager
+from kis_retry import AccessToken, MemoryTokenStore, RetryPolicy, TokenIssueError, TokenManager
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from managers import ended, started
 from patience import PATIENCE, until, until_async
-from unmeasured import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from clocks import FakeClock
-    from kis_retry import RefreshEvent
     from managers import Make
 
 
@@ -61,18 +50,6 @@ def test_a_straggler_does_not_refresh_again(manager: TokenManager, gateway: KisG
     assert manager.refresh(old) is new
     assert manager.refresh(f"Bearer {old.value}") is new
     assert gateway.counts.token_requests == 2
-
-
-def test_refusals_of_several_generations_cause_one_issue(manager: TokenManager, gateway: KisGateway) -> None:
-    generations = [manager.token()]
-    for _ in range(3):
-        gateway.expire()
-        generations.append(manager.refresh(generations[-1]))
-    gateway.expire()
-    got = together(12, lambda number: manager.refresh(generations[number % 4]))
-    newest = {token.value for token in got} - {generations[-1].value}
-    assert newest == {gateway.current_token}
-    assert gateway.counts.tokens_issued == 5
 
 
 def test_who_waits_shares_the_failure(manager: TokenManager, gateway: KisGateway) -> None:
@@ -137,27 +114,6 @@ def test_a_future_is_its_callers_own(manager: TokenManager, gateway: KisGateway)
     for future in (futures[1], futures[2], futures[4]):
         assert future.result(PATIENCE).token.value == gateway.current_token
     assert gateway.counts.tokens_issued == 2
-
-
-def test_futures_say_who_issued(manager: TokenManager, gateway: KisGateway) -> None:
-    old = manager.token()
-    gateway.expire()
-    gateway.hang("tokens", 1)
-    futures = [manager.replace_future(old.value) for _ in range(4)]
-    gateway.heal()
-    assert [future.result(PATIENCE).origin for future in futures] == ["issued", "memory", "memory", "memory"]
-    assert manager.replace_future(old.value).result(0).origin == "memory"
-
-
-def test_a_token_from_the_store_says_so(gateway: KisGateway) -> None:
-    store = MemoryTokenStore()
-    first, second = (TokenManager(gateway.credentials, store=store, policy=RetryPolicy()) for _ in range(2))
-    old = first.token()
-    second.token()
-    gateway.expire()
-    first.refresh(old)
-    replacement = second.replace_future(old.value).result(PATIENCE)
-    assert (replacement.token, replacement.origin) == (first.token(), "store")
 
 
 def test_a_source_knows_which_tokens_are_its_own_and_which_are_dead(
@@ -256,29 +212,6 @@ async def test_tasks_share_one_issue_and_the_loop_goes_on(manager: TokenManager,
     assert gateway.counts.token_requests == 1
 
 
-async def test_jobs_that_fill_the_loops_executor_do_not_stop_a_refresh(manager: TokenManager) -> None:
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(1))
-
-    def job() -> AccessToken:
-        return asyncio.run_coroutine_threadsafe(manager.token_async(), loop).result(PATIENCE)
-
-    assert await asyncio.wait_for(asyncio.to_thread(job), PATIENCE) == manager.token()
-
-
-def test_a_loop_that_is_closed_meanwhile_harms_nobody(manager: TokenManager, gateway: KisGateway) -> None:
-    gateway.hang("tokens", 1)
-
-    async def impatient() -> None:
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(manager.token_async(), 0.05)
-
-    asyncio.run(impatient())
-    waiting = manager.token_future()
-    gateway.heal()
-    assert waiting.result(PATIENCE).value == gateway.current_token
-
-
 # --- signals
 
 
@@ -326,131 +259,8 @@ class TestSignals:
         assert got == [manager.token()]
         assert gateway.counts.token_requests == 1
 
-    def test_ctrl_c_ends_a_program_whose_token_does_not_come(self, gateway: KisGateway) -> None:
-        program = """
-            import asyncio, signal, sys
-            from kis_retry import Credentials, MemoryTokenStore, TokenManager
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background begins with it ignored
-            key, secret, url = sys.argv[1:]
-            manager = TokenManager(Credentials(key, secret, base_url=url), store=MemoryTokenStore())
-            asyncio.run(manager.token_async())
-        """
-        gateway.hang("tokens")
-        given = gateway.credentials
-        command = [sys.executable, "-c", textwrap.dedent(program), given.app_key, given.app_secret, gateway.url]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=unmeasured())
-        try:
-            until(lambda: gateway.counts.token_requests == 1)
-            began = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE)
-            assert time.monotonic() - began < 9, "the request for the token takes ten seconds"
-        finally:
-            process.kill()
-            process.communicate()
-
 
 # --- processes
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
-class TestForks:
-    def test_a_child_forked_during_a_threads_first_refresh_gets_its_own(self) -> None:
-        """Before: it hung, on a lock or an import of a thread that does not exist there."""
-        with KisGateway(issue_interval=0, latency=0.05) as gateway:
-            for moment in range(6):
-                manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=5))
-                refreshing = started(1, manager.token)
-                time.sleep(moment * 0.01)
-                child = Child(lambda manager=manager: bool(manager.token().value))  # type: ignore[misc]  # bound now
-                assert child.ended_well()
-                ended(refreshing)
-
-    @pytest.mark.parametrize("moment", [0.0, 0.01])
-    def test_a_child_forked_during_the_first_call_of_a_process_meets_no_late_import(
-        self, moment: float, tmp_path: Path
-    ) -> None:
-        program = f"""
-            import os, threading, time, warnings
-            from kis_retry import TokenManager
-            from kis_retry.testing import KisGateway
-            warnings.simplefilter("ignore")
-            with KisGateway(issue_interval=0, latency=0.05) as gateway:
-                manager = TokenManager(gateway.credentials)  # store and policy are read by the first call
-                threading.Thread(target=manager.token).start()
-                time.sleep({moment})
-                child = os.fork()
-                if child == 0:
-                    os._exit(0 if manager.token().value else 1)
-                print(os.waitpid(child, 0)[1])
-        """
-        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-        command = [sys.executable, "-c", textwrap.dedent(program)]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
-        assert ran.stdout == "0\n"
-
-    def test_children_share_the_parents_store_and_one_issue(self, gateway: KisGateway, tmp_path: Path) -> None:
-        store = FileTokenStore(tmp_path / "cache")
-        manager = TokenManager(gateway.credentials, store=store, policy=RetryPolicy())
-        old = manager.token()
-        gateway.expire()
-        children = [Child(lambda: manager.refresh(old) != old) for _ in range(4)]
-        assert [child.ended_well() for child in children] == [True] * 4
-        assert manager.refresh(old).value == gateway.current_token
-        assert gateway.counts.tokens_issued == 2
-
-
-@pytest.mark.one_python
-def test_processes_refused_at_once_cause_one_issue(gateway: KisGateway, tmp_path: Path) -> None:
-    program = """
-        import sys
-        from kis_retry import Credentials, FileTokenStore, TokenManager
-        key, secret, url, folder, old = sys.argv[1:]
-        manager = TokenManager(Credentials(key, secret, base_url=url), store=FileTokenStore(folder))
-        print("ready", flush=True)
-        sys.stdin.readline()
-        print(manager.refresh(old).value)
-    """
-    given, folder = gateway.credentials, tmp_path / "cache"
-    old = TokenManager(given, store=FileTokenStore(folder), policy=RetryPolicy()).token()
-    gateway.expire()
-    command = [sys.executable, "-c", textwrap.dedent(program), given.app_key, given.app_secret, gateway.url]
-    processes = [
-        subprocess.Popen([*command, str(folder), old.value], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    outputs = [process.communicate("go\n", timeout=PATIENCE)[0].strip() for process in processes]
-    assert outputs == [gateway.current_token] * 4
-    assert gateway.counts.tokens_issued == 2
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signals on Windows")
-def test_a_stopped_holder_of_the_stores_lock_costs_half_of_issue_wait(gateway: KisGateway, tmp_path: Path) -> None:
-    folder, key = tmp_path / "cache", key_of(gateway.credentials)
-    program = f"""
-        import sys, time
-        from kis_retry import FileTokenStore
-        with FileTokenStore({str(folder)!r}).lock({key!r}, timeout=5, lease=60):
-            print("held", flush=True)
-            time.sleep(60)
-    """
-    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        holder.send_signal(signal.SIGSTOP)
-        policy = RetryPolicy(issue_wait=0.6)
-        tokens = TokenManager(gateway.credentials, store=FileTokenStore(folder), policy=policy)
-        began = time.monotonic()
-        assert tokens.token().value == gateway.current_token
-        assert 0.25 < time.monotonic() - began < 10
-    finally:
-        holder.kill()
-        holder.communicate()
 
 
 # --- memory
@@ -479,26 +289,6 @@ def test_no_failure_keeps_a_call_alive_and_none_grows(make: Make, timed: KisGate
     assert len(depths) <= 2, "the first, and those in the cool-down"
 
 
-def test_a_good_refresh_leaves_nothing_to_the_garbage_collector(manager: TokenManager, gateway: KisGateway) -> None:
-    class Waiter(Future[Any]):
-        pass
-
-    gc.collect()
-    gc.disable()
-    try:
-        kept = []
-        for _ in range(20):
-            old = manager.token()
-            gateway.expire()
-            future = manager.replace_future(old.value)
-            future.result(PATIENCE)
-            kept.append(weakref.ref(future))
-            del future
-        until(lambda: sum(reference() is not None for reference in kept) <= 1)
-    finally:
-        gc.enable()
-
-
 def test_a_manager_nobody_holds_is_gone(gateway: KisGateway) -> None:
     manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
     manager.token()
@@ -509,19 +299,3 @@ def test_a_manager_nobody_holds_is_gone(gateway: KisGateway) -> None:
         until(lambda: gone() is None)
     finally:
         gc.enable()
-
-
-def test_an_expiry_that_20_tasks_meet_is_one_line_at_info(
-    manager: TokenManager, gateway: KisGateway, caplog: pytest.LogCaptureFixture, events: list[RefreshEvent]
-) -> None:
-    old = manager.token()
-    gateway.expire()
-    manager.note_refused(old.value)
-    caplog.set_level("INFO", "kis_retry")
-
-    async def crowd() -> None:
-        await asyncio.gather(*(manager.token_async() for _ in range(20)))
-
-    asyncio.run(crowd())
-    assert [event.name for event in events] == ["token_refreshed"]
-    assert len(caplog.records) == 1

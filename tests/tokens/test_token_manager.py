@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,6 @@ from kis_retry import (
     MemoryTokenStore,
     RefreshEvent,
     RetryPolicy,
-    TokenIssueError,
     TokenIssueLimited,
     TokenManager,
     TokenSource,
@@ -27,8 +25,8 @@ from kis_retry import (
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from kis_retry.tokens.manager import every_manager, newest_manager
-from managers import LockedStore, ended, started
-from patience import PATIENCE, until, until_async
+from managers import ended, started
+from patience import until_async
 
 if TYPE_CHECKING:
     import asyncio
@@ -200,11 +198,6 @@ def test_who_revokes_means_the_shared_token_and_not_an_older_one_in_its_memory(
     assert msg_cd(timed, shared) == "EGW00121"
 
 
-def test_without_a_token_there_is_nothing_to_revoke(manager: TokenManager, gateway: KisGateway) -> None:
-    assert manager.revoke() is False
-    assert gateway.counts.token_requests == 0
-
-
 @pytest.mark.parametrize("fault", ["refused", "away"])
 def test_a_token_that_kis_did_not_revoke_is_still_shared(
     fault: str, manager: TokenManager, gateway: KisGateway
@@ -218,19 +211,6 @@ def test_a_token_that_kis_did_not_revoke_is_still_shared(
         manager.revoke()
     assert token.value not in str(caught.value)
     assert manager.token() == token == manager.store.load(key_of(gateway.credentials))
-
-
-def test_a_revocation_waits_for_the_stores_lock(manager: TokenManager, gateway: KisGateway) -> None:
-    manager.token()
-    revoked: list[bool] = []
-    store = manager.store
-    with store.lock(key_of(gateway.credentials), timeout=1, lease=10) as held:
-        assert held
-        revoking = started(1, lambda: revoked.append(manager.revoke()))
-        until(lambda: any(thread.name == "kis_retry-refresh" for thread in threading.enumerate()))
-        assert revoked == []
-    ended(revoking)
-    assert revoked == [True]
 
 
 # --- events
@@ -260,14 +240,6 @@ def issued(new: AccessToken, old: AccessToken) -> RefreshEvent:
         source="issued",
         elapsed=TAKES,
     )
-
-
-def test_a_refresh_by_hand_is_told(slow: TokenManager, timed: KisGateway, events: list[RefreshEvent]) -> None:
-    old = slow.token()
-    assert events == [], "the first one is no renewal"
-    timed.expire()
-    new = slow.refresh(old)
-    assert events == [issued(new, old)]
 
 
 @pytest.mark.parametrize("seconds", [86_400, 86_400 - 300], ids=["past the expiry", "ahead of it"])
@@ -325,13 +297,6 @@ def test_where_a_token_comes_from_is_told(make: Make, timed: KisGateway, events:
     ]
 
 
-def test_a_refresh_of_nobody_knows_what_has_no_previous_token(
-    manager: TokenManager, events: list[RefreshEvent]
-) -> None:
-    token = manager.refresh(None)
-    assert [(event.token, event.previous_token) for event in events] == [(token.fingerprint, None)]
-
-
 # --- the websocket key
 
 
@@ -342,18 +307,6 @@ def test_the_websocket_key_is_issued_once_for_everybody(gateway: KisGateway) -> 
     ended(started(8, lambda: got.extend(manager.approval_key() for manager in managers)))
     assert got == gateway.approval_keys * 16
     assert len(gateway.approval_keys) == 1
-
-
-async def test_on_a_loop_the_websocket_key_is_got_without_stopping_it(gateway: KisGateway) -> None:
-    import asyncio
-
-    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
-    gateway.hang("tokens", 1, path="Approval")
-    getting = asyncio.create_task(manager.approval_key_async())
-    await until_async(lambda: gateway.faults_met.get("hung"))
-    assert not getting.done()
-    gateway.heal()
-    assert await getting == manager.approval_key()
 
 
 def test_the_websocket_key_is_renewed_before_its_24_hours_are_over(
@@ -370,32 +323,6 @@ def test_the_websocket_key_is_renewed_before_its_24_hours_are_over(
     assert make(store).approval_key() == second
 
 
-def test_an_endpoint_that_is_away_is_waited_for_and_a_wrong_secret_is_not(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    manager = make()
-    timed.refuse_tokens(None, 3, status=503, path="Approval")
-    assert [manager.approval_key()] == timed.approval_keys
-    assert sum(clock.slept) > 0
-    timed.refuse_tokens("EGW00105", path="Approval")
-    refused = make()
-    for _ in range(20):
-        with pytest.raises(TokenIssueError) as caught:
-            refused.approval_key()
-        assert caught.value.code == "EGW00105"
-    assert timed.counts.token_requests <= 5
-
-
-@pytest.mark.parametrize(
-    "body", [b"{}", b'{"approval_key": ""}', b'{"approval_key": 5}', b'{"approval_key": "a\\r\\nb"}']
-)
-def test_what_is_no_websocket_key_is_none(body: bytes, gateway: KisGateway) -> None:
-    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0))
-    gateway.garble("tokens", body=body, status=200, path="Approval")
-    with pytest.raises(TokenIssueError):
-        manager.approval_key()
-
-
 def test_token_and_websocket_key_are_kept_apart(gateway: KisGateway, tmp_path: Path) -> None:
     manager = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "cache"), policy=RetryPolicy())
     token, key = manager.token(), manager.approval_key()
@@ -403,13 +330,3 @@ def test_token_and_websocket_key_are_kept_apart(gateway: KisGateway, tmp_path: P
     assert (again.token(), again.approval_key()) == (token, key)
     assert manager.revoke()
     assert again.approval_key() == key
-
-
-@pytest.mark.parametrize("held", [True, None])
-def test_a_store_of_somebody_elses_keeps_the_websocket_key_too(held: bool | None, gateway: KisGateway) -> None:
-    store = LockedStore(held)
-    keys = {
-        TokenManager(gateway.credentials, store=store, policy=RetryPolicy(issue_wait=PATIENCE)).approval_key()
-        for _ in range(2)
-    }
-    assert keys == {gateway.approval_keys[0]}

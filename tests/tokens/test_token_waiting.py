@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -22,8 +22,8 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from managers import LockedStore, ended, started
-from patience import PATIENCE, until
+from managers import ended, started
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from clocks import FakeClock
@@ -80,17 +80,6 @@ def test_a_token_that_appears_in_the_store_ends_the_wait(
         ("token_issue_waiting", None),
         ("token_adopted", "store"),
     ]
-
-
-def test_yesterdays_token_in_the_store_does_not_cut_the_wait_short(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    store = MemoryTokenStore()
-    yesterday = AccessToken("eyJ.yesterday.sig", datetime.fromtimestamp(clock.now - 1, timezone.utc))
-    store.save(key_of(timed.credentials), yesterday)
-    told = timed.issue_elsewhere()
-    assert make(store).token().value == told["access_token"]
-    assert sum(clock.slept) == pytest.approx(60)
 
 
 def test_the_minute_is_waited_out_once_for_all_threads(make: Make, timed: KisGateway, clock: FakeClock) -> None:
@@ -160,28 +149,6 @@ def test_without_issue_wait_the_minute_is_not_asked_about_again(
     assert outcome(tokens) == timed.current_token
 
 
-@pytest.mark.parametrize("held", [True, False, None])
-def test_a_store_that_cannot_lock_does_not_keep_a_token_from_being_issued(
-    held: bool | None, make: Make, timed: KisGateway
-) -> None:
-    tokens = make(LockedStore(held))
-    first = tokens.token()
-    timed.expire()
-    assert tokens.refresh(first) != first
-    assert timed.counts.token_requests == 2
-
-
-def test_processes_that_share_nothing_wait_for_their_minute_and_fail_at_no_pace(make: Make, timed: KisGateway) -> None:
-    """As where no store can be used. Each gets a token in its turn; before, the third failed 18 times a second."""
-    failures = 0
-    for _ in range(4):  # one after the other: on this clock, waiting is nobody else's time
-        tokens = make(issue_wait=25)
-        while outcome(tokens) == "TokenIssueLimited":
-            failures += 1
-    assert failures <= 3 * 3, "one for each issue_wait that passed, and not one for each call"
-    assert timed.counts.token_requests <= 2 * (4 + failures)
-
-
 # --- an endpoint that is away
 
 
@@ -234,24 +201,6 @@ def test_after_an_outage_longer_than_issue_wait_a_look_a_second_finds_that_it_is
     assert lost <= (40 - 10 + 1.5) * 4
 
 
-def test_a_look_that_gets_no_answer_holds_nobody_else_up(gateway: KisGateway) -> None:
-    tokens = TokenManager(
-        gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0.2, issue_timeout=0.2)
-    )
-    first = tokens.token()
-    gateway.expire()
-    gateway.hang("tokens")
-    assert outcome(tokens, first) == "TokenIssueError"
-    time.sleep(1)  # the next look is due
-    looking = started(1, lambda: outcome(tokens, first))
-    until(lambda: gateway.counts.token_requests > 2)
-    asked = gateway.counts.token_requests
-    assert {outcome(tokens, first) for _ in range(100)} == {"TokenIssueError"}
-    assert gateway.counts.token_requests <= asked + 1
-    gateway.heal()
-    ended(looking)
-
-
 def test_an_endpoint_that_is_back_and_speaks_of_the_minute_ends_the_cool_down(
     make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
@@ -288,13 +237,6 @@ def test_a_wrong_key_or_secret_is_asked_about_once_in_a_cool_down(
     clock.pass_by(15)
     timed.heal()
     assert outcome(tokens) == timed.current_token
-
-
-def test_without_a_cool_down_each_call_asks(make: Make, timed: KisGateway) -> None:
-    timed.refuse_tokens("EGW00105")
-    tokens = make(issue_cooldown=0)
-    assert [outcome(tokens) for _ in range(5)] == ["TokenIssueError"] * 5
-    assert timed.counts.token_requests == 5
 
 
 def test_a_token_in_the_store_ends_a_cool_down(make: Make, timed: KisGateway, clock: FakeClock) -> None:
@@ -339,50 +281,7 @@ def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> No
     answered.set()
 
 
-def test_an_answer_that_trickles_is_bounded_and_asked_for_again() -> None:
-    class Trickling(requests.Session):
-        posts = 0
-
-        def post(self, *given: Any, **options: Any) -> requests.Response:
-            self.posts += 1
-            response = super().post(*given, **options)
-            if self.posts == 1:
-                whole = response.iter_content
-
-                def slowly(size: int) -> Any:
-                    for byte in whole(size):
-                        time.sleep(0.05)
-                        yield byte
-
-                response.iter_content = slowly  # type: ignore[assignment,method-assign]  # of this one answer
-            return response
-
-    policy = RetryPolicy(issue_timeout=0.2)
-    with KisGateway(issue_interval=0) as gateway, Trickling() as session:
-        tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=policy, session=session)
-        assert tokens.token().value == gateway.current_token
-        assert session.posts == 2
-
-
 # --- what hooks do to it
-
-
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, OSError, RecursionError])
-def test_a_hook_that_raises_stops_no_refresh(
-    error: type[BaseException], make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    """Before: a kill switch on `token_issue_waiting` began 300 token requests a second."""
-
-    def kill(event: RefreshEvent) -> None:
-        raise error
-
-    timed.issue_elsewhere()
-    unsubscribe = on_event(kill)
-    try:
-        assert outcome(make()) == timed.current_token
-    finally:
-        unsubscribe()
-    assert timed.counts.token_requests == 2
 
 
 def test_a_hook_that_asks_for_the_first_token_gets_an_error_and_not_silence(make: Make, timed: KisGateway) -> None:

@@ -39,12 +39,6 @@ def test_a_token_in_the_store_is_taken_while_it_lives(
     assert timed.counts.token_requests == (0 if is_taken else 1)
 
 
-def test_who_shares_the_store_shares_the_token(make: Make, timed: KisGateway) -> None:
-    store = MemoryTokenStore()
-    assert make(store).token() == make(store).token()
-    assert timed.counts.token_requests == 1
-
-
 # --- ahead of the expiry
 
 
@@ -98,17 +92,6 @@ def test_a_failed_early_renewal_is_one_warning_a_cool_down(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-def test_an_early_renewal_does_not_wait_out_the_minute(make: Make, timed: KisGateway, clock: FakeClock) -> None:
-    tokens = make()
-    first = tokens.token()
-    clock.now += DAY - MARGIN
-    timed.issue_elsewhere()
-    assert tokens.token() is first
-    assert clock.slept == []
-    clock.now += 60
-    assert tokens.token().value == timed.current_token
-
-
 def test_a_failed_early_renewal_does_not_hold_up_the_one_at_the_expiry(
     make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
@@ -150,17 +133,6 @@ def test_nobody_waits_for_another_process_that_renews_early(
     clock.now += 1  # the next look
     assert ours.token() == theirs.token() != first
     assert timed.counts.token_requests == 2
-
-
-def test_a_refused_token_is_not_adopted_ahead_of_the_expiry(make: Make, clock: FakeClock, timed: KisGateway) -> None:
-    store = MemoryTokenStore()
-    tokens = make(store)
-    first = tokens.token()
-    later = AccessToken("eyJ.later.sig", first.expires_at + timedelta(days=30))
-    tokens.note_refused(later.value)
-    store.save(key_of(timed.credentials), later)
-    clock.now += DAY - MARGIN
-    assert tokens.token() not in (first, later)
 
 
 # --- past the expiry
