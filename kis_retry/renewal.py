@@ -31,9 +31,9 @@ def renewed(
     """
     joined = rejected is not None and source.is_dead(rejected)
     refused = fingerprint(rejected) if rejected is not None else None
-    tell("token_expired", quiet=joined, msg_cd=code, token=refused)
     if rejected is not None:
-        source.note_refused(rejected)
+        source.note_refused(rejected)  # before it is told, which takes its time: whoever comes meanwhile has joined
+    tell("token_expired", quiet=joined, msg_cd=code, token=refused)
     began = time.monotonic()
     future = source.replace_future(rejected)
     failure: Any = future.exception() if (yield Wait(future, seconds)) else TimeoutError()

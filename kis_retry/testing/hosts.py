@@ -13,33 +13,39 @@ import wrapt
 
 from ..errors import ConfigurationError
 
-_urls: list[str | None] = []  # of the gateways in the place of KIS, the last in force
+_places: list[tuple[str | None, frozenset[str]]] = []  # of the gateways in the place of KIS, the last in force
 
 
 @contextmanager
-def divert(url: str | None) -> Iterator[None]:
+def divert(url: str | None, hosts: frozenset[str] = frozenset()) -> Iterator[None]:
     """
     Lead to the gateway at `url` what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
+
+    `hosts` are others that lead to KIS.
 
     Through `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx` and `aiohttp`, and by sessions that were
     connected before. What else would reach KIS fails where it looks the host up; where `url` is None, everything does.
     """
     _patch()
-    _urls.append(url)
+    place = url, hosts
+    _places.append(place)
     try:
         yield
     finally:
-        _urls.remove(url)
+        _places.remove(place)
 
 
 def _address(host: object) -> tuple[str, int] | None:
     """Give the address that takes the place of a host; None where it is none of KIS's, or may be reached."""
-    if not _urls or not str(host).endswith("koreainvestment.com"):
+    if not _places:
         return None
-    if _urls[-1] is None:
+    url, hosts = _places[-1]
+    if host not in hosts and not str(host).endswith("koreainvestment.com"):
+        return None
+    if url is None:
         advice = "have it take the fixture kis_gateway_env"
         raise ConfigurationError(f"{host} is not to be reached from this test: {advice}")
-    found = urlsplit(_urls[-1])
+    found = urlsplit(url)
     return str(found.hostname), int(found.port or 80)
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -80,9 +81,22 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
-    with _nothing_from_before(), divert(kis_gateway.url):
+    with _nothing_from_before(), divert(kis_gateway.url, _hosts_from_before(kis_gateway)):
         yield kis_gateway
     _former.append((own.app_key, own.app_secret, str(kis_gateway.current_token)))
+
+
+def _hosts_from_before(gateway: KisGateway) -> frozenset[str]:
+    """Return where `KIS_BASE_URL` led what was made before, a proxy say; on this machine it is another gateway."""
+    from ..tokens.manager import every_manager
+
+    hosts = set[str]()
+    for known in [manager.credentials for manager in every_manager()]:
+        host = urlsplit(known.base_url).hostname or ""
+        if host not in {"127.0.0.1", "localhost", "::1"}:
+            gateway.accept(known.app_key, known.app_secret)
+            hosts.add(host)
+    return frozenset(hosts)
 
 
 @contextmanager
