@@ -45,7 +45,7 @@ def renewed(
     replacement: Replacement = future.result()
     tell(
         "token_refreshed" if replacement.origin == "issued" else "token_adopted",
-        quiet=joined or replacement.origin == "memory",
+        quiet=replacement.origin == "memory",
         msg_cd=code,
         token=replacement.token.fingerprint,
         previous_token=refused,
