@@ -88,7 +88,7 @@ def no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in threading.enumerate():
-        if thread not in before and thread.name not in IDLE_THREADS:
+        if thread not in before and thread.name not in IDLE_THREADS and thread.ident is not None:
             thread.join(PATIENCE)
             assert not thread.is_alive(), f"{thread} was left behind"
 

@@ -197,7 +197,9 @@ def _answering(status: str, *headers: str, body: bytes) -> Callable[[socket.sock
     head = "\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "\r\n"]).encode()
 
     def answer(connection: socket.socket) -> None:
-        connection.recv(65536)
+        asked = connection.recv(65536)
+        if b"\r\nPOST" in b"\r\n" + asked and asked.endswith(b"\r\n\r\n"):
+            connection.recv(65536)  # its body, without which closing would be a reset
         connection.sendall(head + body)
 
     return answer
