@@ -16,7 +16,7 @@ from typing import Any
 from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
-from ..events import RefreshEvent, emit, warn
+from ..events import RefreshEvent, emit, warn, warn_once
 from ..pace.waiting import Reservation
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
@@ -36,6 +36,10 @@ _REPORTED = {Meaning.LIMITED: "limited", Meaning.NEVER_LEFT: "failed"}
 _MOST_ADOPTED = 3  # tokens of somebody else's that may be dead as well, in a row
 _LEAST_ORDER_WAIT = 5.0  # seconds that a first token may take where orders leave once
 
+_WRONG_ENVIRONMENT = {
+    "EGW02004": "a paper key, or the tr_id of paper trading (V…), went to the host of real trading",
+    "EGW02006": "a real key, or the tr_id of real trading (T…, J…, C…), went to the host of paper trading",
+}
 _warned: set[str] = set()  # requests of which nobody knew whose they are
 
 
@@ -322,6 +326,9 @@ class Exchange:
 
     def _tell_end(self, sent: Sent) -> None:
         verdict = sent.verdict
+        if verdict.code in _WRONG_ENVIRONMENT:
+            meaning = _WRONG_ENVIRONMENT[verdict.code]
+            warn_once("wrong_environment", request=self._request.name, msg_cd=verdict.code, advice=meaning)
         if self._concerns(verdict.meaning) and not sent.replayed:
             error = None if verdict.code is not None else verdict.error or "HTTPError"
             self._tell("call_given_up", msg_cd=verdict.code, error=error)
