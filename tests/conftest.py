@@ -35,6 +35,16 @@ IDLE_THREADS = {"kis_retry-pace", "kis_retry-refresh", "kis_retry-source", "kis-
 """They wait for nothing but more work, the one for its time and the other until its gateway or its client closes."""
 
 
+ONE_PYTHON = ("docs/", "system/", "wire/test_leftovers.py", "pace/test_rate_limiter_stores.py")
+"""They show the same on every Python, and take long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(f"tests/{place}" in str(item.path) for place in ONE_PYTHON):
+            item.add_marker("one_python")
+
+
 def pytest_collection_finish() -> None:
     """What was made up to here stays to the end: no collection of garbage in a test needs to go through all of it."""
     gc.freeze()
