@@ -276,7 +276,7 @@ def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> No
             future.result(PATIENCE)
     began = time.monotonic()
     assert outcome(tokens, first) == "TokenIssueError"
-    assert time.monotonic() - began < 0.1, "in the cool-down"
+    assert time.monotonic() - began < 1, "in the cool-down"
     store.silent = False
     answered.set()
 
