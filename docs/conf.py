@@ -66,6 +66,7 @@ napoleon_use_rtype = False
 # Types of other packages have no page here to link to, and the build must not need the network. Nor have type variables
 # and those types of this package that a reader knows by the values that they take.
 nitpick_ignore_regex = [
+    ("py:class", r"kis_retry\.client\.endpoints\..*"),
     ("py:.*", r"(collections|contextlib|datetime|os|typing|requests|prometheus_client)\..*"),
     ("py:.*", r"(object|str|bytes|int|float|bool|tuple|list|dict|None|Exception|ValueError|TypeError|ImportError)"),
     ("py:.*", r"(CollectorRegistry|Path|Where|Which|Window|_Paced)"),
