@@ -16,7 +16,7 @@ from .answers import Meaning, Verdict, judge, judge_error
 from .clock import Monotonic
 from .context import ACTIVE
 from .engine import Flow, Send, Sleep, Wait
-from .events import RefreshEvent, emit, warn
+from .events import RefreshEvent, emit, warn_once
 from .renewal import renewed
 from .retrying import passing, refreshing, repeat
 from .signals import is_from_signal_handler
@@ -29,8 +29,6 @@ __all__ = ["FunctionCall", "Returned", "raised"]
 _PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
 _READS = ("GET", "HEAD")
 _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, or call tokens.headers() inside"
-
-_warned: set[tuple[str | None, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -204,10 +202,7 @@ class FunctionCall:
             self._tell("call_recovered", quiet=self._joined)
 
     def _advise(self, advice: str) -> None:
-        name = self._protection.rules.name
-        if (name, advice) not in _warned:
-            _warned.add((name, advice))
-            warn("function_not_repeated", callable=name, advice=advice)
+        warn_once("function_not_repeated", callable=self._protection.rules.name, advice=advice)
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         told = RefreshEvent(name=event, callable=self._protection.rules.name, attempt=self._calls, **found)

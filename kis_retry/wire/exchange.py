@@ -16,7 +16,7 @@ from typing import Any
 from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
-from ..events import RefreshEvent, emit, warn, warn_once
+from ..events import RefreshEvent, emit, warn_once
 from ..pace.waiting import Reservation
 from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
@@ -40,7 +40,6 @@ _WRONG_ENVIRONMENT = {
     "EGW02004": "a paper key, or the tr_id of paper trading (V…), went to the host of real trading",
     "EGW02006": "a real key, or the tr_id of real trading (T…, J…, C…), went to the host of paper trading",
 }
-_warned: set[str] = set()  # requests of which nobody knew whose they are
 
 
 class Exchange:
@@ -343,13 +342,8 @@ class Exchange:
 
     def _tell_unknown(self) -> None:
         """Warn once of a request that is refused and of which nobody knows whose it is."""
-        if self._request.name not in _warned:
-            _warned.add(self._request.name)
-            warn(
-                "account_unknown",
-                request=self._request.name,
-                advice="pass tokens=TokenManager.from_env(), or send the headers appkey and appsecret",
-            )
+        advice = "pass tokens=TokenManager.from_env(), or send the headers appkey and appsecret"
+        warn_once("account_unknown", request=self._request.name, advice=advice)
 
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
