@@ -67,9 +67,13 @@ def _shebang(program: str) -> list[str]:
 
 def _become(command: list[str], environment: dict[str, str]) -> int:
     if os.name != "nt":
-        for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and the command would go on to do so
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-        os.execvpe(command[0], command, environment)  # noqa: S606  # as asked
+        ignored = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python, and the command would go on to do so
+        before = [signal.signal(number, signal.SIG_DFL) for number in ignored]
+        try:
+            os.execvpe(command[0], command, environment)  # noqa: S606  # as asked
+        finally:  # it could not be executed, and whoever called is still here
+            for number, handler in zip(ignored, before, strict=True):
+                signal.signal(number, handler)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's
     program = shutil.which(command[0]) or command[0]
     return subprocess.run([program, *command[1:]], env=environment, check=False).returncode  # noqa: S603  # as asked

@@ -258,6 +258,13 @@ def test_what_cannot_be_run_is_one_line_and_the_status_of_a_shell(
     assert err.startswith(f"kis-retry: {line}")
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="no such signal on Windows")
+def test_a_command_that_cannot_be_run_leaves_its_caller_the_signals_that_it_ignores() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)]
+    assert main(["run", "no-such-command"]) == 127
+    assert [signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)] == before == [signal.SIG_IGN] * 2
+
+
 @pytest.mark.parametrize(
     "words",
     [["-c", "pass", "-I"], ["-m", "this", "-E"], ["-cpass", "-S"], ["program.py", "-I"], ["-", "-I"], ["-sXIES", "-V"]],
