@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import os
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import httpx
 import pytest
 import requests
 
 from gateway_caller import ORDER, PRICE
 from kis_retry import ConfigurationError, Credentials, KisClient, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
+from senders import GOOD, WIRES, Wire
 
 pytest_plugins = ["pytester"]
 
@@ -113,59 +110,19 @@ def test_a_key_in_an_env_file_does_not_reach_the_gateway(
 # -- what is meant for KIS's hosts
 
 
-def by_requests(url: str, headers: dict[str, str]) -> Any:
-    with requests.Session() as session:
-        return [session.get(url, headers=headers, timeout=10) for _ in range(2)][-1].json()
-
-
-def by_urllib(url: str, headers: dict[str, str]) -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-        return httpx.Response(200, content=answer.read()).json()
-
-
-def by_httpx(url: str, headers: dict[str, str]) -> Any:
-    answer = httpx.get(url, headers=headers)
-    assert str(answer.url) == url
-    return answer.json()
-
-
-def by_async_httpx(url: str, headers: dict[str, str]) -> Any:
-    async def get() -> Any:
-        async with httpx.AsyncClient() as client:
-            return (await client.get(url, headers=headers)).json()
-
-    return asyncio.run(get())
-
-
-def by_aiohttp(url: str, headers: dict[str, str]) -> Any:
-    async def get() -> Any:
-        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
-            assert str(answer.url) == url
-            return await answer.json()
-
-    return asyncio.run(get())
-
-
-@pytest.mark.parametrize("send", [by_requests, by_urllib, by_httpx, by_async_httpx, by_aiohttp])
-@pytest.mark.parametrize("url", [REAL, PAPER])
-def test_whatever_library_sends_it_goes_to_the_gateway(
-    kis_gateway_env: KisGateway, send: Callable[[str, dict[str, str]], Any], url: str
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+def test_whatever_library_sends_it_goes_to_the_gateway_past_a_proxy(
+    kis_gateway_env: KisGateway, monkeypatch: pytest.MonkeyPatch, wire: Wire
 ) -> None:
-    tokens = TokenManager(Credentials("a-real-key", "a-real-secret", base_url=url), store=MemoryTokenStore())
-    answer = send(f"{url}{PRICE}?FID_INPUT_ISCD=005930", tokens.headers("FHKST01010100"))
-    assert answer["output"]["stck_shrn_iscd"] == "005930"
-    assert kis_gateway_env.counts.tokens_issued == 1
-    other = PAPER if url == REAL else REAL
-    refused = requests.get(other + PRICE, headers=tokens.headers("FHKST01010100"), timeout=10)
-    assert refused.json()["msg_cd"] == "EGW00121", "the two hosts stay two"
-
-
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-def test_no_proxy_sees_it(kis_gateway_env: KisGateway, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    headers = {"authorization": f"Bearer {kis_gateway_env.issue_elsewhere()['access_token']}"}
-    for send in (by_requests, by_urllib, by_aiohttp):
-        assert send(REAL + PRICE, headers)["rt_cd"] == "0"
+    if "httpx" not in wire.name:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens there
+    for url in (REAL, PAPER):
+        tokens = TokenManager(Credentials("a-real-key", "a-real-secret", base_url=url), store=MemoryTokenStore())
+        headers = tokens.headers("FHKST01010100")
+        assert wire.send("GET", url + PRICE, headers, None, 5) == GOOD
+        refused = wire.send("GET", (PAPER if url == REAL else REAL) + PRICE, headers, None, 5)
+        assert refused.msg_cd == "EGW00121", "the two hosts stay two"
+    assert kis_gateway_env.counts.tokens_issued == 2
 
 
 def test_a_connection_that_was_made_before_is_left(
