@@ -72,19 +72,9 @@ def test_calls_are_refused_so_many_times_or_until_healed(new_caller: NewCaller) 
     assert caller.outcomes(1) == ["MCA00000"]
 
 
-@pytest.mark.parametrize(
-    ("given", "named", "status", "code"),
-    [
-        ((), {"times": 1}, 403, "EGW00103"),
-        (("EGW00133", 1), {}, 403, "EGW00133"),
-        (("EGW00002", 1), {"status": 500}, 500, "EGW00002"),
-        ((None, 1), {"status": 503}, 503, None),
-    ],
-)
-def test_token_requests_are_refused(
-    caller: Caller, given: tuple[Any, ...], named: dict[str, Any], status: int, code: str | None
-) -> None:
-    caller.gateway.refuse_tokens(*given, **named)
+@pytest.mark.parametrize(("code", "status"), [("EGW00133", 403), ("EGW00002", 500), (None, 503)])
+def test_token_requests_are_refused(caller: Caller, code: str | None, status: int) -> None:
+    caller.gateway.refuse_tokens(code, 1, status=status)
     found, body = caller.ask_token()
     assert (found, body.get("error_code")) == (status, code)
     assert caller.gateway.faults_met == {code or f"HTTP {status}": 1}
@@ -169,14 +159,11 @@ def test_an_order_may_be_answered_by_a_redirect(caller: Caller) -> None:
     assert caller.gateway.orders == [{"n": 1}]
 
 
-@pytest.mark.parametrize(("status", "page"), [(429, "429 Too Many Requests"), (503, "503 Service"), (599, "599")])
-def test_fail_answers_with_a_status_and_no_verdict(caller: Caller, status: int, page: str) -> None:
-    caller.gateway.fail(status, 1, retry_after=2)
+def test_fail_answers_with_a_status_and_no_verdict(caller: Caller) -> None:
+    caller.gateway.fail(429, 1, retry_after=2)
     answer = caller.get()
-    assert (answer.status_code, answer.headers["Retry-After"]) == (status, "2")
-    assert answer.headers["Content-Type"] == "text/html"
-    assert page in answer.text
-    assert caller.outcomes(1) == ["MCA00000"]
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+    assert (answer.headers["Content-Type"], "429 Too Many Requests" in answer.text) == ("text/html", True)
 
 
 @pytest.mark.parametrize("where", ["calls", "tokens"])
@@ -246,8 +233,7 @@ def test_the_limit_comes_before_shares_and_the_queue_before_both(caller: Caller)
 
 
 @pytest.mark.parametrize(
-    ("where", "call", "token"),
-    [("both", "HTTP 500", "HTTP 500"), ("calls", "HTTP 500", "issued"), ("tokens", "MCA00000", "HTTP 500")],
+    ("where", "call", "token"), [("both", "HTTP 500", "HTTP 500"), ("tokens", "MCA00000", "HTTP 500")]
 )
 def test_an_outage_lasts_its_seconds_and_not_one_more(caller: Caller, where: Any, call: str, token: str) -> None:
     caller.token()

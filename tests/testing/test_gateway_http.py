@@ -189,14 +189,9 @@ def test_closing_ends_idle_connections_at_once_and_frees_the_port() -> None:
     until(lambda: not any(thread.is_alive() for thread in threads))
     with pytest.raises(ConnectionRefusedError):
         Line(gateway)
-    with KisGateway(port=port_of(gateway)) as again:
+    with KisGateway(host="0.0.0.0", port=port_of(gateway)) as again:
+        assert again.url == gateway.url, "an address that can be called"
         assert again.credentials.app_key != gateway.credentials.app_key
-
-
-def test_it_listens_where_it_is_told_and_gives_an_address_that_can_be_called() -> None:
-    with KisGateway(host="0.0.0.0", app_key="my-key", app_secret="my-secret") as gateway:
-        assert gateway.url.startswith("http://127.0.0.1:")
-        assert ask_token(gateway.credentials, gateway.url).status_code == 200
 
 
 # -- KIS's own hosts
