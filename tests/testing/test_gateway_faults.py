@@ -219,16 +219,6 @@ def test_the_same_seed_meets_the_same_calls(new_caller: NewCaller) -> None:
     assert courses[0] == courses[1] != courses[2]
 
 
-def test_the_limit_comes_before_shares_and_the_queue_before_both(caller: Caller) -> None:
-    caller.gateway.limit_calls(10)
-    caller.gateway.refuse_calls("EGW00316", share=0.5)
-    caller.gateway.refuse_calls("EGW00206", 1)
-    met = Counter(caller.outcomes(31))
-    assert (met["EGW00206"], met["EGW00201"]) == (1, 20), "each of the ten within the limit counts, refused or not"
-    assert met["EGW00316"] + met["MCA00000"] == 10
-    assert caller.gateway.faults_met == {"over_limit": 20, "EGW00316": met["EGW00316"], "EGW00206": 1}
-
-
 # -- outages
 
 
@@ -246,12 +236,3 @@ def test_an_outage_lasts_its_seconds_and_not_one_more(caller: Caller, where: Any
     assert caller.judged() == ("MCA00000" if where == "tokens" else "EGW00201"), "an outage comes before all else"
     assert outcome(caller.ask_token_raw) == ("EGW00133" if token == "issued" else "issued")
     assert caller.gateway.faults_met["outage"] == [call, token].count("HTTP 500")
-
-
-def test_an_outage_of_the_token_endpoint_takes_all_of_oauth2_until_it_is_healed(caller: Caller) -> None:
-    caller.gateway.outage(where="tokens", status=503)
-    caller.now += 86_000
-    for path in ("/oauth2/tokenP", "/oauth2/revokeP", "/oauth2/Approval"):
-        assert caller.post(path, {}).status_code == 503
-    caller.gateway.heal()
-    assert caller.ask_token()[0] == 200

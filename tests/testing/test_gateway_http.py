@@ -163,16 +163,15 @@ def test_a_hanging_order_that_reached_kis_is_placed_and_its_answer_is_late(gatew
 
 @pytest.mark.parametrize("latency", [0.0, 30.0])
 def test_closing_cuts_hanging_and_slow_requests_short(latency: float) -> None:
-    with KisGateway(latency=latency) as gateway:
+    with KisGateway(latency=latency) as gateway, closing(Line(gateway)) as line:
         if not latency:
             gateway.hang("calls", seconds=30)
-        line = Line(gateway)
         line.send(get(issued(gateway)))
         until(lambda: gateway.counts.calls == 1)
         started = time.monotonic()
-    assert time.monotonic() - started < 5
-    assert line.at_end()
-    line.close()
+        gateway.close()
+        assert line.at_end()
+        assert time.monotonic() - started < 5
 
 
 def test_closing_ends_idle_connections_at_once_and_frees_the_port() -> None:

@@ -41,13 +41,6 @@ def price(symbol):
 def prices():
     return [price(f"{number:06d}")["rt_cd"] for number in range(10)]
 """
-FIVE_LINES = """
-from {name} import prices
-
-def test_my_batch_survives_an_expiry_at_call_5(kis_gateway_env):
-    kis_gateway_env.expire_at(5)
-    assert prices() == ["0"] * 10
-"""
 TWO_TESTS = """
 def check(gateway):
     gateway.expire_at(5)
@@ -195,6 +188,14 @@ def test_after_it():
 """
 
 
+def test_a_proxy_to_which_an_earlier_client_was_led_is_not_reached(request: pytest.FixtureRequest) -> None:
+    keys = Credentials("a-real-key", "a-real-secret", base_url="https://kis.proxy.example")
+    with KisClient(tokens=TokenManager(keys, store=MemoryTokenStore())) as client:
+        gateway = request.getfixturevalue("kis_gateway_env")
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+    assert gateway.counts.answered == 1
+
+
 def test_module_level_tokens_work_where_a_key_is_set_outside(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -223,16 +224,6 @@ def test_with_stand_in_credentials_no_test_needs_or_reaches_kis(
     project.makepyfile(test_alone=ALONE, test_early=f"from batch import prices\n{TWO_TESTS}", test_late=late)
     project.makepyfile(test_orders=ORDERS)
     passed(project, 3 + 2 + 2 + 3)
-
-
-def test_an_expiry_is_seen_by_an_unprotected_batch_and_survived_by_a_protected_one(project: pytest.Pytester) -> None:
-    """What docs/en/testing.md promises in five lines."""
-    project.makepyfile(unprotected=BATCH.replace("@refresh_on_expired_token(tokens=tokens)", ""))
-    for name in ("batch", "unprotected"):
-        project.makepyfile(**{f"test_{name}": FIVE_LINES.format(name=name)})
-    result = project.runpytest_subprocess()
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.re_match_lines([r"^FAILED test_unprotected.py.*"])
 
 
 def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> None:
