@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
 from pathlib import Path
 from types import TracebackType
 
@@ -20,11 +21,21 @@ import httpx
 import requests
 
 from answers import GOOD_CODE, PRICE
-from kis_retry import Credentials, KisClient, install, on_event, refresh_on_expired_token
+from crowds import together
+from kis_retry import (
+    Credentials,
+    FileTokenStore,
+    KisClient,
+    RetryPolicy,
+    TokenManager,
+    install,
+    on_event,
+    refresh_on_expired_token,
+)
 from kis_retry.testing import KisGateway
 from patience import PATIENCE
 
-__all__ = ["WAYS", "Crew", "Report", "Worker", "total"]
+__all__ = ["WAYS", "Crew", "Report", "Worker", "ask_for_websocket_keys", "total"]
 
 WAYS = ("client", "decorated", "installed")
 """How a process makes its calls: `KisClient`, a bare decorator over `requests`, `install` over `httpx`."""
@@ -54,6 +65,12 @@ class Report:
 def total(reports: Sequence[Report]) -> dict[str, int]:
     """The answers of all of them."""
     return dict(sum((report.answers for report in reports), Counter[str]()))
+
+
+def ask_for_websocket_keys(credentials: Credentials, folder: Path, found: Queue[list[str]]) -> None:
+    """Put the keys that four threads get at once."""
+    manager = TokenManager(credentials, store=FileTokenStore(folder), policy=RetryPolicy())
+    found.put(together(4, lambda _: manager.approval_key()))
 
 
 class Worker:

@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 import requests
 
-from crowds import together
 from kis_retry import (
     AccessToken,
     AsyncKisClient,
     Credentials,
-    FileTokenStore,
     KisClient,
     KisRetryError,
     MemoryTokenStore,
@@ -35,6 +33,7 @@ from kis_retry.testing import KisGateway
 from patience import until
 from senders import ORDER, PRICE
 from simulated_pace import worst_second
+from workers import ask_for_websocket_keys
 
 KEYS: Any = {"app_key": "PSappkey0123", "app_secret": "c2VjcmV0c2VjcmV0"}
 STOCK = "/uapi/domestic-stock/v1/quotations/search-stock-info"
@@ -215,11 +214,6 @@ async def test_an_order_whose_task_was_given_up_never_arrives(gateway: KisGatewa
 # --- keys
 
 
-def _ask_for_websocket_keys(credentials: Credentials, folder: Path, found: Any) -> None:
-    manager = TokenManager(credentials, store=FileTokenStore(folder), policy=RetryPolicy())
-    found.put(together(4, lambda _: manager.approval_key()))
-
-
 @pytest.mark.one_python
 def test_threads_and_processes_share_one_websocket_key_and_wait_for_its_endpoint(
     gateway: KisGateway, tmp_path: Path
@@ -228,7 +222,7 @@ def test_threads_and_processes_share_one_websocket_key_and_wait_for_its_endpoint
     context = multiprocessing.get_context("forkserver")
     found = context.Queue()
     arguments = (gateway.credentials, tmp_path / "store", found)
-    processes = [context.Process(target=_ask_for_websocket_keys, args=arguments) for _ in range(4)]
+    processes = [context.Process(target=ask_for_websocket_keys, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
     keys = [key for _ in processes for key in found.get(timeout=60)]
