@@ -186,15 +186,17 @@ def test_a_child_that_was_forked_while_others_waited_has_a_queue_of_its_own(
 @quietly
 def test_what_failed_in_the_parent_is_no_outage_of_a_childs() -> None:
     limiter = RateLimiter(KEY, rate=500, store=MemoryTokenStore())
-    for _ in range(4):
+
+    def fail() -> None:
         reservation = limiter.reserve()
         reservation.result(PATIENCE)
         limiter.report(reservation, "failed")
 
+    for _ in range(4):
+        fail()
+
     def fails_once() -> bool:
-        reservation = limiter.reserve()
-        reservation.result(PATIENCE)
-        limiter.report(reservation, "failed")
+        fail()
         return all(limiter.acquire(0.4) for _ in range(4)) and not limiter.is_away
 
     assert Child(fails_once).ended_well()
