@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import math
 import pickle
@@ -28,7 +27,7 @@ from kis_retry import (
     RefreshEvent,
     on_event,
 )
-from patience import PATIENCE, until, until_async
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,20 +43,6 @@ def interval(rate: float) -> float:
     return 1.024 / rate
 
 
-@pytest.fixture(autouse=True)
-def no_rate_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KIS_RATE_LIMIT")
-
-
-@pytest.fixture(params=["memory", "file", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> TokenStore:
-    if request.param == "redis":
-        server = request.getfixturevalue("valkey_server")
-        server.flush()
-        return RedisTokenStore(server.url)
-    return MemoryTokenStore() if request.param == "memory" else FileTokenStore(tmp_path / "store")
-
-
 def in_threads(count: int, work: Callable[[], object]) -> None:
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
@@ -70,12 +55,9 @@ def in_threads(count: int, work: Callable[[], object]) -> None:
 # -- which rate
 
 
-def test_the_rate_is_18_and_1_on_paper() -> None:
+def test_the_rate_is_18_and_1_on_paper_or_the_environments_or_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RateLimiter(KEY, store=MemoryTokenStore()).rate == 18
     assert RateLimiter(PAPER, store=MemoryTokenStore()).rate == 1
-
-
-def test_the_environment_sets_another_rate_and_the_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_RATE_LIMIT", " 2.5 ")
     assert RateLimiter(PAPER, store=MemoryTokenStore()).rate == 2.5
     assert RateLimiter(PAPER, rate=7, store=MemoryTokenStore()).rate == 7
@@ -176,7 +158,6 @@ def test_another_key_host_or_store_has_another_pace(tmp_path: Path) -> None:
 
 def test_a_limiter_made_for_each_call_keeps_the_pace(store: TokenStore) -> None:
     assert RateLimiter(KEY, rate=0.1, store=store).acquire(PATIENCE)
-    gc.collect()
     assert not RateLimiter(KEY, rate=0.1, store=store).acquire(0)
 
 
@@ -189,16 +170,18 @@ def test_a_store_that_cannot_be_a_key_is_taken_all_the_same() -> None:
     assert not limiter.acquire(0)
 
 
-def test_a_pace_keeps_no_store_and_no_client_alive(valkey_server: Any) -> None:
+def test_a_pace_keeps_no_store_and_no_client_alive(valkey_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from redis import Redis
 
+    valkey_server.flush()
+    monkeypatch.setattr("kis_retry.pace.limiter.IDLE", 0.1)
     client = Redis.from_url(valkey_server.url)
     stores = [MemoryTokenStore(), RedisTokenStore(client)]
     for store in stores:
         assert RateLimiter(KEY, rate=5, store=store).acquire(PATIENCE)
     gone: list[Callable[[], object]] = [weakref.ref(client), *map(weakref.ref, stores)]
     del client, store, stores
-    until(lambda: gc.collect() and not any(reference() for reference in gone))
+    until(lambda: not any(reference() for reference in gone))
 
 
 def test_a_pickled_limiter_shares_where_its_store_does(tmp_path: Path) -> None:
@@ -433,15 +416,3 @@ def test_a_limit_of_kis_lowers_the_pace_and_hooks_that_hang_or_raise_stop_nobody
     until(lambda: events)
     assert [(event.name, event.rate) for event in events] == [("rate_lowered", limiter.rate)]
     unsubscribe()
-
-
-async def test_a_report_of_anything_stops_nobody() -> None:
-    limiter = RateLimiter(KEY, rate=18, store=MemoryTokenStore())
-    reservation = limiter.reserve()
-    await until_async(reservation.done)
-    for outcome in ("lost", "", "answered", "limited", "failed"):
-        limiter.report(reservation, outcome)
-    cancelled = limiter.reserve()
-    cancelled.cancel()
-    limiter.report(cancelled, "answered")
-    assert await limiter.acquire_async(PATIENCE)

@@ -104,7 +104,7 @@ def document(folder: Path) -> Path:
     return folder / f"{key_of(KEY)}.pace.json"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 5_000, b'{"next": 1e300}', b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 5_000, b"[]", b'{"next": 1e300}', b"[" * 100_000])
 def test_a_damaged_file_is_written_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     document(tmp_path).write_bytes(content)
     limiter = RateLimiter(KEY, rate=50, store=FileTokenStore(tmp_path))
@@ -119,32 +119,26 @@ def test_a_reboot_does_not_stop_anybody(tmp_path: Path) -> None:
     assert RateLimiter(KEY, rate=1, store=FileTokenStore(tmp_path)).acquire(1)
 
 
-def plant(server: Any, what: str) -> None:
-    client, name = Redis.from_url(server.url), f"kis_retry:{{{key_of(KEY)}}}:pace"
-    if what == "list":
-        client.rpush(name, "somebody's")
-    else:
-        client.set(name, what)
-
-
+@pytest.mark.parametrize("decodes", [False, True])
 @pytest.mark.parametrize(
-    "what", ["list", "somebody's", "{}", "[]", "7", '{"written": "x"}', PaceState(next=1e300).to_json()]
+    "foreign",
+    [
+        ("SET", "somebody's"),
+        ("HSET", "somebody's", "field"),
+        ("RPUSH", "somebody's", "[7]", '[1, {"rate": 18}]'),
+        ("RPUSH", PaceState(next=1e300).to_json(), "[" * 100_000),
+    ],
+    ids=["text", "hash", "list", "list with a state"],
 )
 def test_a_foreign_value_on_the_server_is_replaced(
-    valkey_server: Any, what: str, caplog: pytest.LogCaptureFixture
+    valkey_server: Any, foreign: tuple[str, ...], decodes: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plant(valkey_server, what)
-    store = RedisTokenStore(valkey_server.url)
-    limiter = RateLimiter(KEY, rate=2, store=store)
-    assert limiter.acquire(PATIENCE)
+    client = Redis.from_url(valkey_server.url, decode_responses=decodes)
+    client.execute_command(foreign[0], f"kis_retry:{{{key_of(KEY)}}}:pace", *foreign[1:])
+    store = RedisTokenStore(client)
+    assert RateLimiter(KEY, rate=2, store=store).acquire(PATIENCE)
     assert not RateLimiter(KEY, rate=1.9, store=store).acquire(0), "it is shared"
     assert not caplog.records
-
-
-def test_a_client_that_decodes_will_do(valkey_server: Any) -> None:
-    store = RedisTokenStore(Redis.from_url(valkey_server.url, decode_responses=True))
-    assert RateLimiter(KEY, rate=2, store=store).acquire(PATIENCE)
-    assert not RateLimiter(KEY, rate=1.9, store=store).acquire(0)
 
 
 # -- a store that fails
