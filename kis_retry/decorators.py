@@ -18,7 +18,7 @@ from .binding import Binding, attribute_of
 from .calling import FunctionCall, Returned, raised
 from .context import ACTIVE, is_unprotected
 from .engine import run, run_async
-from .pace.limiter import RateLimiter, is_limiter
+from .pace.limiter import RateLimiter
 from .policy import RetryPolicy
 from .signals import is_from_signal_handler
 from .tokens.foreign import as_source
@@ -161,7 +161,7 @@ def rules_of(
         raise TypeError(f"policy= takes a RetryPolicy, not {_shown(policy)}")
     if bind is not None and (isinstance(bind, type) or not callable(bind)):
         raise TypeError(f"bind= takes a function of (token) or (self, token), not {_shown(bind)}")
-    if limiter is not None and not is_limiter(limiter):
+    if limiter is not None and not isinstance(limiter, RateLimiter):
         raise TypeError(f"limiter= takes a RateLimiter (RateLimiter.from_env()), not {_shown(limiter)}")
     if idempotent is not None and not isinstance(idempotent, bool):
         raise TypeError(f"idempotent= takes True, False or None, not {_shown(idempotent)}")

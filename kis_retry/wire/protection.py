@@ -19,7 +19,7 @@ from typing import Any
 from ..binding import Binding, attribute_of
 from ..context import ACTIVE, is_unprotected
 from ..events import warn
-from ..pace.limiter import RateLimiter, is_limiter
+from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..signals import is_from_signal_handler
 from ..token import AccessToken
@@ -141,7 +141,7 @@ class Protection:
         if self.rules.limiter is not None:
             return self.rules.limiter
         found = attribute_of(self.first, "limiter") if self.rules.repeats else None
-        return found if is_limiter(found) else None
+        return found if isinstance(found, RateLimiter) else None
 
     def keeps(self, token: str) -> bool:
         """Say whether the function keeps `token` for its requests."""
