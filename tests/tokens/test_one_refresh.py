@@ -140,13 +140,6 @@ def test_a_source_knows_which_tokens_are_its_own_and_which_are_dead(
     assert tokens.current_unless(None) is None
 
 
-def test_what_is_remembered_of_tokens_is_bounded(manager: TokenManager) -> None:
-    for number in range(1_000):
-        manager.note_refused(f"dead{number}")
-    assert not manager.is_dead("dead0")
-    assert manager.is_dead("dead999")
-
-
 def test_a_token_that_a_library_got_is_adopted_and_shared(gateway: KisGateway) -> None:
     store = MemoryTokenStore()
     tokens, other = (TokenManager(gateway.credentials, store=store, policy=RetryPolicy()) for _ in range(2))
@@ -258,9 +251,6 @@ class TestSignals:
             assert manager.token().value == gateway.current_token
         assert got == [manager.token()]
         assert gateway.counts.token_requests == 1
-
-
-# --- processes
 
 
 # --- memory

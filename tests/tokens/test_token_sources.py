@@ -16,7 +16,7 @@ from freezegun import freeze_time
 from crowds import together
 from kis_retry import AccessToken, RetryPolicy, TokenIssueError, TokenManager
 from kis_retry.testing import KisGateway
-from kis_retry.tokens.foreign import as_source, broker_source, is_broker
+from kis_retry.tokens.foreign import BrokerSource, as_source, is_broker
 from kis_retry.tokens.source import LiveSource, is_source
 from patience import PATIENCE, until
 from sources import FAR, NumberedTokens
@@ -255,7 +255,7 @@ def test_issue_wait_bounds_what_hangs(kind: str, monkeypatch: pytest.MonkeyPatch
 
     target = Hanging()
     with pytest.raises(TokenIssueError, match=r"0\.05 seconds"):
-        replaced(as_source(target) if kind == "source" else broker_source(target), "dead")
+        replaced(as_source(target) if kind == "source" else BrokerSource(target), "dead")
     over.set()
 
 
@@ -285,7 +285,7 @@ def test_a_broker_has_a_token_and_a_way_to_renew_it() -> None:
 
 def test_a_broker_that_renewed_its_token_itself_is_not_asked() -> None:
     broker = Broker()
-    source = broker_source(broker)
+    source = BrokerSource(broker)
     assert current(source) == "b1"
     broker.access_token = "Bearer own"
     assert replaced(source, "b1") == ("own", "memory")
@@ -308,19 +308,19 @@ def test_force_is_asked_for_where_a_broker_takes_it(parameters: str) -> None:
             asked.append(options["force"])
             super().issue_access_token()
 
-    assert replaced(broker_source(Forced() if parameters == "force" else Loose()), "b1") == ("b2", "issued")
+    assert replaced(BrokerSource(Forced() if parameters == "force" else Loose()), "b1") == ("b2", "issued")
     assert asked == [True]
 
 
 def test_a_broker_without_a_token_gets_its_first_one() -> None:
     broker = Broker()
     broker.access_token = None
-    assert current(broker_source(broker)) == "b2"
+    assert current(BrokerSource(broker)) == "b2"
     assert broker.asked == 1
 
 
 def test_a_broker_that_hands_its_dead_token_back_is_believed_once() -> None:
-    source = broker_source(Broker("Bearer b1"))
+    source = BrokerSource(Broker("Bearer b1"))
     assert replaced(source, "b1") == ("b1", "issued")
     assert source.peek() is not None
     source.note_refused("b1")
@@ -329,12 +329,12 @@ def test_a_broker_that_hands_its_dead_token_back_is_believed_once() -> None:
 
 def test_after_a_failed_reissue_a_broker_is_left_alone_for_the_cool_down() -> None:
     broker = Broker(OSError("down"))
-    source = broker_source(broker, RetryPolicy(issue_cooldown=60))
+    source = BrokerSource(broker, RetryPolicy(issue_cooldown=60))
     for _ in range(50):
         with pytest.raises(OSError, match="down"):
             replaced(source, "b1")
     assert broker.asked == 1
-    impatient = broker_source(broker, RetryPolicy(issue_cooldown=0))
+    impatient = BrokerSource(broker, RetryPolicy(issue_cooldown=0))
     with pytest.raises(OSError, match="down"):
         replaced(impatient, "b1")
     assert broker.asked == 2
@@ -344,13 +344,13 @@ def test_after_a_failed_reissue_a_broker_is_left_alone_for_the_cool_down() -> No
 @pytest.mark.parametrize("left", [None, "", 5, "two words"])
 def test_a_broker_whose_reissue_leaves_no_token_cannot_be_helped(left: Any) -> None:
     with pytest.raises(TypeError, match="pass tokens= instead"):
-        replaced(broker_source(Broker(left)), "b1")
+        replaced(BrokerSource(Broker(left)), "b1")
 
 
 @pytest.mark.parametrize("kind", [Broker, NumberedTokens])
 def test_an_object_is_not_kept_alive(kind: Any) -> None:
     target = kind()
-    source = broker_source(target) if kind is Broker else as_source(target)
+    source = BrokerSource(target) if kind is Broker else as_source(target)
     replaced(source, "b1")
     gone = weakref.ref(target)
     del target, source
