@@ -12,7 +12,7 @@ from ..credentials import Credentials
 from ..errors import ConfigurationError
 from ..settings import Environment
 from ..stores.base import key_of
-from ..stores.from_env import store_from_env
+from ..stores.entry import store_from_env
 from .queue import SlotQueue
 from .stores import pace_of
 from .waiting import Reservation

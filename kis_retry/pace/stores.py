@@ -10,9 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Monotonic
-from ..stores.base import DocumentStore
+from ..stores.base import PROCESS_MEMORY, DocumentStore, MemoryTokenStore
 from ..stores.entry import FAILED, Candidate, candidates_for, warn_unavailable
-from ..stores.memory import PROCESS_MEMORY, MemoryTokenStore
 from . import adaptation, state
 from .queue import PaceStore, tell
 from .state import FORGOTTEN, Ask, Block, PaceState

@@ -16,7 +16,7 @@ from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
-from ..stores.from_env import store_from_env
+from ..stores.entry import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher

@@ -16,8 +16,7 @@ from ..errors import TokenIssueError, TokenIssueLimited
 from ..events import RefreshEvent, emit
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore
-from ..stores.entry import StoreEntry
-from ..stores.from_env import store_from_env
+from ..stores.entry import StoreEntry, store_from_env
 from ..token import AccessToken
 from .single_flight import without_traceback
 from .source import CachedToken, LiveSource, Memory, Replacement

@@ -12,7 +12,7 @@ import threading
 import time
 
 from kis_retry import Credentials, RateLimiter
-from kis_retry.stores.from_env import store_named
+from kis_retry.stores.entry import store_named
 
 
 def main(store: str, rate: str, threads: str) -> None:
