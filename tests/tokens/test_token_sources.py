@@ -215,24 +215,18 @@ def test_a_source_is_told_the_refused_token_as_it_handed_it_out() -> None:
     assert told[1].expires_at <= datetime.now(timezone.utc)
 
 
-@pytest.mark.parametrize("kind", ["source", "broker"])
-def test_issue_wait_bounds_what_hangs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_issue_wait_bounds_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.05")
+    monkeypatch.setattr("kis_retry.tokens.single_flight._GRACE", 0.01)
     over = threading.Event()
 
     class Hanging(NumberedTokens):
-        access_token = "dead"
-
         def refresh(self, rejected: AccessToken) -> AccessToken:
             over.wait(PATIENCE)
             return super().refresh(rejected)
 
-        def issue_access_token(self) -> None:
-            over.wait(PATIENCE)
-
-    target = Hanging()
     with pytest.raises(TokenIssueError, match=r"0\.05 seconds"):
-        replaced(as_source(target) if kind == "source" else BrokerSource(target), "dead")
+        replaced(as_source(Hanging()), "dead")
     over.set()
 
 
@@ -314,11 +308,6 @@ def test_after_a_failed_reissue_a_broker_is_left_alone_for_the_cool_down() -> No
         with pytest.raises(OSError, match="down"):
             replaced(source, "b1")
     assert broker.asked == 1
-    impatient = BrokerSource(broker, RetryPolicy(issue_cooldown=0))
-    with pytest.raises(OSError, match="down"):
-        replaced(impatient, "b1")
-    assert broker.asked == 2
-    assert impatient == source
 
 
 @pytest.mark.parametrize("left", [None, "", "two words"])

@@ -105,18 +105,6 @@ def test_a_failed_early_renewal_does_not_hold_up_the_one_at_the_expiry(
     assert timed.counts.token_requests == 3
 
 
-def test_who_shares_the_store_adopts_an_early_renewal(
-    make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
-) -> None:
-    processes = [make(FileTokenStore(tmp_path / "cache")) for _ in range(4)]
-    first = {process.token() for process in processes}
-    clock.now += DAY - MARGIN
-    second = {process.token() for process in processes}
-    assert len(first) == len(second) == 1
-    assert first != second
-    assert timed.counts.token_requests == 2
-
-
 def test_nobody_waits_for_another_process_that_renews_early(
     make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
