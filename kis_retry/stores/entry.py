@@ -25,16 +25,8 @@ from .file import FileTokenStore
 if TYPE_CHECKING:
     from .base import TokenStore
 
-__all__ = [
-    "FAILED",
-    "STORE_VARIABLE",
-    "Candidate",
-    "StoreEntry",
-    "candidates_for",
-    "store_from_env",
-    "store_named",
-    "warn_unavailable",
-]
+__all__ = ["FAILED", "STORE_VARIABLE", "Candidate", "StoreEntry", "candidates_for", "store_from_env", "store_named"]
+__all__ += ["warn_unavailable"]
 
 STORE_VARIABLE = "KIS_TOKEN_STORE"
 FAILED: Any = object()
@@ -99,12 +91,8 @@ class StoreEntry:
         self._change("delete", lambda store: store.delete(self._key))
 
     @contextmanager
-    def lock(self, *, timeout: float, lease: float) -> Iterator[bool | None]:
-        """
-        Wait up to `timeout` seconds for the lock; True where this caller holds it, False where somebody else does.
-
-        None where nobody could look: somebody may be asking KIS for a token just now.
-        """
+    def lock(self, *, timeout: float, lease: float) -> Iterator[bool]:
+        """Wait up to `timeout` seconds for the lock; the context's value says whether this caller holds it."""
         ends = self._clock() + timeout
 
         def enter(store: TokenStore) -> tuple[AbstractContextManager[bool], bool]:
@@ -112,13 +100,12 @@ class StoreEntry:
             return lock, lock.__enter__()
 
         asked = (candidate.ask("lock", enter) for candidate in self._candidates)
-        lock, held = next((entered for entered in asked if entered is not FAILED), (None, None))
+        lock, held = next(entered for entered in asked if entered is not FAILED)  # memory always has one
         try:
             yield held
         finally:
             with suppress(Exception):  # what the body did must not be lost to it
-                if lock is not None:
-                    lock.__exit__(None, None, None)
+                lock.__exit__(None, None, None)
 
     def _change(self, operation: str, change: Callable[[TokenStore], object]) -> None:
         for candidate in self._candidates:

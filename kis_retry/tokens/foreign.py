@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..token import YEARS, AccessToken, bare
 from .single_flight import without_traceback
@@ -55,9 +53,11 @@ class _ForeignSource(LiveSource):
 class UserSource(_ForeignSource):
     """Any `TokenSource`, with a memory of what it handed out."""
 
-    @property
-    def credentials(self) -> Credentials | None:  # type: ignore[override]  # only read
-        return getattr(self._target, "credentials", None)
+    _cools_down = False
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        self.credentials = getattr(target, "credentials", None)
 
     def handed_out(self, value: str) -> bool:
         # The user's code may have asked its source itself, without being seen: look what it hands out now.
@@ -66,9 +66,6 @@ class UserSource(_ForeignSource):
             with suppress(Exception):
                 look.result(_A_LOOK)
         return super().handed_out(value)
-
-    def _note_failure(self, ended: Future[Any]) -> None:  # it may be asked again at once
-        pass
 
     def _kept(self, token: object, *, just_issued: bool = False) -> AccessToken:
         if not isinstance(token, AccessToken):

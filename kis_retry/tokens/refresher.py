@@ -31,6 +31,8 @@ _LAST_TRY = 0.5  # seconds that a token request gets at least, however little of
 _LOCK_MARGIN = 2.0  # seconds beyond issue_timeout in which a live holder of the store's lock is done
 _OTHERS_TAKE = 1.0  # seconds after which it is looked again what came of another process's early renewal
 
+_AskKis = Callable[[float], AccessToken]
+
 
 class Refresher(LiveSource):
     """What KIS issues to one app key, in memory and in a store, and the way to the next one; `ask` asks KIS once."""
@@ -38,12 +40,7 @@ class Refresher(LiveSource):
     _entry: Any  # its place in the store, once the bounds of the first refresh are known
 
     def __init__(
-        self,
-        ask: Callable[[float], AccessToken],
-        key: str,
-        store: TokenStore | None,
-        policy: RetryPolicy | None,
-        clock: Any,
+        self, ask: _AskKis, key: str, store: TokenStore | None, policy: RetryPolicy | None, clock: Any
     ) -> None:
         self._ask_kis, self._key, self._clock, self._memory = ask, key, clock, Memory()
         self._policy, self._entry = policy, StoreEntry(store, key) if store is not None else None
@@ -72,7 +69,7 @@ class Refresher(LiveSource):
         self._memory.next_early = now + _OTHERS_TAKE
         with self._store_lock(0) as held:
             renewed = self._adopt(cached.token.value, self._entry.load())
-            if self._memory.current is not cached or held is False:
+            if self._memory.current is not cached or not held:
                 return renewed or Replacement(cached.token, "memory")
             self._memory.next_early = now + self.policy.issue_cooldown
             return self._issue(self.policy.issue_timeout)
@@ -144,10 +141,10 @@ class Refresher(LiveSource):
         self._issued_at, margin = self._clock.monotonic(), self.policy.refresh_margin
         self._memory.keep(token, self._clock.time(), margin=margin, just_issued=True)
 
-    def _store_lock(self, timeout: float) -> AbstractContextManager[bool | None]:
+    def _store_lock(self, timeout: float) -> AbstractContextManager[bool]:
         """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
         lease = 2 * self.policy.issue_timeout + 10
-        lock: AbstractContextManager[bool | None] = self._entry.lock(timeout=timeout, lease=lease)
+        lock: AbstractContextManager[bool] = self._entry.lock(timeout=timeout, lease=lease)
         return lock
 
     def _minute_left(self) -> float:

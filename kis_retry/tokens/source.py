@@ -112,6 +112,7 @@ class LiveSource:
     credentials: Credentials | None = None  # nobody knows whose tokens these are
     policy: RetryPolicy | None = None  # the environment's counts
     _memory: Memory
+    _cools_down = True  # after a failure for good; else it is asked again at once
     _clock: Any = clock
 
     def peek(self) -> AccessToken | None:
@@ -190,32 +191,35 @@ class LiveSource:
                 return ended.result().token
             return token
 
-        return then(self._refreshed(key, renew if old is None else partial(self._telling, old, renew)), token_of)
+        return then(self._refreshed(key, renew, old), token_of)
 
-    def _telling(self, old: AccessToken, renew: _Ask, ends: float) -> Replacement:
-        """Renew `old`, and tell what came of it."""
-        began = self._clock.monotonic()
-        try:
-            replacement = renew(ends)
-        except BaseException as error:
-            if self._cooling() is None:  # else it was told when that began
-                found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
-                self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
-            raise
-        if replacement.origin != "memory":
-            self._tell_renewed(replacement, old.fingerprint, began)
-        return replacement
-
-    def _refreshed(self, key: str, ask: _Ask) -> Future[Replacement]:
-        """Have `ask` called, or join; in a cool-down one look a second is enough."""
+    def _refreshed(self, key: str, ask: _Ask, old: AccessToken | None = None) -> Future[Replacement]:
+        """Have `ask` called, or join, and what came of `old` told; in a cool-down one look a second is enough."""
         memory, failure, now = self._memory, self._cooling(), self._clock.monotonic()
         if failure is not None and (memory.flights.flights or now < memory.next_look):
             return failed(failure)
         memory.next_look = now + _LOOKS_APART
-        shared, is_first = self._submit(key, ask)
-        if is_first and key == "replace":
-            shared.add_done_callback(self._note_failure)
+        shared, is_first = self._submit(key, partial(self._told, key, ask, old))
         return then(shared, lambda ended: ended.result() if is_first else Replacement(ended.result().token, "memory"))
+
+    def _told(self, key: str, ask: _Ask, old: AccessToken | None, ends: float) -> Replacement:
+        """Ask, and tell what came of it; begin a cool-down unless the next refresh has the time to wait that out."""
+        began, was_cooling = self._clock.monotonic(), self._cooling() is not None
+        try:
+            replacement = ask(ends)
+        except BaseException as error:
+            if old is not None and not was_cooling:  # else it was told when that began
+                found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
+                self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
+            passes = getattr(error, "retryable", False) and self._bounds().issue_wait
+            if self._cools_down and key == "replace" and not passes and not was_cooling:
+                now = self._clock.monotonic()
+                self._memory.failure, self._memory.failed_at = without_traceback(error), now
+                self._memory.next_look = now + _LOOKS_APART
+            raise
+        if old is not None and replacement.origin != "memory":
+            self._tell_renewed(replacement, old.fingerprint, began)
+        return replacement
 
     def _submit(self, key: str, ask: Callable[[float], T]) -> tuple[Future[T], bool]:
         """Have `ask` called with the instant at which it has to end, or join who asks; say whether it is this one."""
@@ -248,13 +252,6 @@ class LiveSource:
         if memory.failure is None or self._clock.monotonic() - memory.failed_at >= self._bounds().issue_cooldown:
             return None
         return memory.failure
-
-    def _note_failure(self, ended: Future[Any]) -> None:
-        """Begin a cool-down, unless the failure may pass and the next refresh has the time to wait for that."""
-        error, memory, now = ended.exception(), self._memory, self._clock.monotonic()
-        passes = getattr(error, "retryable", False) and self._bounds().issue_wait
-        if error is not None and not passes and self._cooling() is None:
-            memory.failure, memory.failed_at, memory.next_look = without_traceback(error), now, now + _LOOKS_APART
 
     def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
         token, origin = replacement

@@ -57,7 +57,7 @@ ALL = "load save delete lock"
 WRITING = "save delete lock"
 
 
-def lock(entry: StoreEntry) -> bool | None:
+def lock(entry: StoreEntry) -> bool:
     with entry.lock(timeout=0, lease=1) as held:
         return held
 
@@ -168,12 +168,6 @@ def test_whoever_chose_memory_has_nothing_written_to_a_disk(monkeypatch: pytest.
     entry.save(TOKEN)
     assert entry.load() == TOKEN
     assert not Path(os.environ["XDG_CACHE_HOME"]).exists()
-
-
-def test_a_lock_that_nobody_can_give_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(os.environ["XDG_CACHE_HOME"]).write_text("in the way")
-    monkeypatch.setattr(MemoryTokenStore, "lock", None)
-    assert lock(StoreEntry(Breakable(broken=ALL), KEY)) is None
 
 
 def test_a_lock_is_waited_for_no_longer_than_asked_wherever_it_is_looked_for() -> None:
