@@ -16,7 +16,7 @@ from .decorators import decorated, is_decoratable, rules_of
 from .pace.limiter import RATE_TAKES, RateLimiter, checked_rate, parse_rate
 from .policy import RetryPolicy
 from .settings import Environment
-from .stores.from_env import store_from_env
+from .stores.entry import store_from_env
 from .tokens.source import LiveSource, TokenSource
 from .wire import watch
 from .wire.account import credentials_of

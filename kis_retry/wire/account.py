@@ -16,8 +16,8 @@ from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..settings import Environment
 from ..stores.base import TokenStore
+from ..stores.entry import store_from_env
 from ..stores.file import FileTokenStore
-from ..stores.from_env import store_from_env
 from ..tokens.manager import TokenManager, newest_manager
 from ..tokens.source import LiveSource
 from .protection import Protection

@@ -23,7 +23,7 @@ from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..signals import is_from_signal_handler
 from ..token import AccessToken
-from ..tokens.foreign import as_source, broker_source, is_broker
+from ..tokens.foreign import BrokerSource, as_source, is_broker
 from ..tokens.source import LiveSource, is_source
 from .request import ApiRequest, same_host
 
@@ -121,7 +121,7 @@ class Protection:
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
         has_token = attribute_of(self.first, "access_token", self) is not self
-        return broker_source(self.first, self.policy) if has_token and is_broker(self.first) else None
+        return BrokerSource(self.first, self.policy) if has_token and is_broker(self.first) else None
 
     def policy_for(self, source: LiveSource | None) -> RetryPolicy:
         """Return the policy that was given, else the first argument's, the source's or the environment's."""
