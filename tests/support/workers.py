@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ import httpx
 import requests
 
 from answers import GOOD_CODE, PRICE
+from forks import CONTEXT
 from kis_retry import Credentials, KisClient, install, on_event, refresh_on_expired_token
 from kis_retry.testing import KisGateway
 from patience import PATIENCE
@@ -29,15 +29,6 @@ __all__ = ["WAYS", "Crew", "Report", "Worker", "total"]
 WAYS = ("client", "decorated", "installed")
 """How a process makes its calls: `KisClient`, a bare decorator over `requests`, `install` over `httpx`."""
 
-
-_IMPORTED = [
-    "httpx",
-    "kis_retry.client.client",
-    "kis_retry.protecting",
-    "kis_retry.testing",
-    "redis",
-    "kis_retry.stores.redis",
-]
 
 _REST = 0.02  # seconds between two calls of those who make them until they are stopped, or killed
 
@@ -65,10 +56,8 @@ class Worker:
     """
 
     def __init__(self, way: str, environ: dict[str, str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_IMPORTED)
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, way, environ), daemon=True)
+        self._pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_work, args=(theirs, way, environ), daemon=True)
         self._process.start()
         theirs.close()
         self.lost: list[str] = []
