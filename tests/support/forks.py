@@ -16,7 +16,11 @@ __all__ = ["CONTEXT", "Done", "run_python"]
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["httpx", "redis", "kis_retry.client.client", "kis_retry.protecting", "kis_retry.stores.redis", "kis_retry.testing"]
+    [
+        *("filelock", "httpcore", "httpx", "platformdirs", "redis", "wrapt"),
+        *("kis_retry.client.client", "kis_retry.protecting", "kis_retry.stores.redis", "kis_retry.testing.gateway"),
+        *("kis_retry.wire.for_httpx", "kis_retry.wire.for_requests", "kis_retry.wire.token_endpoint"),
+    ]
 )
 
 
