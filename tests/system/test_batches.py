@@ -32,7 +32,7 @@ from kis_retry import (
 )
 from kis_retry.testing import KisGateway
 from patience import until
-from senders import ORDER, PRICE
+from senders import ORDER
 from simulated_pace import worst_second
 
 KEYS: Any = {"app_key": "PSappkey0123", "app_secret": "c2VjcmV0c2VjcmV0"}
@@ -212,20 +212,3 @@ def test_threads_and_processes_share_one_websocket_key_and_wait_for_its_endpoint
     assert keys == gateway.approval_keys * 12
     assert len(gateway.approval_keys) == 1
     assert len(arrived(gateway, "/oauth2/Approval")) == 3
-
-
-def test_a_real_key_for_prices_and_a_paper_key_for_orders_in_one_process(gateway: KisGateway) -> None:
-    with (
-        KisGateway(paper=True) as paper,
-        KisClient(**parts(gateway.credentials, rate=50)) as quotes,
-        KisClient(**parts(paper.credentials, rate=50)) as orders,
-    ):
-        gateway.expire_at(2)
-        paper.expire_at(1)
-        assert [quotes.fetch_domestic_price("005930")["rt_cd"] for _ in range(2)] == ["0", "0"]
-        assert orders.post(ORDER, "TTTC0012U", {"PDNO": "1"})["rt_cd"] == "0"
-        assert quotes.post(ORDER, "VTTC0012U", {"PDNO": "1"})["msg_cd"] == "EGW02004"
-        assert [each.tr_id for each in paper.received if each.outcome == "answered"][-1] == "VTTC0012U"
-    assert (len(gateway.orders), len(paper.orders)) == (0, 1)
-    assert (gateway.counts.token_requests, paper.counts.token_requests) == (2, 2)
-    assert len(arrived(gateway, PRICE)) == 3

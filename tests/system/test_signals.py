@@ -20,6 +20,7 @@ import requests
 from alarms import alarm_once
 from answers import GOOD_CODE, PRICE
 from clocks import interrupt
+from crowds import together
 from kis_retry import (
     AccessToken,
     KisClient,
@@ -249,3 +250,20 @@ def test_a_kill_switch_in_the_wait_for_the_minute_starts_no_storm(gateway: KisGa
         answers = list(pool.map(client.fetch_domestic_price, ["005930"] * 8))
     assert {answer["msg_cd"] for answer in answers} == {"EGW00123"}, "KIS's own answer"
     assert gateway.counts.token_requests <= 8
+
+
+def test_an_expiry_that_twenty_functions_meet_unseen_is_one_line_of_each_kind_at_info(
+    gateway: KisGateway, manager: TokenManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = manager.authorization
+
+    @refresh_on_expired_token(tokens=manager)
+    def fetch(headers: dict[str, str]) -> dict[str, Any]:  # of a library whose requests nobody sees
+        is_dead = headers["authorization"] == dead
+        return {"rt_cd": "1", "msg_cd": "EGW00123"} if is_dead else {"rt_cd": "0"}
+
+    gateway.expire()
+    caplog.set_level(logging.INFO, "kis_retry")
+    assert together(20, lambda _: fetch({"authorization": dead})) == [{"rt_cd": "0"}] * 20
+    said = sorted(record.getMessage().split()[0] for record in caplog.records)
+    assert said == ["kis_retry.call_recovered", "kis_retry.token_expired", "kis_retry.token_refreshed"]
