@@ -1,11 +1,11 @@
-"""Real processes, real HTTP, real stores: one token and one pace for all, whoever is killed and whatever breaks."""
+"""Real processes, real HTTP, real stores: one token for all, whoever is killed and whatever breaks."""
 
 from __future__ import annotations
 
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from kis_retry import FileTokenStore, TokenManager
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from patience import until
-from simulated_pace import worst_second
 from workers import WAYS, Crew, Worker, environment, total
 
 FOUR = (*WAYS, "client")
@@ -61,7 +60,7 @@ def test_a_revoked_token_costs_one_token_request(tmp_path: Path) -> None:
     with KisGateway(issue_interval=0) as gateway:
         other = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "tokens"))
         revoked = other.token()
-        with Crew(FOUR, environment(gateway, str(tmp_path / "tokens"), tmp_path)) as crew:
+        with Crew(FOUR, lambda _: environment(gateway, str(tmp_path / "tokens"), tmp_path)) as crew:
             crew.run()
             assert other.revoke() is True
             gateway.reset_counts()
@@ -79,19 +78,14 @@ def kill_and_replace(gateway: KisGateway, environ: dict[str, str], *, processes:
     """Have processes call without rest, and kill some of them (-9) over each expiry; give what the survivors lost."""
     dice = random.Random(7)
     lost: list[str] = []
-    with Crew([dice.choice(WAYS) for _ in range(processes)], environ) as crew:
-
-        def begin(worker: Worker) -> Worker:
-            worker.prepare(2, None)
-            worker.go()
-            return worker
+    with Crew([dice.choice(WAYS) for _ in range(processes)], lambda _: environ) as crew:
 
         def wait_until_all_are_busy() -> None:
             answered = gateway.counts.answered
             until(lambda: gateway.counts.answered > answered + 4 * processes)
 
         for worker in crew.workers:
-            begin(worker)
+            worker.begin(2)
         for _ in range(expiries):
             wait_until_all_are_busy()
             gateway.expire()
@@ -100,7 +94,9 @@ def kill_and_replace(gateway: KisGateway, environ: dict[str, str], *, processes:
                 victim = crew.workers.pop(dice.randrange(processes))
                 victim.kill()
                 lost += victim.lost
-                crew.workers.append(begin(Worker(dice.choice(WAYS), environ)))
+                crew.workers.append(Worker(dice.choice(WAYS), environ))
+                crew.workers[-1].wait_until_ready()
+                crew.workers[-1].begin(2)
         wait_until_all_are_busy()
         for worker in crew.workers:
             worker.stop()
@@ -120,11 +116,10 @@ def test_processes_that_are_killed_lose_no_call_of_the_others(tmp_path: Path) ->
 
 def test_a_holder_that_is_killed_while_it_asks_blocks_nobody(gateway: KisGateway, place: str, tmp_path: Path) -> None:
     gateway.hang("tokens", 1)
-    with Crew(WAYS, environment(gateway, place, tmp_path)) as crew:
+    with Crew(WAYS, lambda _: environment(gateway, place, tmp_path)) as crew:
         holder, *others = crew.workers
         for worker in crew.workers:
-            worker.prepare(1, 1)
-            worker.go()
+            worker.begin(calls=1)
             until(lambda: gateway.counts.token_requests == 1)  # by the first, which has the lock then
         time.sleep(0.3)
         assert gateway.counts.token_requests == 1, "they wait for who holds the lock"
@@ -169,43 +164,10 @@ def broken(request: pytest.FixtureRequest, new_valkey_server: Callable[..., Any]
 def test_processes_whose_store_is_broken_go_on_sharing_by_the_machines_file_store(
     broken: str, gateway: KisGateway, tmp_path: Path
 ) -> None:
-    with Crew(FOUR, environment(gateway, broken, tmp_path / "home")) as crew:
+    with Crew(FOUR, lambda _: environment(gateway, broken, tmp_path / "home")) as crew:
         for expiries in range(2):
             reports = crew.run(threads=2)
             assert total(reports) == {GOOD_CODE: 8}
             assert gateway.counts.token_requests == 1 + expiries
             assert [len(report.warnings) for report in reports] == [1 - expiries] * 4, "one warning for each process"
             gateway.expire()
-
-
-# --- one pace
-
-
-def paced(gateway: KisGateway, place: Path, home: Path, rates: Sequence[int], seconds: float) -> list[int]:
-    """Have processes of four threads call for so long, each set to its rate; give how many calls each made."""
-    environs = [environment(gateway, str(place), home, KIS_RATE_LIMIT=str(rate)) for rate in rates]
-    with Crew(["client", "installed"] * (len(rates) // 2), lambda number: environs[number]) as crew:
-        crew.run()
-        gateway.reset_counts()
-        for worker in crew.workers:
-            worker.prepare(4, None)
-            worker.wait_until_ready()
-        for worker in crew.workers:
-            worker.go()
-        time.sleep(seconds)
-        for worker in crew.workers:
-            worker.stop()
-        reports = [worker.report() for worker in crew.workers]
-    assert set(total(reports)) == {GOOD_CODE}
-    return [report.answers.total() for report in reports]
-
-
-def test_processes_whose_store_is_broken_share_the_whole_rate_and_one_with_a_lower_rate_slows_nobody(
-    gateway: KisGateway, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    made = paced(gateway, tmp_path / "file" / "tokens", tmp_path / "home", [18, 18, 18, 3], 2)
-    assert sum(made) >= 2 * 18 * 0.75
-    assert max(made[:3]) <= 2.5 * min(made[:3])
-    assert made[3] <= 2 * 3 + 4, "what it may by its own setting, and one more for each thread"
-    assert worst_second(gateway.arrivals) <= 24, "18, and what a busy machine brings together; alone they make 57"
