@@ -17,8 +17,7 @@ from .clock import Monotonic
 from .context import ACTIVE
 from .engine import Flow, Send, Sleep, Wait
 from .events import RefreshEvent, emit, warn_once
-from .renewal import renewed
-from .retrying import passing, refreshing, repeat
+from .retrying import passing, refreshing, renewed, repeat
 from .signals import is_from_signal_handler
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource

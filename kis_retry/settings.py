@@ -22,9 +22,16 @@ from typing import TypeVar
 from .errors import ConfigurationError
 from .events import warn_once
 from .forking import no_fork
-from .ownership import is_owned, may_be_written_by_strangers
 
-__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "without_password"]
+__all__ = [
+    "CREDENTIAL_VARIABLES",
+    "Environment",
+    "Setting",
+    "boolean",
+    "credential_variables",
+    "is_owned",
+    "without_password",
+]
 
 T = TypeVar("T")
 
@@ -34,6 +41,7 @@ CREDENTIAL_VARIABLES = {  # our name first, then the one that people have set al
     "account": ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
 }
 
+_ROOT = 0  # could change everything anyway
 _TRUE, _FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
 
 
@@ -179,18 +187,45 @@ def _starting_folders() -> list[Path]:
 
 def _why_not(path: Path) -> str | None:
     """Say why the file does not count, None if it does. Nothing is opened: a FIFO would wait for its writer."""
-    found, target = path.lstat(), None
-    if stat.S_ISLNK(found.st_mode):
-        try:
-            target = path.resolve(strict=True)
-        except (OSError, RuntimeError):  # the latter: a loop, before 3.13
-            return "it is a link to nothing"
-    elif not stat.S_ISREG(found.st_mode):
-        return "it is no regular file"
+    found = path.lstat()
     if not is_owned(found, or_by_root=True):
         return f"it belongs to another user (uid {found.st_uid})"
-    if target is None and may_be_written_by_strangers(found):
-        return "others may write it"
-    if may_be_written_by_strangers(path.parent.stat()):  # those above it do not matter: this one stays this user's
+    if _may_be_written_by_strangers(path.parent.stat()):  # those above do not matter: this one stays this user's
         return "others may write to its folder"
-    return None if target is None else _why_not(target)
+    if stat.S_ISLNK(found.st_mode):
+        try:
+            return _why_not(path.resolve(strict=True))
+        except (OSError, RuntimeError):  # the latter: a loop, before 3.13
+            return "it is a link to nothing"
+    if not stat.S_ISREG(found.st_mode):
+        return "it is no regular file"
+    return "others may write it" if _may_be_written_by_strangers(found) else None
+
+
+def is_owned(found: os.stat_result, *, or_by_root: bool = False) -> bool:
+    """Say whether this process's user owns a file. Windows tells no owner by a number: there all is believed."""
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid() or (or_by_root and found.st_uid == _ROOT)
+
+
+def _may_be_written_by_strangers(found: os.stat_result) -> bool:
+    """
+    Say whether somebody who is neither this user nor root may write it, or put files into it if it is a folder.
+
+    The sticky bit changes nothing: in /tmp everybody may put a file where there is none. A group counts as strangers
+    unless it is root's or this user's own without other members, which many systems give to each user with umask 002.
+    """
+    if not hasattr(os, "geteuid"):
+        return False
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid != _ROOT and not _is_private_group(found.st_gid)
+    return bool(by_group or found.st_mode & stat.S_IWOTH) or not is_owned(found, or_by_root=True)
+
+
+def _is_private_group(gid: int) -> bool:
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:  # without an entry nobody knows who else is in it
+        return False
+    return gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
