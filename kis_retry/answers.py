@@ -126,7 +126,7 @@ class Verdict:
     rate_limited: bool = False  # too many calls in this second, by the gateway's count or by the ledger's
 
     @property
-    def reason(self) -> dict[str, str | None]:
+    def reason(self) -> dict[str, Any]:
         """Return what an event says of this failure: KIS's code, else what was raised."""
         return {"msg_cd": self.code, "error": None if self.code is not None else self.error or "HTTPError"}
 
