@@ -19,7 +19,6 @@ from .clock import Monotonic
 from .context import ACTIVE, is_unprotected
 from .engine import Flow, Send, Sleep, Wait, run, run_async
 from .events import RefreshEvent, emit, warn_once
-from .pace.limiter import RateLimiter
 from .policy import RetryPolicy
 from .retrying import passing, refreshing, renewed, repeat
 from .signals import is_from_signal_handler
@@ -132,15 +131,15 @@ class FunctionCall:
     # -- once
 
     def _send(self) -> Returned:
-        limiter = self._limiter()
+        protection, decorated = self._protection, self._decorated
+        limiter = protection.any_limiter() if decorated.is_unseen else None  # else its requests take their slots
         if limiter is not None:
             limiter.acquire()
-        protection = self._protection
         before = ACTIVE.set(protection)
         try:
-            value = self._decorated.function(*protection.args, **protection.kwargs)
+            value = decorated.function(*protection.args, **protection.kwargs)
             if not isinstance(value, CoroutineType):
-                self._learn()
+                decorated.is_unseen = self._rules.repeats and not protection.seen
             return Returned(protection.policy.expired_codes, value)
         except Exception as error:
             if is_from_signal_handler(error):
@@ -150,15 +149,15 @@ class FunctionCall:
             ACTIVE.reset(before)
 
     async def _send_async(self, coroutine: Any = None) -> Returned:
-        limiter = self._limiter() if coroutine is None else None
+        protection, decorated = self._protection, self._decorated
+        limiter = protection.any_limiter() if decorated.is_unseen and coroutine is None else None
         if limiter is not None:
             await limiter.acquire_async()
-        protection = self._protection
         before = ACTIVE.set(protection)
         try:
-            value = await (coroutine or self._decorated.function(*protection.args, **protection.kwargs))
+            value = await (coroutine or decorated.function(*protection.args, **protection.kwargs))
             if coroutine is None:
-                self._learn()
+                decorated.is_unseen = self._rules.repeats and not protection.seen
             return Returned(protection.policy.expired_codes, value)
         except Exception as error:
             return self._raised(error)
@@ -171,13 +170,6 @@ class FunctionCall:
         trace = error.__traceback__
         error = error.with_traceback(trace.tb_next if trace is not None else None)
         return Returned(self._protection.policy.expired_codes, error=error)
-
-    def _limiter(self) -> RateLimiter | None:
-        """Return whose slot the function takes itself: where its requests are seen, they take theirs."""
-        return self._protection.any_limiter() if self._decorated.is_unseen or self._calls > 1 else None
-
-    def _learn(self) -> None:
-        self._decorated.is_unseen = self._rules.repeats and not self._protection.seen
 
     # -- again
 
