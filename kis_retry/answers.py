@@ -14,25 +14,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-__all__ = [
-    "CODES",
-    "EXPIRED_CODES",
-    "Meaning",
-    "Verdict",
-    "is_rate_limited_response",
-    "is_token_expired_error",
-    "is_token_expired_response",
-    "is_transient_error",
-    "is_transient_response",
-    "judge",
-    "judge_answer",
-    "judge_error",
-]
+__all__ = ["CODES", "EXPIRED_CODES", "Meaning", "Verdict", "attribute_of", "judge", "judge_answer", "judge_error"]
+__all__ += ["is_rate_limited_response", "is_token_expired_error", "is_token_expired_response"]
+__all__ += ["is_transient_error", "is_transient_response"]
 
 
 class Meaning(Enum):
@@ -166,14 +154,12 @@ def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdic
     if not isinstance(error, Exception):  # Ctrl-C, a cancelled task: no failure that passes
         return final
     try:
-        response = None
-        with suppress(Exception):  # a property that raises; the type may still say enough
-            response = getattr(error, "response", None)
+        response = attribute_of(error, "response")
         carried = judge(response, codes)
         if carried.meaning is not Meaning.GOOD:
             return replace(carried, error=name)
         return replace(final, meaning=_meaning_of_error(error), unanswered=response is None or carried.unanswered)
-    except Exception:  # of a property, as above
+    except Exception:  # of its own properties
         return final
 
 
@@ -259,6 +245,14 @@ def is_transient_error(exc: object) -> bool:
     `from` a transient failure included.
     """
     return judge_error(exc).meaning in _PASSING
+
+
+def attribute_of(target: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
+    try:
+        return getattr(target, name, default)
+    except Exception:
+        return default
 
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
@@ -365,8 +359,7 @@ def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
     except (ValueError, RecursionError):  # a proxy's page, or half an object
         return b""
     if hasattr(answer, "__await__"):
-        with suppress(AttributeError):
-            answer.close()  # a coroutine that nobody awaits would warn
+        getattr(answer, "close", bool)()  # a coroutine that nobody awaits would warn
         body = getattr(value, "_body", None)  # aiohttp keeps it there once it has been read, and has no other way in
         return body if isinstance(body, bytes) else None
     return answer if isinstance(answer, Mapping) else b""

@@ -15,13 +15,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
+from .answers import attribute_of
 from .forking import after_fork
 from .token import AccessToken, bare
 
-__all__ = ["Arguments", "Binding", "attribute_of"]
+__all__ = ["Binding"]
 
-Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-
+_Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 _Place: TypeAlias = tuple[Any, Callable[[Any], object]]
 """What stands in one place, and what puts another there."""
 
@@ -58,7 +58,7 @@ class Binding:
         """Say whether `bind=` was given, so that nobody can look at what the function keeps."""
         return self._callback is not None
 
-    def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any], dead: str | None, token: AccessToken) -> Arguments:
+    def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any], dead: str | None, token: AccessToken) -> _Arguments:
         """
         Put `token` wherever the call keeps `dead`, and return the arguments to go on with.
 
@@ -125,14 +125,6 @@ class _Callback:
 
     def _remake_lock(self) -> None:
         self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
-
-
-def attribute_of(target: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
-    try:
-        return getattr(target, name, default)
-    except Exception:
-        return default
 
 
 def _entries(headers: Any, put: Callable[[Any], object]) -> Iterator[_Place]:

@@ -13,8 +13,8 @@ from functools import cached_property, partial
 from types import CoroutineType
 from typing import Any
 
-from .answers import Meaning, Verdict, judge, judge_error
-from .binding import Binding, attribute_of
+from .answers import Meaning, Verdict, attribute_of, judge, judge_error
+from .binding import Binding
 from .clock import Monotonic
 from .context import ACTIVE, is_unprotected
 from .engine import Flow, Send, Sleep, Wait, run, run_async
@@ -58,8 +58,7 @@ class DecoratedFunction:
         if not policy.enabled:
             return None
         watch()
-        outer: Any = ACTIVE.get()
-        return FunctionCall(self, Protection(self.rules, policy, first, args, kwargs, outer))
+        return FunctionCall(self, Protection(self.rules, policy, first, args, kwargs, ACTIVE.get()))
 
     def _policy_of(self, first: Any) -> RetryPolicy:
         """Return the policy of the first argument, of the source, or of the environment."""

@@ -23,15 +23,8 @@ from .errors import ConfigurationError
 from .events import warn_once
 from .forking import no_fork
 
-__all__ = [
-    "CREDENTIAL_VARIABLES",
-    "Environment",
-    "Setting",
-    "boolean",
-    "credential_variables",
-    "is_owned",
-    "without_password",
-]
+__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "is_owned"]
+__all__ += ["without_password"]
 
 T = TypeVar("T")
 
@@ -71,15 +64,14 @@ class Environment:
         self.env_file: Path | None = None  # the one that counts
         self.searched: list[Path] = []  # the folders where the search began
         self.ignored: list[tuple[Path, str]] = []  # what does not count of `.env` files, with the reason of each
-        problem = None
         try:
-            self.searched = _starting_folders()
             self._read()
+            return
         except (OSError, UnicodeDecodeError) as error:
             place = self.env_file or "at or above the working directory"
             problem = f"the .env file {place} cannot be read ({type(error).__name__})"
-        if problem is not None:  # raised out here, for what it is raised from would keep the lines that were read
-            raise ConfigurationError(f"{problem}; it takes lines of NAME=value in UTF-8")
+        # Out here, for what it is raised from would keep the lines that were read.
+        raise ConfigurationError(f"{problem}; it takes lines of NAME=value in UTF-8")
 
     def find(self, *variables: str) -> Setting | None:
         """Return the first of `variables` that is set and not blank."""
@@ -113,6 +105,7 @@ class Environment:
         return sorted(name for name in names if name.startswith("KIS_RETRY_") and name not in known)
 
     def _read(self) -> None:
+        self.searched = _starting_folders()
         self.env_file = self._file()
         if self.env_file is None:
             return
@@ -122,10 +115,11 @@ class Environment:
         self._lines = dotenv_values(self.env_file, interpolate=False)
         names = credential_variables(self._prefix)
         found = [self.find(*names[name]) for name in ("app_key", "app_secret")]
-        if not all(setting and setting.origin == ".env" for setting in found):
-            for variable in (f"{self._prefix}BASE_URL", "KIS_TOKEN_STORE"):
-                if self._lines.pop(variable, None) and variable not in os.environ:
-                    self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
+        if all(setting and setting.origin == ".env" for setting in found):
+            return
+        for variable in (f"{self._prefix}BASE_URL", "KIS_TOKEN_STORE"):
+            if self._lines.pop(variable, None) and variable not in os.environ:
+                self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
 
     def _file(self) -> Path | None:
         folders = dict.fromkeys(folder for start in self.searched for folder in (start, *start.parents))
@@ -144,9 +138,8 @@ class Environment:
 
 def credential_variables(prefix: str = "KIS_") -> dict[str, tuple[str, ...]]:
     """Return the variables of app key, secret and account; the other library's names stand in for `KIS_` alone."""
-    if prefix == "KIS_":
-        return dict(CREDENTIAL_VARIABLES)
-    return {name: (prefix + ours.removeprefix("KIS_"),) for name, (ours, _) in CREDENTIAL_VARIABLES.items()}
+    names = CREDENTIAL_VARIABLES.items()
+    return {name: both if prefix == "KIS_" else (prefix + both[0].removeprefix("KIS_"),) for name, both in names}
 
 
 def boolean(text: str) -> bool:
@@ -169,20 +162,18 @@ def without_password(text: str) -> str:
 
 def _unquoted(text: str) -> str:
     text = text.strip()
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-    return text[1:-1].strip() if quoted else text
+    quoted = re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL)
+    return quoted[2].strip() if quoted else text
 
 
 def _starting_folders() -> list[Path]:
     """Return the working directory and the script's folder, unless the script came with an installation, as pytest."""
-    folders = [Path.cwd()]
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if isinstance(script, str):
-        folder = Path(script).resolve().parent
-        installed = folder == Path(sys.executable).parent or {"site-packages", "dist-packages"} & set(folder.parts)
-        if not installed and folder not in folders:
-            folders.append(folder)
-    return folders
+    if not isinstance(script, str):
+        return [Path.cwd()]
+    folder = Path(script).resolve().parent
+    installed = folder == Path(sys.executable).parent or {"site-packages", "dist-packages"} & set(folder.parts)
+    return [Path.cwd()] if installed or folder == Path.cwd() else [Path.cwd(), folder]
 
 
 def _why_not(path: Path) -> str | None:
