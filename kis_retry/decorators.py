@@ -37,17 +37,6 @@ _TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @overload
 def refresh_on_expired_token(
-    fn: None = None,
-    *,
-    tokens: TokenSource | None = None,
-    policy: RetryPolicy | None = None,
-    bind: Callable[..., object] | None = None,
-    watch_transport: bool = True,
-) -> Callable[[F], F]: ...
-
-
-@overload
-def refresh_on_expired_token(
     fn: F,
     *,
     tokens: TokenSource | None = None,
@@ -55,6 +44,16 @@ def refresh_on_expired_token(
     bind: Callable[..., object] | None = None,
     watch_transport: bool = True,
 ) -> F: ...
+
+
+@overload
+def refresh_on_expired_token(
+    *,
+    tokens: TokenSource | None = None,
+    policy: RetryPolicy | None = None,
+    bind: Callable[..., object] | None = None,
+    watch_transport: bool = True,
+) -> Callable[[F], F]: ...
 
 
 def refresh_on_expired_token(
@@ -68,12 +67,10 @@ def refresh_on_expired_token(
     """
     Have each request that KIS refuses for its expired token leave once more, with a new one.
 
-    For functions, methods and coroutine functions that call KIS. Bare, with `()` or with arguments. The requests inside
-    are protected where they leave (`requests`, `httpx`, `aiohttp`, `urllib.request`), in the threads that the function
-    starts and in the tasks that it hands to a pool too; the function never sees the refusal. What the caller gets is
-    always the function's own last value or its own last exception.
-
-    A function whose requests nobody sees is itself called once more after such a refusal.
+    For functions, methods and coroutine functions; bare, with `()` or with arguments. The requests inside are protected
+    where they leave (`requests`, `httpx`, `aiohttp`, `urllib.request`), in the threads that the function starts and in
+    the tasks that it hands to a pool too; the function never sees the refusal. A function whose requests nobody sees is
+    itself called once more. The caller always gets the function's own last value or its own last exception.
 
     Args:
         fn: the function.
@@ -91,28 +88,20 @@ def refresh_on_expired_token(
     Raises:
         TypeError: when decorating: not a function, a generator function or a class; an argument of a wrong kind.
     """
-    watches = bool(watch_transport)
-    return _decorate(fn, refreshes=True, tokens=tokens, policy=policy, bind=bind, watches=watches)
+    options = {"tokens": tokens, "policy": policy, "bind": bind, "watches": bool(watch_transport)}
+    return _decorate(fn, refreshes=True, **options)
 
 
 @overload
 def retry_on_transient_error(
-    fn: None = None,
-    *,
-    limiter: RateLimiter | None = None,
-    policy: RetryPolicy | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]: ...
-
-
-@overload
-def retry_on_transient_error(
-    fn: F,
-    *,
-    limiter: RateLimiter | None = None,
-    policy: RetryPolicy | None = None,
-    idempotent: bool | None = None,
+    fn: F, *, limiter: RateLimiter | None = None, policy: RetryPolicy | None = None, idempotent: bool | None = None
 ) -> F: ...
+
+
+@overload
+def retry_on_transient_error(
+    *, limiter: RateLimiter | None = None, policy: RetryPolicy | None = None, idempotent: bool | None = None
+) -> Callable[[F], F]: ...
 
 
 def retry_on_transient_error(
