@@ -20,35 +20,34 @@ from kis_retry import is_rate_limited_response, is_token_expired_response, is_tr
 from kis_retry.answers import CODES, EXPIRED_CODES, Meaning, Verdict, judge, judge_answer
 
 TABLE = {
-    Meaning.EXPIRED: {
-        "EGW00121": "유효하지 않은 token 입니다.",
-        "EGW00122": "token을 찾을 수 없습니다.",
-        "EGW00123": "기간이 만료된 token 입니다.",
-    },
-    Meaning.LIMITED: {"EGW00201": "초당 거래건수를 초과하였습니다."},
-    Meaning.TRANSIENT: {
-        "EGW00215": "원장에서 허용 가능한 초당 거래건수를 초과하였습니다.",
-        "EGW00316": "재 조회 수행 부탁드립니다",
-        "OPSQ1002": "SESSION FULL",
-        **dict.fromkeys(("EGW00300", "EGW00001", "EGW00002", "EGW00202", "EGW00203"), ""),
-        **dict.fromkeys(("OPSQ0003", "OPSQ0010", "OPSQ0011"), ""),
-    },
-    Meaning.UNCERTAIN: {
-        "EGW00301": "연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
-        "EGW00302": "거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
-    },
-    Meaning.FINAL: {
-        "EGW00103": "유효하지 않은 AppKey입니다.",
-        "EGW00120": "기간이 만료된 code 입니다.",
-        "EGW00124": "유효하지 않은 session_key 입니다.",
-        "EGW00125": "session_key를 찾을 수 없습니다.",
-        "EGW00126": "기간이 만료된 session_key 입니다.",
-        **dict.fromkeys(("EGW00105", "EGW00133", "EGW00206", "EGW00207", "EGW00303", "EGW02004", "EGW02006"), ""),
-    },
+    Meaning.EXPIRED: "EGW00121 EGW00122 EGW00123",
+    Meaning.LIMITED: "EGW00201",
+    Meaning.TRANSIENT: "EGW00001 EGW00002 EGW00202 EGW00203 EGW00215 EGW00300 EGW00316 "
+    "OPSQ0003 OPSQ0010 OPSQ0011 OPSQ1002",
+    Meaning.UNCERTAIN: "EGW00301 EGW00302",
+    Meaning.FINAL: "EGW00103 EGW00105 EGW00120 EGW00124 EGW00125 EGW00126 EGW00133 EGW00206 EGW00207 EGW00303 "
+    "EGW02004 EGW02006",
 }
-ROWS = [(code, message, meaning) for meaning, rows in TABLE.items() for code, message in rows.items()]
+CURABLE = {
+    "EGW00121": "유효하지 않은 token 입니다.",
+    "EGW00122": "token을 찾을 수 없습니다.",
+    "EGW00123": "기간이 만료된 token 입니다.",
+}
+LOOSE = {
+    "EGW00201": "초당 거래건수를 초과하였습니다.",
+    "EGW00215": "원장에서 허용 가능한 초당 거래건수를 초과하였습니다.",
+    "EGW00316": "재 조회 수행 부탁드립니다",
+    "OPSQ1002": "SESSION FULL",
+}
+MESSAGES = CURABLE | LOOSE
+MESSAGES |= {
+    "EGW00301": "연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
+    "EGW00120": "기간이 만료된 code 입니다.",
+    "EGW00125": "session_key를 찾을 수 없습니다.",
+    "EGW00126": "기간이 만료된 session_key 입니다.",
+}
+ROWS = [(code, MESSAGES.get(code, ""), meaning) for meaning, codes in TABLE.items() for code in codes.split()]
 RATE_LIMITS = ("EGW00201", "EGW00215")
-CURABLE = TABLE[Meaning.EXPIRED]
 SPEAKING_OF_A_DEAD_TOKEN = [
     *CURABLE.values(),
     *(message.rstrip(".") for message in CURABLE.values()),
@@ -151,9 +150,8 @@ def test_a_message_that_does_not_speak_of_a_dead_token_is_no_refusal(message: ob
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace(" ", ""), " \n".join])
 def test_looser_words_of_a_failure_that_passes_are_recognised(change: Callable[[str], str]) -> None:
-    for code in ("EGW00201", "EGW00215", "EGW00316", "OPSQ1002"):
-        message = change({**TABLE[Meaning.LIMITED], **TABLE[Meaning.TRANSIENT]}[code])
-        found = judge(refusal("APBK0919", message))
+    for code, message in LOOSE.items():
+        found = judge(refusal("APBK0919", change(message)))
         assert (found.meaning, found.rate_limited) == (Meaning.TRANSIENT, code in RATE_LIMITS)
 
 
@@ -192,12 +190,9 @@ def test_a_status_counts_where_kis_has_not_spoken(status: int, body: bytes) -> N
     [
         (200, b'{"rt_cd": "0"}', False),
         (500, b'{"rt_cd": "1", "msg_cd": "EGW00301"}', False),
-        (200, b'{"HASH": "x"}', False),
         (200, PAGE, True),
-        (404, PAGE, True),
         (503, b"{}", True),
         (200, None, True),
-        (500, None, True),
     ],
 )
 def test_an_answer_without_kis_words_leaves_the_request_unanswered(

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 import types
-import typing
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, fields
 from datetime import datetime, timedelta, timezone
@@ -18,22 +17,8 @@ from freezegun import freeze_time
 
 from kis_retry import RefreshEvent, on_event
 from kis_retry.events import EVENT_NAMES, EventName, emit, level_of, warn
+from outcomes import FULL_EVENT as FULL
 
-FULL = RefreshEvent(
-    name="token_refreshed",
-    callable="Batch.fetch_price",
-    request="GET /uapi/domestic-stock/v1/quotations/inquire-price",
-    attempt=2,
-    msg_cd="EGW00123",
-    token="0a1b2c3d",
-    previous_token="4e5f6a7b",
-    expires_at=datetime(2026, 11, 24, tzinfo=timezone.utc),
-    source="issued",
-    elapsed=0.25,
-    wait=60.0,
-    error="TokenIssueError",
-    rate=18.0,
-)
 LEVELS = dict.fromkeys(EVENT_NAMES, logging.INFO) | {
     "token_refresh_failed": logging.ERROR,
     **dict.fromkeys(("token_issue_waiting", "call_given_up", "order_held_back", "rate_lowered"), logging.WARNING),
@@ -60,15 +45,12 @@ def subscribe() -> Iterator[Callable[[Any], None]]:
 # -- the event
 
 
-def test_an_event_has_the_allowed_fields_by_name_alone_and_is_frozen() -> None:
-    assert typing.get_args(EventName) == EVENT_NAMES
+def test_an_event_has_the_allowed_fields_and_is_frozen() -> None:
     assert " ".join(spec.name for spec in fields(RefreshEvent)) == (
         "name callable request attempt msg_cd token previous_token expires_at source elapsed wait error rate"
     )
     with pytest.raises(FrozenInstanceError):
         FULL.token = None  # type: ignore[misc]  # the mistake this is about
-    with pytest.raises(TypeError):
-        RefreshEvent("token_expired")  # type: ignore[call-arg]  # as above
 
 
 # -- hooks
@@ -209,23 +191,22 @@ def test_a_handler_or_a_filter_of_the_log_that_raises_harms_nobody_and_is_told_o
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer on Windows")
-@pytest.mark.parametrize("handler", [signal.default_int_handler, "stop", "exit"])
-def test_what_a_signal_raises_while_a_hook_runs_goes_through(handler: Any, subscribe: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError, SystemExit])
+def test_what_a_signal_raises_while_a_hook_runs_goes_through(
+    kind: type[BaseException], subscribe: Callable[[Any], None]
+) -> None:
     def stop(*_: object) -> None:
-        raise TimeoutError("the program's own time limit")
-
-    def leave(*_: object) -> None:
-        raise SystemExit(3)
+        raise kind("the program's own time limit")
 
     def slow(_: RefreshEvent) -> None:
         os.kill(os.getpid(), signal.SIGALRM)
         for _step in range(1_000):
             time.sleep(0.001)
 
-    before = signal.signal(signal.SIGALRM, {"stop": stop, "exit": leave}.get(handler, handler))
+    before = signal.signal(signal.SIGALRM, stop)
     subscribe(slow)
     try:
-        with pytest.raises((KeyboardInterrupt, TimeoutError, SystemExit)):
+        with pytest.raises(kind):
             emit(FULL)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -264,7 +245,7 @@ def test_the_message_is_the_name_and_every_field_that_is_set(log: pytest.LogCapt
         (
             "kis_retry.token_refreshed callable=Batch.fetch_price"
             ' request="GET /uapi/domestic-stock/v1/quotations/inquire-price" attempt=2 msg_cd=EGW00123 token=0a1b2c3d'
-            " previous_token=4e5f6a7b expires_at=2026-11-24T00:00:00+00:00 source=issued elapsed=0.25 wait=60.0"
+            " previous_token=4e5f6a7b expires_at=2026-11-24T00:00:00+00:00 source=issued elapsed=0.003 wait=60.0"
             " error=TokenIssueError rate=18.0"
         ),
         "kis_retry.rate_lowered rate=3",

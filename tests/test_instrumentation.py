@@ -20,23 +20,9 @@ from structlog.testing import CapturingLogger, capture_logs
 from kis_retry import ConfigurationError, RefreshEvent, on_event
 from kis_retry.events import EVENT_NAMES, emit, warn
 from kis_retry.instrumentation import PrometheusHook, StructlogHook
+from outcomes import FULL_EVENT as FULL
 
 EXPIRY = datetime(2026, 11, 24, tzinfo=timezone.utc)
-FULL = RefreshEvent(
-    name="token_refreshed",
-    callable="Batch.fetch_price",
-    request="GET /uapi/x",
-    attempt=2,
-    msg_cd="EGW00123",
-    token="0a1b2c3d",
-    previous_token="4e5f6a7b",
-    expires_at=EXPIRY,
-    source="issued",
-    elapsed=0.00272803199993632,
-    wait=60.0,
-    error="TokenIssueError",
-    rate=18.0,
-)
 EVENTS, CODES = "kis_retry_events_total", "kis_retry_codes_total"
 RATE, EXPIRES = "kis_retry_rate_calls_per_second", "kis_retry_token_expires_timestamp_seconds"
 

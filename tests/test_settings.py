@@ -258,16 +258,6 @@ def test_host_and_store_count_only_beside_the_key_and_secret_in_force(
     assert all((name in said and str(below) in said) is not together for name in ("KIS_BASE_URL", "KIS_TOKEN_STORE"))
 
 
-def test_with_another_prefix_they_count_beside_its_keys(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (above / ".env").write_text(LINES.replace("KIS_", "KIS_PAPER_") + "KIS_TOKEN_STORE=memory\n")
-    monkeypatch.setenv("KIS_APP_KEY", KEY)
-    monkeypatch.setenv("KIS_APP_SECRET", SECRET)
-    assert Environment("KIS_PAPER_").find("KIS_TOKEN_STORE") is not None
-    assert Environment().find("KIS_TOKEN_STORE") is None
-    assert Credentials.from_env("KIS_PAPER_").base_url == EVIL
-    assert Credentials.from_env().base_url == REAL_URL
-
-
 # -- errors
 
 
