@@ -44,6 +44,7 @@ class Binding:
         by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._positions = {each.name: index for index, each in enumerate(parameters) if each.kind in by_position}
         self._callback = _Callback(bind) if bind is not None else None
+        self.has_callback = bind is not None  # so that nobody can look at what the function keeps
 
     def first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Return the first argument, or None."""
@@ -53,10 +54,6 @@ class Binding:
         """Return the bare token that a call keeps: "" where its place is empty, None where it has no place."""
         found = [_token_of(value) for value, _ in self._places(list(args), kwargs)]
         return next(filter(None, found), "" if "" in found else None)
-
-    def has_callback(self) -> bool:
-        """Say whether `bind=` was given, so that nobody can look at what the function keeps."""
-        return self._callback is not None
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any], dead: str | None, token: AccessToken) -> _Arguments:
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -25,11 +25,13 @@ from .signals import is_from_signal_handler
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
 from .wire import watch
+from .wire.library import Sent
 from .wire.protection import Protection, Rules
 
 __all__ = ["DecoratedFunction"]
 
 _PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
+_GOOD = Verdict(Meaning.GOOD)
 _READS = ("GET", "HEAD")
 _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, or call tokens.headers() inside"
 
@@ -71,30 +73,6 @@ class DecoratedFunction:
         return self._environment
 
 
-class Returned:
-    """What a function returned or raised; judged once, when it is asked for."""
-
-    def __init__(self, codes: tuple[str, ...], value: Any = None, error: Exception | None = None) -> None:
-        self._codes = codes
-        self.value = value
-        self.error = error
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """How it was judged."""
-        return judge(self.value, self._codes) if self.error is None else judge_error(self.error, self._codes)
-
-    def end(self) -> Any:
-        """Return the value, or raise the error."""
-        error = self.error
-        try:
-            if error is not None:
-                raise error
-            return self.value
-        finally:
-            del error, self  # a circle would keep the call's arguments alive
-
-
 class FunctionCall:
     """One call of a decorated function."""
 
@@ -109,8 +87,8 @@ class FunctionCall:
         """Call the function, until its outcome is final; a coroutine that it hands on is protected until it is done."""
         returned = self._send()
         try:
-            if isinstance(returned.value, CoroutineType):
-                return self.run_async(returned.value)
+            if isinstance(returned.response, CoroutineType):
+                return self.run_async(returned.response)
             if self._concerns(returned):
                 returned = run(self._flow(returned), self._send)
             return returned.end()
@@ -129,7 +107,7 @@ class FunctionCall:
 
     # -- once
 
-    def _send(self) -> Returned:
+    def _send(self) -> Sent:
         protection, decorated = self._protection, self._decorated
         limiter = protection.any_limiter() if decorated.is_unseen else None  # else its requests take their slots
         if limiter is not None:
@@ -139,7 +117,7 @@ class FunctionCall:
             value = decorated.function(*protection.args, **protection.kwargs)
             if not isinstance(value, CoroutineType):
                 decorated.is_unseen = self._rules.repeats and not protection.seen
-            return Returned(protection.policy.expired_codes, value)
+            return self._judged(value)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
@@ -147,7 +125,7 @@ class FunctionCall:
         finally:
             ACTIVE.reset(before)
 
-    async def _send_async(self, coroutine: Any = None) -> Returned:
+    async def _send_async(self, coroutine: Any = None) -> Sent:
         protection, decorated = self._protection, self._decorated
         limiter = protection.any_limiter() if decorated.is_unseen and coroutine is None else None
         if limiter is not None:
@@ -157,22 +135,26 @@ class FunctionCall:
             value = await (coroutine or decorated.function(*protection.args, **protection.kwargs))
             if coroutine is None:
                 decorated.is_unseen = self._rules.repeats and not protection.seen
-            return Returned(protection.policy.expired_codes, value)
+            return self._judged(value)
         except Exception as error:
             return self._raised(error)
         finally:
             if ACTIVE.get() is protection:  # one that is collected unfinished must not reset another's
                 ACTIVE.reset(before)
 
-    def _raised(self, error: Exception) -> Returned:
-        """Let go of the frame of this package, which would keep the error alive."""
+    def _judged(self, value: Any) -> Sent:
+        is_good = self._protection.seen or (type(value) is dict and value.get("rt_cd") == "0")
+        return Sent(_GOOD if is_good else judge(value, self._protection.policy.expired_codes), value)
+
+    def _raised(self, error: Exception) -> Sent:
+        """Judge an error, and let go of the frame of this package, which would keep it alive."""
         trace = error.__traceback__
-        error = error.with_traceback(trace.tb_next if trace is not None else None)
-        return Returned(self._protection.policy.expired_codes, error=error)
+        verdict = judge_error(error, self._protection.policy.expired_codes)
+        return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None))
 
     # -- again
 
-    def _flow(self, first: Returned) -> Flow[Returned]:
+    def _flow(self, first: Sent) -> Flow[Sent]:
         """Call the function until its outcome is final: the card of an expired token inside, the other one outside."""
         returned = yield from self._renewed(first)
         if self._may_repeat(returned):
@@ -182,23 +164,23 @@ class FunctionCall:
         self._tell_end(returned)
         return returned
 
-    def _renewed(self, returned: Returned) -> Flow[Returned]:
+    def _renewed(self, returned: Sent) -> Flow[Sent]:
         if returned.verdict.meaning is Meaning.EXPIRED and self._may_call(returned):
             cause = partial(refreshing, self._protection.policy)
             returned = yield from repeat(cause, returned, self._call, self._renew)
         return returned
 
-    def _again(self) -> Flow[Returned]:
+    def _again(self) -> Flow[Sent]:
         return (yield from self._renewed((yield from self._call())))
 
-    def _call(self) -> Flow[Returned]:
+    def _call(self) -> Flow[Sent]:
         self._calls += 1
-        returned: Returned = yield Send()
+        returned: Sent = yield Send()
         return returned
 
     # -- before it is called again
 
-    def _renew(self, returned: Returned, seconds: float) -> Flow[bool]:
+    def _renew(self, returned: Sent, seconds: float) -> Flow[bool]:
         """Get another token, and put it where the function keeps its own; False where that cannot help."""
         if not self._may_call(returned):
             return False
@@ -229,14 +211,14 @@ class FunctionCall:
         kept = binding.kept(protection.args, protection.kwargs)
         if source is None or kept:
             return source, kept, True
-        if kept is None and not binding.has_callback() and isinstance(source, TokenManager):
+        if kept is None and not binding.has_callback and isinstance(source, TokenManager):
             return source, None, False  # it would have told who asked it
         future = source.token_future()
         yield Wait(future)
         current = future.result() if future.exception() is None else None
         return source, current.value if current is not None and kept is None else None, True
 
-    def _await_repeat(self, returned: Returned, seconds: float) -> Flow[bool]:
+    def _await_repeat(self, returned: Sent, seconds: float) -> Flow[bool]:
         self._tell("call_retried", wait=seconds, **returned.verdict.reason)
         if seconds:
             yield Sleep(seconds)
@@ -244,23 +226,21 @@ class FunctionCall:
 
     # -- judgements
 
-    def _concerns(self, returned: Returned) -> bool:
+    def _concerns(self, returned: Sent) -> bool:
         """Say whether what came of it is a failure that its decorator is about, and that nobody has dealt with."""
-        if self._protection.seen or (type(returned.value) is dict and returned.value.get("rt_cd") == "0"):
-            return False
-        rule = self._rule_of(returned)
+        rule = None if self._protection.seen else self._rule_of(returned)
         return rule is not None and rule not in self._protection.settled
 
-    def _rule_of(self, returned: Returned) -> str | None:
+    def _rule_of(self, returned: Sent) -> str | None:
         """Return which of its rules is about such an outcome."""
         if returned.verdict.meaning is Meaning.EXPIRED:
             return "refresh" if self._rules.refreshes else None
         return "passing" if self._rules.repeats and returned.verdict.meaning in _PASSING else None
 
-    def _may_call(self, returned: Returned) -> bool:
+    def _may_call(self, returned: Sent) -> bool:
         return self._rules.calls_again and self._protection.orders_left == 0 and self._concerns(returned)
 
-    def _may_repeat(self, returned: Returned) -> bool:
+    def _may_repeat(self, returned: Sent) -> bool:
         idempotent, meaning = self._rules.idempotent, returned.verdict.meaning
         if meaning is Meaning.EXPIRED or idempotent is False or not self._may_call(returned):
             return False
@@ -269,7 +249,7 @@ class FunctionCall:
 
     # -- what is told
 
-    def _tell_end(self, returned: Returned) -> None:
+    def _tell_end(self, returned: Sent) -> None:
         rule = self._rule_of(returned)
         if rule is not None:
             self._tell("call_given_up", **returned.verdict.reason)
@@ -285,9 +265,9 @@ class FunctionCall:
         emit(told, level=logging.DEBUG if quiet else None)
 
 
-def _method_of(returned: Returned) -> str | None:
+def _method_of(returned: Sent) -> str | None:
     """Return the method of the request that a response or an exception carries; None where it carries none."""
-    for carrier in (returned.value, returned.error, attribute_of(returned.error, "response")):
+    for carrier in (returned.response, returned.error, attribute_of(returned.error, "response")):
         request = attribute_of(carrier, "request") or attribute_of(carrier, "request_info")
         method = attribute_of(request, "method") or attribute_of(carrier, "method")
         if isinstance(method, str):
