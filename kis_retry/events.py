@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from functools import cache, partial
 from typing import Literal, get_args
@@ -107,11 +107,8 @@ def emit(event: RefreshEvent, level: int | None = None) -> None:
     """
     Log the event, then hand it to every hook. Whatever they raise stays here, but for what a signal raised.
 
-    `level` says how loud, instead of the name: `logging.DEBUG` for those who joined another's refresh. A call that was
-    given up without a code and an error is told as an "HTTPError".
+    `level` says how loud, instead of the name: `logging.DEBUG` for those who joined another's refresh.
     """
-    if event.name == "call_given_up" and event.msg_cd is None and event.error is None:
-        event = replace(event, error="HTTPError")
     if level is not None:
         object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
     found = {spec.name: getattr(event, spec.name) for spec in fields(event) if spec.name != "name"}

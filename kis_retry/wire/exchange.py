@@ -18,8 +18,7 @@ from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn_once
 from ..pace.waiting import Reservation
-from ..renewal import renewed
-from ..retrying import passing, refreshing, repeat
+from ..retrying import passing, refreshing, renewed, repeat
 from ..token import AccessToken
 from ..tokens.source import Replacement
 from .account import guard_of

@@ -16,7 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from ..binding import Binding, attribute_of
+from ..answers import attribute_of
+from ..binding import Binding
 from ..context import ACTIVE, is_unprotected
 from ..events import warn
 from ..pace.limiter import RateLimiter
