@@ -14,9 +14,9 @@ from typing import NamedTuple
 from ..answers import Meaning, Verdict
 from ..clock import Monotonic
 from ..forking import after_fork
-from .request import ApiRequest
+from .request import ApiRequest, LibraryCall, Sent
 
-__all__ = ["LOST", "Ending", "LostOrders", "is_lost", "rebuilt"]
+__all__ = ["LOST", "Ending", "LostOrders", "is_lost"]
 
 _AFTER_ANSWER = ("ContentDecodingError", "DecodingError", "TooManyRedirects")  # raised where something was answered
 _REMEMBERED = 4096  # orders; a program that loses more of them in a minute has other troubles
@@ -27,35 +27,49 @@ class Ending(NamedTuple):
     How an order ended: an answer without KIS's word, or an error.
 
     Attributes:
-        status, body: of the answer.
+        verdict: how it was judged.
+        status, body, location: of the answer.
         error: the type of the error; None where there was an answer.
         text: its words.
-        verdict: how it was judged.
     """
 
     verdict: Verdict
     status: int = 0
     body: bytes = b""
+    location: str = ""
     error: type[Exception] | None = None
     text: str = ""
 
+    @classmethod
+    def of(cls, sent: Sent) -> Ending:
+        """Return what is kept of an outcome."""
+        if sent.error is None or sent.status:  # `urllib` raises an answer
+            return cls(sent.verdict, sent.status, sent.body, sent.location)
+        return cls(sent.verdict, error=type(sent.error), text=str(sent.error))
 
-def is_lost(ending: Ending) -> bool:
+    def retold(self, call: LibraryCall) -> Sent:
+        """Return the same outcome for another call: the error has its type and its words."""
+        if self.error is None:
+            sent = call.answer(self.status, self.body, self.location)
+        else:
+            try:
+                error = self.error(self.text)
+            except Exception:  # its class takes other arguments
+                error = call.lost(self.text)
+            sent = Sent(self.verdict, error=error)
+        return sent._replace(verdict=self.verdict, replayed=True)
+
+
+def is_lost(sent: Sent) -> bool:
     """Say whether nobody knows what became of an order that ended like this: without a clear verdict of KIS."""
-    verdict = ending.verdict
+    verdict = sent.verdict
+    if sent.redirected and verdict.meaning is not Meaning.GOOD:  # it is of another request
+        return True
     if verdict.meaning in (Meaning.TRANSIENT, Meaning.UNCERTAIN):
         return True
     if verdict.error is not None:
         return verdict.error in _AFTER_ANSWER
     return verdict.unanswered
-
-
-def rebuilt(ending: Ending, otherwise: type[Exception]) -> Exception:
-    """Return the error of an ending again: its type and its words."""
-    try:
-        return (ending.error or otherwise)(ending.text)
-    except Exception:  # its class takes other arguments
-        return otherwise(ending.text)
 
 
 class LostOrders:
@@ -68,7 +82,7 @@ class LostOrders:
     def note(self, request: ApiRequest, ending: Ending) -> None:
         """Remember how an order ended whose answer was lost."""
         with self._lock:
-            self._lost[_digest(request)] = Monotonic.now(), _account(request), ending
+            self._lost[_digest(request)] = Monotonic.now(), (request.base_url, request.app_key), ending
             while len(self._lost) > _REMEMBERED:
                 self._lost.pop(next(iter(self._lost)))
 
@@ -76,28 +90,22 @@ class LostOrders:
         """Forget what was lost before `sent_at`: since then the program has seen its orders, and may order again."""
         with self._lock:
             for key, (lost_at, account, _) in list(self._lost.items()):
-                if account == _account(request) and lost_at < sent_at:
+                if account == (request.base_url, request.app_key) and lost_at < sent_at:
                     del self._lost[key]
 
     def ending_of(self, request: ApiRequest, seconds: float) -> Ending | None:
         """Return how the same order ended, if that was lost less than `seconds` ago."""
-        if not self._lost:
-            return None
         with self._lock:
             lost_at, _, ending = self._lost.get(_digest(request), (0.0, None, None))
         return ending if ending is not None and Monotonic.now() - lost_at < seconds else None
 
     def remake_lock(self) -> None:
         """Make again, in a forked child, what a thread of the parent may have held."""
-        self._lock = threading.Lock()  # guards _lost
+        self._lock = threading.RLock()  # guards _lost; a call that is collected in the middle notes its order, too
 
 
 LOST = LostOrders()
 after_fork(sys.modules[__name__], lambda _: LOST.remake_lock())
-
-
-def _account(request: ApiRequest) -> tuple[str, str | None]:
-    return request.base_url, request.app_key
 
 
 def _digest(request: ApiRequest) -> bytes:

@@ -10,21 +10,21 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import Future
-from datetime import datetime, timezone
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any
 
-from ..engine import Flow, Wait
+from ..answers import Meaning, Verdict
+from ..engine import Flow, Send, Wait
 from ..errors import TokenIssueError
 from ..token import AccessToken
 from ..tokens.issuer import SEOUL
 from ..tokens.source import LiveSource
-from .account import SessionMaker, source_of_account
 from .protection import Protection
-from .request import TokenRequest, same_host
+from .request import LibraryCall, Sent, TokenRequest
 
-__all__ = ["Said", "adopt", "answered", "note_revoked", "source_of_token_request"]
+__all__ = ["token_flow"]
 
-
+_STAMP = "%Y-%m-%d %H:%M:%S"
 _SAYINGS = {
     "EGW00103": "유효하지 않은 AppKey입니다.",
     "EGW00105": "유효하지 않은 AppSecret입니다.",
@@ -33,78 +33,65 @@ _SAYINGS = {
 """KIS's own words, which libraries look for."""
 
 
-class Said(NamedTuple):
-    """What KIS says to a token request; without a status nobody could be reached."""
+def token_flow(call: LibraryCall, protections: tuple[Protection, ...]) -> Flow[Sent]:
+    """
+    Answer a token request; what is none of a known account, or revokes a token, goes to KIS.
 
-    status: int | None
-    body: bytes
-
-
-def source_of_token_request(
-    request: TokenRequest, protections: tuple[Protection, ...], new_session: SessionMaker
-) -> LiveSource | None:
-    """Return the source of the account that asks; None where no protection refreshes, or it has another secret."""
-    for protection in protections:
-        if protection.rules.refreshes and protection.rules.watches:
-            given = next((source for source in protection.sources() if _is_asked_by(request, source)), None)
-            found = given or source_of_account(request, new_session)
-            if found is not None:
-                return found
-    return None
-
-
-def answered(source: LiveSource) -> Flow[Said]:
-    """Get a token, and return what KIS would have said; it is never one that was refused or is about to expire."""
-    future = source.renewed_future()
-    yield Wait(future)
-    return _said(future)
+    The token is never one that was refused or is about to expire.
+    """
+    request: TokenRequest = call.request
+    source = _source_of(request, protections, call)
+    if source is not None and call.answers_tokens and not request.revokes:
+        future = source.renewed_future()
+        yield Wait(future)
+        return _said(call, future)
+    sent: Sent = yield Send()
+    if source is not None and sent.status == 200:  # as KIS answers
+        if not request.revokes:
+            _adopt(source, sent.body)
+        elif request.token is not None:
+            source.note_refused(request.token)
+    return sent
 
 
-def note_revoked(request: TokenRequest, source: LiveSource | None) -> None:
-    """Take note that KIS revoked a token."""
-    if source is not None and request.token is not None:
-        source.note_refused(request.token)
+def _source_of(request: TokenRequest, protections: tuple[Protection, ...], call: LibraryCall) -> LiveSource | None:
+    """Return the source of the account that asks; None where no protection refreshes, or it names no account."""
+    if request.app_key is None or request.app_secret is None:
+        return None
+    refreshing = (each for each in protections if each.rules.refreshes and each.rules.watches)
+    return next((found for each in refreshing if (found := each.source_of(request, call.new_session))), None)
 
 
-def adopt(source: LiveSource, body: bytes) -> None:
+def _adopt(source: LiveSource, body: bytes) -> None:
     """Take over a token that KIS issued to the library itself."""
     try:
         said = json.loads(body)
-        stamp = datetime.strptime(said["access_token_token_expired"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=SEOUL)
-        source.adopt(AccessToken(said["access_token"], stamp))
+        expires_at = datetime.strptime(said["access_token_token_expired"], _STAMP).replace(tzinfo=SEOUL)
+        source.adopt(AccessToken(said["access_token"], expires_at))
     except (KeyError, TypeError, ValueError):  # a refusal, or another's answer
         return
 
 
-def _is_asked_by(request: TokenRequest, source: LiveSource) -> bool:
-    credentials = getattr(source, "credentials", None)
-    return (
-        credentials is not None
-        and request.app_key == credentials.app_key
-        and request.app_secret == credentials.app_secret
-        and same_host(credentials.base_url, request.base_url)
-    )
-
-
-def _said(future: Future[AccessToken]) -> Said:
+def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:
+    """Return what KIS would have said."""
     failure = future.exception()
     if failure is None:
-        return Said(200, _as_json(_words(future.result())))
+        return call.answer(200, _as_json(_words(future.result())))
     code = getattr(failure, "code", None)
-    if code is None:
-        return Said(None, str(failure).encode() if isinstance(failure, TokenIssueError) else b"no token could be had")
-    return Said(403, _as_json({"error_code": code, "error_description": _SAYINGS.get(code, str(failure))}))
+    if code is None:  # nobody could be reached
+        error = call.lost(str(failure) if isinstance(failure, TokenIssueError) else "no token could be had")
+        return Sent(Verdict(Meaning.NEVER_LEFT, error=type(error).__name__), error=error)
+    return call.answer(403, _as_json({"error_code": code, "error_description": _SAYINGS.get(code, str(failure))}))
 
 
-def _words(token: AccessToken) -> dict[str, object]:
-    left = token.expires_at - datetime.fromtimestamp(time.time(), timezone.utc)
+def _words(token: AccessToken) -> dict[str, Any]:
     return {
         "access_token": token.value,
-        "access_token_token_expired": token.expires_at.astimezone(SEOUL).strftime("%Y-%m-%d %H:%M:%S"),
+        "access_token_token_expired": token.expires_at.astimezone(SEOUL).strftime(_STAMP),
         "token_type": "Bearer",
-        "expires_in": max(0, int(left.total_seconds())),
+        "expires_in": max(0, int(token.expires - time.time())),
     }
 
 
-def _as_json(body: dict[str, object]) -> bytes:
+def _as_json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode()
