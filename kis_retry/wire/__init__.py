@@ -94,7 +94,7 @@ def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwa
     with _patching:
         for (owner, name), ours in _ours.items():
             found = vars(owner)[name]
-            if _is_ours(found, ours):
+            if getattr(found, "_self_wrapper", None) is ours:
                 setattr(owner, name, found.__wrapped__)
     try:
         return wrapped(*args, **kwargs)
@@ -120,24 +120,13 @@ def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     global _looks
     import wrapt  # as above
 
-    found = vars(owner)[name]
-    if not _is_in(found, ours):
+    found = layer = vars(owner)[name]
+    while layer is not None and getattr(layer, "_self_wrapper", None) is not ours:
+        layer = getattr(layer, "__wrapped__", None)
+    if layer is None:
         setattr(owner, name, wrapt.FunctionWrapper(found, ours))
     _ours[owner, name] = ours
     _looks = tuple((vars(kind), method, vars(kind)[method]) for kind, method in _ours)
-
-
-def _is_in(found: Any, ours: Callable[..., Any]) -> bool:
-    while found is not None:
-        if _is_ours(found, ours):
-            return True
-        found = getattr(found, "__wrapped__", None)
-    return False
-
-
-def _is_ours(found: Any, ours: Callable[..., Any]) -> bool:
-    """Say whether it is our wrapper, as it is or as it comes from its class, whence others wrap it."""
-    return getattr(found, "_self_wrapper", None) is ours
 
 
 def _remake_lock(_: object) -> None:

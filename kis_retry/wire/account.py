@@ -1,27 +1,45 @@
 """
-The account that a request itself names: a base URL, an app key and a secret.
+The account that a request itself names, by base URL, app key and secret: its source, and its own token requests.
 
-A request of one account never gets the token of another.
+A request of one account never gets the token of another. A library's own token request is answered by the account's
+source, in KIS's words: so that sixteen threads of a library that refreshes by itself are not a herd at the token
+endpoint, and no second token is issued in the minute.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import datetime
 from typing import Any
 
+from ..answers import Meaning, Verdict
 from ..credentials import Credentials
-from ..errors import ConfigurationError
+from ..engine import Flow, Send, Wait
+from ..errors import ConfigurationError, TokenIssueError
 from ..settings import Environment
 from ..stores.base import TokenStore
 from ..stores.file import FileTokenStore
 from ..stores.from_env import store_from_env
+from ..token import AccessToken
+from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager, newest_manager
 from ..tokens.source import LiveSource
-from .request import ApiRequest, TokenRequest
+from .request import ApiRequest, LibraryCall, Sent, TokenRequest
 
-__all__ = ["SessionMaker", "credentials_of", "source_of_account"]
+__all__ = ["SessionMaker", "credentials_of", "source_of_account", "token_flow"]
 
 SessionMaker = Callable[[], Any]
+
+_STAMP = "%Y-%m-%d %H:%M:%S"
+_SAYINGS = {
+    "EGW00103": "유효하지 않은 AppKey입니다.",
+    "EGW00105": "유효하지 않은 AppSecret입니다.",
+    "EGW00133": "접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회)",
+}
+"""KIS's own words, which libraries look for."""
 
 _learned: dict[tuple[str, str, str], TokenManager] = {}
 
@@ -31,7 +49,12 @@ def source_of_account(request: ApiRequest | TokenRequest, new_session: SessionMa
     if request.app_key is None or request.app_secret is None:
         return None
     account = request.base_url, request.app_key, request.app_secret
-    return newest_manager(*account) or _learned.get(account) or _learn(account, new_session)
+    known = newest_manager(*account) or _learned.get(account)
+    credentials = _credentials(*account) if known is None else None
+    if credentials is None:
+        return known
+    made = TokenManager(credentials, store=_store_for(credentials), session=new_session())
+    return _learned.setdefault(account, made)
 
 
 def credentials_of(request: ApiRequest, source: LiveSource | None) -> Credentials | None:
@@ -42,14 +65,6 @@ def credentials_of(request: ApiRequest, source: LiveSource | None) -> Credential
     if request.app_key is None or request.app_secret is None:
         return None
     return _credentials(request.base_url, request.app_key, request.app_secret)
-
-
-def _learn(account: tuple[str, str, str], new_session: SessionMaker) -> TokenManager | None:
-    credentials = _credentials(*account)
-    if credentials is None:
-        return None
-    manager = TokenManager(credentials, store=_store_for(credentials), session=new_session())
-    return _learned.setdefault(account, manager)
 
 
 def _credentials(base_url: str, app_key: str, app_secret: str) -> Credentials | None:
@@ -68,3 +83,59 @@ def _store_for(credentials: Credentials) -> TokenStore:
         if key is None or key.text != credentials.app_key:
             return FileTokenStore()
     return store_from_env()
+
+
+# A library's own token request.
+
+
+def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
+    """
+    Answer a token request; one that is of no known account, or revokes a token, goes to KIS.
+
+    The token is never one that was refused or is about to expire.
+    """
+    request: TokenRequest = call.request
+    if source is not None and call.answers_tokens and not request.revokes:
+        future = source.renewed_future()
+        yield Wait(future)
+        return _said(call, future)
+    sent: Sent = yield Send()
+    if source is not None and sent.status == 200:  # as KIS answers
+        if not request.revokes:
+            _adopt(source, sent.body)
+        elif request.revoked is not None:
+            source.note_refused(request.revoked)
+    return sent
+
+
+def _adopt(source: LiveSource, body: bytes) -> None:
+    """Take over a token that KIS issued to the library itself."""
+    try:
+        said = json.loads(body)
+        expires_at = datetime.strptime(said["access_token_token_expired"], _STAMP).replace(tzinfo=SEOUL)
+        source.adopt(AccessToken(said["access_token"], expires_at))
+    except (KeyError, TypeError, ValueError):  # a refusal, or another's answer
+        return
+
+
+def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:
+    """Return what KIS would have said."""
+    failure = future.exception()
+    code = getattr(failure, "code", None)
+    if failure is None:
+        status, words = 200, _words(future.result())
+    elif code is not None:
+        status, words = 403, {"error_code": code, "error_description": _SAYINGS.get(code, str(failure))}
+    else:  # nobody could be reached
+        error = call.lost(str(failure) if isinstance(failure, TokenIssueError) else "no token could be had")
+        return Sent(Verdict(Meaning.NEVER_LEFT, error=type(error).__name__), error=error)
+    return call.answer(status, json.dumps(words, ensure_ascii=False).encode())
+
+
+def _words(token: AccessToken) -> dict[str, Any]:
+    return {
+        "access_token": token.value,
+        "access_token_token_expired": token.expires_at.astimezone(SEOUL).strftime(_STAMP),
+        "token_type": "Bearer",
+        "expires_in": max(0, int(token.expires - time.time())),
+    }

@@ -23,10 +23,10 @@ from ..renewal import renewed
 from ..retrying import passing, refreshing, repeat
 from ..token import AccessToken
 from ..tokens.source import LiveSource, Replacement
-from .orders import LOST, Ending, is_lost
+from .account import token_flow
+from .orders import LOST, is_lost, kept
 from .protection import UNDER_WAY, Protection
 from .request import UNREPEATABLE, ApiRequest, LibraryCall, Sent, TokenRequest
-from .token_endpoint import token_flow
 
 __all__ = ["flow_of"]
 
@@ -51,9 +51,12 @@ def flow_of(call: LibraryCall, protections: tuple[Protection, ...]) -> Flow[Sent
         call: of the library that sends it.
         protections: the innermost first; at least one.
     """
-    if isinstance(call.request, TokenRequest):
-        return token_flow(call, protections)
-    return _Exchange(call, protections).flow()
+    if not isinstance(call.request, TokenRequest):
+        return _Exchange(call, protections).flow()
+    names_account = call.request.app_key is not None and call.request.app_secret is not None
+    refreshing = (each for each in protections if names_account and each.rules.refreshes and each.rules.watches)
+    sources = (each.source_of(call.request, call.new_session) for each in refreshing)
+    return token_flow(call, next((source for source in sources if source is not None), None))
 
 
 class _Exchange:
@@ -71,7 +74,6 @@ class _Exchange:
         self._slot: Reservation | None = None  # of the last attempt
         self._sends = 0
         self._last: Sent | None = None
-        self._refused: str | None = None  # the token with which the last one left, if KIS refused it
         self._adopted = False  # the token that it leaves with is of somebody else's
         self._leave_by: float | None = None  # no attempt begins after it
         self._is_over = False  # nothing can be done any more, and it has been told
@@ -126,8 +128,9 @@ class _Exchange:
         sent = yield from self._renewed(sent)
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
-        if sent.verdict.meaning is Meaning.EXPIRED and self._source is not None and self._refused is not None:
-            self._source.note_refused(self._refused)
+        source, token = self._source, self._request.token
+        if sent.verdict.meaning is Meaning.EXPIRED and not self._is_over and source is not None and token is not None:
+            source.note_refused(token)
         self._tell_end(sent)
         return sent
 
@@ -145,8 +148,8 @@ class _Exchange:
         if not self._is_order:
             self._leave_by = deadline
         deadline = min(deadline, self._leave_by or deadline)
-        may_repeat = partial(_has_meaning, self._again)  # tenacity keeps it, and would keep this call
-        cause = partial(passing, may_repeat, deadline, self._limiter is not None)
+        again = self._again  # tenacity keeps what is asked, and would keep this call
+        cause = partial(passing, lambda sent: sent.verdict.meaning in again, deadline, self._limiter is not None)
         return (yield from repeat(cause, first, self._sent_again, self._await_repeat))
 
     def _sent_again(self) -> Flow[Sent]:
@@ -192,7 +195,8 @@ class _Exchange:
         try:
             sent: Sent = yield Send()
         except BaseException as error:  # its caller gave it up
-            self._note_lost(Ending(Verdict(Meaning.TRANSIENT), error=TimeoutError, text=_given_up(error)))
+            words = f"nobody waited for the answer to this order ({type(error).__name__})"
+            self._note_lost(Sent(Verdict(Meaning.TRANSIENT), error=TimeoutError(words)))
             raise
         finally:
             if UNDER_WAY.get() is self._call:  # else it is a coroutine that is collected, and this is another's
@@ -204,13 +208,12 @@ class _Exchange:
         """Remember what came of one attempt, and what is known of orders since."""
         meaning, unanswered = sent.verdict.meaning, sent.verdict.unanswered
         self._last = sent
-        self._refused = self._request.token if meaning is Meaning.EXPIRED else None
         if slot is not None and self._limiter is not None:
             failed = "failed" if unanswered and meaning is Meaning.TRANSIENT else "answered"
             self._limiter.report(slot, _REPORTED.get(meaning, failed))
         if self._is_order:
             if is_lost(sent):
-                self._note_lost(Ending.of(sent))
+                self._note_lost(sent)
             elif meaning in _NOT_ACTED_UPON:
                 self._count_order(-1)
         elif self._request.shows_orders and meaning is Meaning.GOOD and not unanswered:
@@ -332,11 +335,15 @@ class _Exchange:
         if ending is None:
             return None
         self._tell("order_held_back", msg_cd=ending.verdict.code, error=ending.verdict.error)
-        return ending.retold(self._call)
+        if ending.error is None:
+            sent = self._call.answer(ending.status, ending.body, ending.location)
+        else:
+            sent = kept(ending, self._call.lost)  # made again: whoever raises it leaves his frames there
+        return sent._replace(verdict=ending.verdict, replayed=True)
 
-    def _note_lost(self, ending: Ending) -> None:
+    def _note_lost(self, sent: Sent) -> None:
         if self._is_order and self._request.body is not UNREPEATABLE and self._patience.order_hold > 0:
-            LOST.note(self._request, ending)
+            LOST.note(self._request, kept(sent, self._call.lost))
 
     def _count_order(self, change: int) -> None:
         for protection in self._protections:
@@ -363,11 +370,3 @@ class _Exchange:
         name = next((each.rules.name for each in self._protections if each.rules.name), None)
         told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
         emit(told, level=logging.DEBUG if quiet else None)
-
-
-def _has_meaning(meanings: frozenset[Meaning], sent: Sent) -> bool:
-    return sent.verdict.meaning in meanings
-
-
-def _given_up(error: BaseException) -> str:
-    return f"nobody waited for the answer to this order ({type(error).__name__})"

@@ -9,55 +9,16 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from typing import NamedTuple
 
-from ..answers import Meaning, Verdict
+from ..answers import Meaning
 from ..clock import Monotonic
 from ..forking import after_fork
-from .request import ApiRequest, LibraryCall, Sent
+from .request import ApiRequest, Sent
 
-__all__ = ["LOST", "Ending", "LostOrders", "is_lost"]
+__all__ = ["LOST", "LostOrders", "is_lost", "kept"]
 
 _AFTER_ANSWER = ("ContentDecodingError", "DecodingError", "TooManyRedirects")  # raised where something was answered
 _REMEMBERED = 4096  # orders; a program that loses more of them in a minute has other troubles
-
-
-class Ending(NamedTuple):
-    """
-    How an order ended: an answer without KIS's word, or an error.
-
-    Attributes:
-        verdict: how it was judged.
-        status, body, location: of the answer.
-        error: the type of the error; None where there was an answer.
-        text: its words.
-    """
-
-    verdict: Verdict
-    status: int = 0
-    body: bytes = b""
-    location: str = ""
-    error: type[Exception] | None = None
-    text: str = ""
-
-    @classmethod
-    def of(cls, sent: Sent) -> Ending:
-        """Return what is kept of an outcome."""
-        if sent.error is None or sent.status:  # `urllib` raises an answer
-            return cls(sent.verdict, sent.status, sent.body, sent.location)
-        return cls(sent.verdict, error=type(sent.error), text=str(sent.error))
-
-    def retold(self, call: LibraryCall) -> Sent:
-        """Return the same outcome for another call: the error has its type and its words."""
-        if self.error is None:
-            sent = call.answer(self.status, self.body, self.location)
-        else:
-            try:
-                error = self.error(self.text)
-            except Exception:  # its class takes other arguments
-                error = call.lost(self.text)
-            sent = Sent(self.verdict, error=error)
-        return sent._replace(verdict=self.verdict, replayed=True)
 
 
 def is_lost(sent: Sent) -> bool:
@@ -72,15 +33,32 @@ def is_lost(sent: Sent) -> bool:
     return verdict.unanswered
 
 
+def kept(sent: Sent, otherwise: type[Exception]) -> Sent:
+    """
+    Return an outcome with nothing of its call: the error is made again, by its type and its words.
+
+    Args:
+        sent: the outcome.
+        otherwise: what the error is where its class takes other arguments.
+    """
+    if sent.error is None or sent.status:  # `urllib` raises an answer
+        return sent._replace(response=None, error=None)
+    try:
+        error = type(sent.error)(str(sent.error))
+    except Exception:
+        error = otherwise(str(sent.error))
+    return Sent(sent.verdict, error=error)
+
+
 class LostOrders:
     """What this process knows of them. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._lost: dict[bytes, tuple[float, tuple[str, str | None], Ending]] = {}
+        self._lost: dict[bytes, tuple[float, tuple[str, str | None], Sent]] = {}
         self.remake_lock()
 
-    def note(self, request: ApiRequest, ending: Ending) -> None:
-        """Remember how an order ended whose answer was lost."""
+    def note(self, request: ApiRequest, ending: Sent) -> None:
+        """Remember how an order ended whose answer was lost, as it is `kept`."""
         with self._lock:
             self._lost[_digest(request)] = Monotonic.now(), (request.base_url, request.app_key), ending
             while len(self._lost) > _REMEMBERED:
@@ -93,7 +71,7 @@ class LostOrders:
                 if account == (request.base_url, request.app_key) and lost_at < sent_at:
                     del self._lost[key]
 
-    def ending_of(self, request: ApiRequest, seconds: float) -> Ending | None:
+    def ending_of(self, request: ApiRequest, seconds: float) -> Sent | None:
         """Return how the same order ended, if that was lost less than `seconds` ago."""
         with self._lock:
             lost_at, _, ending = self._lost.get(_digest(request), (0.0, None, None))

@@ -34,6 +34,8 @@ class _Request:
     app_key: str | None
     app_secret: str | None
     original_token: str | None = None
+    token: str | None = None
+    _is_in_form = False
 
     def is_of(self, whose: Credentials) -> bool:
         """Say whether it is of that account, as far as it names one."""
@@ -42,6 +44,11 @@ class _Request:
             and self.app_secret in (None, whose.app_secret)
             and (self.base_url == whose.base_url or self.base_url == _normal(whose.base_url))
         )
+
+    def put_token(self, headers: MutableMapping[Any, Any], name: str = "authorization") -> None:
+        """Put its token into the headers of a copy, always as "Bearer …", where the code gave it another or none."""
+        if self.token is not None and not (self.token == self.original_token and self._is_in_form):
+            headers[name] = f"Bearer {self.token}"
 
 
 class ApiRequest(_Request):
@@ -81,11 +88,6 @@ class ApiRequest(_Request):
         self.is_read = method in _SAFE_METHODS or not self.needs_token
         self.shows_orders = method == "GET" and "/trading/" in path and "/trading/inquire-psbl-" not in path
 
-    def put_token(self, headers: MutableMapping[Any, Any], name: str = "authorization") -> None:
-        """Put its token into the headers of a copy, always as "Bearer …", where the code gave it another or none."""
-        if self.token is not None and not (self.token == self.original_token and self._is_in_form):
-            headers[name] = f"Bearer {self.token}"
-
     @property
     def name(self) -> str:
         """Method and path, as events show it."""
@@ -98,18 +100,15 @@ class TokenRequest(_Request):
 
     Attributes:
         base_url: all before `/oauth2/`.
-        app_key, app_secret, token: of its JSON body; None where they are missing.
+        app_key, app_secret, revoked: of its JSON body; None where they are missing.
         revokes: it is the one that ends a token.
     """
 
     def __init__(self, base_url: str, body: Any, *, revokes: bool) -> None:
         said = _json_object(body)
         self.base_url = base_url
-        self.app_key, self.app_secret, self.token = _texts_of(said, "appkey", "appsecret", "token")
+        self.app_key, self.app_secret, self.revoked = _texts_of(said, "appkey", "appsecret", "token")
         self.revokes = revokes
-
-    def put_token(self, headers: MutableMapping[Any, Any], name: str = "authorization") -> None:
-        """Leave the headers as they are: it needs none."""
 
 
 class Sent(NamedTuple):
