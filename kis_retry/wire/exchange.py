@@ -33,7 +33,6 @@ __all__ = ["flow_of"]
 _READ_AGAIN = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
 _ORDER_AGAIN = frozenset((Meaning.LIMITED, Meaning.NEVER_LEFT))
 _NOT_ACTED_UPON = frozenset((Meaning.EXPIRED, Meaning.LIMITED, Meaning.NEVER_LEFT))
-_REPORTED = {Meaning.LIMITED: "limited", Meaning.NEVER_LEFT: "failed"}
 _MOST_ADOPTED = 3  # tokens of somebody else's that may be dead as well, in a row
 _LEAST_ORDER_WAIT = 5.0  # seconds that a first token may take where orders leave once
 
@@ -82,33 +81,28 @@ class _Exchange:
     def _resolve(self) -> None:
         """Find source, policies and limiter."""
         request, protections, call = self._request, self._protections, self._call
-        owner = source = repeater = None
-        self._refreshes = self._is_watched = False  # by any protection; else it is only noticed
-        for each in protections:
-            rules = each.rules
-            self._is_watched |= rules.watches
-            self._refreshes |= rules.refreshes
-            if owner is None and rules.refreshes:
-                source = each.source_of(request, call.new_session) if rules.watches else None
-                owner = each if source is not None or not rules.watches else None
-            if repeater is None and rules.repeats:
-                repeater = each
+        refreshing = [each for each in protections if each.rules.refreshes]
+        repeating = [each for each in protections if each.rules.repeats]
+        owner = source = None
+        for each in refreshing:
+            source = each.source_of(request, call.new_session) if each.rules.watches else None
+            if source is not None or not each.rules.watches:
+                owner = each
+                break
         self._owner: Protection | None = owner
         self._source: LiveSource | None = source
         self._is_left_to_function = owner is not None and source is None
-        self._refreshes &= not self._is_left_to_function
+        self._refreshes = bool(refreshing) and not self._is_left_to_function
+        self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
         self._policy: RetryPolicy = (owner or protections[0]).policy_for(source)
-        self._patience = repeater.policy if repeater is not None else self._policy
-        idempotent = repeater.rules.idempotent if repeater is not None else None
+        self._patience = repeating[0].policy if repeating else self._policy
+        idempotent = repeating[0].rules.idempotent if repeating else None
         self._is_order = not (request.is_read or idempotent)
         self._again = _ORDER_AGAIN if self._is_order else _READ_AGAIN
-        waits = repeater is not None and repeater.rules.watches
-        self._repeats = waits and idempotent is not False and self._patience.transient_deadline > 0
-        self._limiter: RateLimiter | None = None
-        if waits and request.is_paced:
-            for each in protections:
-                if self._limiter is None and each.rules.repeats and each.rules.watches:
-                    self._limiter = each.limiter(request, source)
+        waiting = [each for each in repeating if each.rules.watches and repeating[0].rules.watches]
+        self._repeats = bool(waiting) and idempotent is not False and self._patience.transient_deadline > 0
+        limiters = (each.limiter(request, source) for each in waiting if request.is_paced)
+        self._limiter: RateLimiter | None = next((found for found in limiters if found is not None), None)
         call.codes = self._policy.expired_codes
         call.alone = self._is_watched and (self._is_order or self._repeats)
 
@@ -122,10 +116,7 @@ class _Exchange:
             if held is not None:
                 return held
             self._leave_by = Monotonic.now() + (self._patience.order_deadline or _LEAST_ORDER_WAIT)
-        sent = yield from self._attempt()
-        if sent.verdict.meaning is Meaning.GOOD:
-            return sent
-        sent = yield from self._renewed(sent)
+        sent = yield from self._renewed()
         if self._may_pass(sent):
             sent = yield from self._repeated(sent)
         source, token = self._source, self._request.token
@@ -136,8 +127,9 @@ class _Exchange:
 
     # -- what drives it
 
-    def _renewed(self, sent: Sent) -> Flow[Sent]:
-        """Send it once more with another token, where it was refused for the one it had."""
+    def _renewed(self) -> Flow[Sent]:
+        """Send it, and once more with another token where it was refused for the one it had."""
+        sent = yield from self._attempt()
         if sent.verdict.meaning is Meaning.EXPIRED and self._may_renew(sent):
             sent = yield from repeat(partial(refreshing, self._policy), sent, self._resend, self._renew)
         return sent
@@ -150,10 +142,7 @@ class _Exchange:
         deadline = min(deadline, self._leave_by or deadline)
         again = self._again  # tenacity keeps what is asked, and would keep this call
         cause = partial(passing, lambda sent: sent.verdict.meaning in again, deadline, self._limiter is not None)
-        return (yield from repeat(cause, first, self._sent_again, self._await_repeat))
-
-    def _sent_again(self) -> Flow[Sent]:
-        return (yield from self._renewed((yield from self._attempt())))
+        return (yield from repeat(cause, first, self._renewed, self._await_repeat))
 
     def _resend(self) -> Flow[Sent]:
         """Send it again; a token of somebody else's that is dead as well costs no attempt."""
@@ -169,21 +158,17 @@ class _Exchange:
     # -- one attempt
 
     def _attempt(self) -> Flow[Sent]:
-        was_alive = yield from self._put_token()
-        slot = yield from self._take_slot()
-        if slot is not None and not self._put_current() and was_alive:  # it died in the queue, and is being renewed
-            slot.cancel()
-            yield from self._put_token()
+        while True:
+            was_alive = yield from self._put_token()
             slot = yield from self._take_slot()
-            self._put_current()
+            if slot is None or self._put_current() or not was_alive:
+                break  # else its token died in the queue, and is being renewed
         ended = None
         if self._last is not None and self._is_late():
             ended = self._last
         elif self._is_order:
             ended = self._held_back()  # the same one may have been lost while this one waited
         if ended is not None:
-            if slot is not None:
-                slot.cancel()
             self._is_over = True
             return ended
         self._sends += 1
@@ -209,8 +194,8 @@ class _Exchange:
         meaning, unanswered = sent.verdict.meaning, sent.verdict.unanswered
         self._last = sent
         if slot is not None and self._limiter is not None:
-            failed = "failed" if unanswered and meaning is Meaning.TRANSIENT else "answered"
-            self._limiter.report(slot, _REPORTED.get(meaning, failed))
+            failed = meaning is Meaning.NEVER_LEFT or (unanswered and meaning is Meaning.TRANSIENT)
+            self._limiter.report(slot, "limited" if meaning is Meaning.LIMITED else "failed" if failed else "answered")
         if self._is_order:
             if is_lost(sent):
                 self._note_lost(sent)
@@ -268,11 +253,9 @@ class _Exchange:
             is_first = self._last is None  # that one waits for its slot as long as it takes
             if not slot.done() and not (yield Wait(slot, self._seconds_left())) and is_first and not limiter.is_away:
                 yield Wait(slot)
-        except BaseException:
-            slot.cancel()
-            raise
-        if not slot.done():
-            slot.cancel()
+        finally:
+            if not slot.done():  # given up, or too late
+                slot.cancel()
         return slot
 
     # -- before the next attempt

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..binding import Binding, attribute_of
@@ -62,6 +62,7 @@ class Rules:
     limiter_of: Callable[[ApiRequest, LiveSource | None], RateLimiter | None] | None = None
 
 
+@dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
 class Protection:
     """
     The rules for one call of a decorated function, and what was noticed in it.
@@ -75,25 +76,16 @@ class Protection:
         handed: the source that the function asked for its token, and the bare token that it got.
     """
 
-    def __init__(
-        self,
-        rules: Rules,
-        policy: RetryPolicy,
-        first: Any = None,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        outer: Protection | None = None,
-    ) -> None:
-        self.rules = rules
-        self.policy = policy
-        self.first = first
-        self.args = args
-        self.kwargs = kwargs if kwargs is not None else {}
-        self.outer = outer
-        self.seen = False
-        self.orders_left = 0
-        self.settled: frozenset[str] = frozenset()
-        self.handed: tuple[LiveSource, str] | None = None
+    rules: Rules
+    policy: RetryPolicy
+    first: Any = None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    outer: Protection | None = None
+    seen: bool = False
+    orders_left: int = 0
+    settled: frozenset[str] = frozenset()
+    handed: tuple[LiveSource, str] | None = None
 
     def note_handed(self, source: Any, value: str) -> None:
         """Take note that the function asked `source` for its token."""
@@ -111,7 +103,10 @@ class Protection:
         token = request.original_token
         for source in self.sources():
             whose = source.credentials
-            is_its = request.is_of(whose) if isinstance(whose, Credentials) else self._carries(token, source)
+            if isinstance(whose, Credentials):
+                is_its = request.is_of(whose)
+            else:
+                is_its = token is not None and (source.handed_out(token) or self.keeps(token))
             if is_its:
                 return source
         account = source_of_account(request, new_session)
@@ -119,11 +114,7 @@ class Protection:
         if broker is None or token is None:
             return account
         current = broker.peek()
-        is_its = broker.is_dead(token) or (current is not None and current.value == token)
-        return broker if is_its else None
-
-    def _carries(self, token: str | None, source: LiveSource) -> bool:
-        return token is not None and (source.handed_out(token) or self.keeps(token))
+        return broker if broker.is_dead(token) or (current is not None and current.value == token) else None
 
     def sources(self) -> tuple[LiveSource, ...]:
         """Return the sources that were given: `tokens=`, else the first argument's attribute `tokens`."""
@@ -168,22 +159,18 @@ class Protection:
         """Hand a token of `source` to `bind=`, where that is of the account of this protection, as far as known."""
         binding, given = self.rules.binding, self.sources()
         if binding is not None and (not given or source in given):
-            self._telling(lambda: binding.call_back(self.first, token))
+            self._told(binding.call_back, self.first, token)
 
     def rebind(self, dead: str | None, token: AccessToken) -> None:
         """Put `token` wherever the function keeps `dead`; None: into the first place that is empty."""
+        if self.rules.binding is not None:
+            found = self._told(self.rules.binding.rebind, self.args, self.kwargs, dead, token)
+            self.args, self.kwargs = found or (self.args, self.kwargs)
 
-        def put() -> None:
-            self.args, self.kwargs = binding.rebind(self.args, self.kwargs, dead, token)
-
-        binding: Any = self.rules.binding
-        if binding is not None:
-            self._telling(put)
-
-    def _telling(self, put: Callable[[], None]) -> None:
+    def _told(self, put: Callable[..., Any], *given: Any) -> Any:
         """Only tell of what fails where the code keeps its token: the request has the new one all the same."""
         try:
-            put()
+            return put(*given)
         except Exception as error:  # of `bind=`, of a frozen object
             if is_from_signal_handler(error):
                 raise

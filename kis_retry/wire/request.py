@@ -200,19 +200,14 @@ def read_request(method: object, url: object, headers: Mapping[str, Any] | None,
     address = str(url)
     if "/uapi/" not in address and "/oauth2/" not in address:
         return None
-    parts = urlsplit(address)
-    verb = str(method).upper()
+    parts, verb = urlsplit(address), str(method).upper()
     before, mark, rest = parts.path.partition("/uapi/")
-    if mark:
-        base_url = _base_url(parts.scheme, parts.netloc, before)
-        return ApiRequest(verb, address, base_url, f"/uapi/{rest}", headers, body)
-    before, mark, rest = parts.path.partition("/oauth2/")
-    base_url = _base_url(parts.scheme, parts.netloc, before)
-    if not mark or verb != "POST":
-        return None
-    if rest == "Approval":
-        return ApiRequest(verb, address, base_url, _APPROVAL, headers, body)
-    if rest in ("tokenP", "revokeP"):
+    if not mark:
+        before, mark, rest = parts.path.partition("/oauth2/")
+    base_url, path = _base_url(parts.scheme, parts.netloc, before), mark + rest
+    if mark == "/uapi/" or (path == _APPROVAL and verb == "POST"):
+        return ApiRequest(verb, address, base_url, path, headers, body)
+    if path in ("/oauth2/tokenP", "/oauth2/revokeP") and verb == "POST":
         return TokenRequest(base_url, body, revokes=rest == "revokeP")
     return None
 
