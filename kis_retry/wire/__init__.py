@@ -15,7 +15,6 @@ from ..forking import no_fork
 
 __all__ = ["watch"]
 
-_WIRE = __package__
 _PLACES = (
     ("requests", "Session", "send", "for_requests", "send"),
     ("urllib3", "HTTPConnectionPool", "urlopen", "for_requests", "open_urllib3"),
@@ -72,7 +71,7 @@ def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> 
         import_module(library.__name__)  # which another thread may be in the middle of
         found = _class_of(library, owner, name)
         if found is not None:
-            _put(found, name, getattr(import_module(f"{_WIRE}.{module}"), function))
+            _put(found, name, getattr(import_module(f"{__package__}.{module}"), function))
 
     return patch
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
@@ -27,11 +26,9 @@ from ..token import AccessToken
 from ..tokens.issuer import SEOUL
 from ..tokens.manager import TokenManager, newest_manager
 from ..tokens.source import LiveSource
-from .request import ApiRequest, LibraryCall, Sent, TokenRequest
+from .request import KisRequest, LibraryCall, Sent
 
-__all__ = ["SessionMaker", "credentials_of", "source_of_account", "token_flow"]
-
-SessionMaker = Callable[[], Any]
+__all__ = ["credentials_of", "source_of_account", "token_flow"]
 
 _STAMP = "%Y-%m-%d %H:%M:%S"
 _SAYINGS = {
@@ -44,33 +41,28 @@ _SAYINGS = {
 _learned: dict[tuple[str, str, str], TokenManager] = {}
 
 
-def source_of_account(request: ApiRequest | TokenRequest, new_session: SessionMaker) -> LiveSource | None:
+def source_of_account(call: LibraryCall) -> LiveSource | None:
     """Return the newest manager of the account that a request names, else one that is made from the request itself."""
+    request: KisRequest = call.request
     if request.app_key is None or request.app_secret is None:
         return None
     account = request.base_url, request.app_key, request.app_secret
     known = newest_manager(*account) or _learned.get(account)
-    credentials = _credentials(*account) if known is None else None
-    if credentials is None:
+    credentials = credentials_of(request, known)
+    if known is not None or credentials is None:
         return known
-    made = TokenManager(credentials, store=_store_for(credentials), session=new_session())
+    made = TokenManager(credentials, store=_store_for(credentials), session=call.new_session())
     return _learned.setdefault(account, made)
 
 
-def credentials_of(request: ApiRequest, source: LiveSource | None) -> Credentials | None:
+def credentials_of(request: KisRequest, source: LiveSource | None) -> Credentials | None:
     """Return the credentials of a request's account, whose pace it shares; None where nobody can tell."""
     found = getattr(source, "credentials", None)
     if isinstance(found, Credentials):
         return found
-    if request.app_key is None or request.app_secret is None:
-        return None
-    return _credentials(request.base_url, request.app_key, request.app_secret)
-
-
-def _credentials(base_url: str, app_key: str, app_secret: str) -> Credentials | None:
     try:
-        return Credentials(app_key, app_secret, base_url=base_url)
-    except ConfigurationError:  # no key of KIS looks like that
+        return Credentials(request.app_key or "", request.app_secret or "", base_url=request.base_url)
+    except ConfigurationError:  # it names none, or no key of KIS looks like that
         return None
 
 
@@ -94,16 +86,16 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
 
     The token is never one that was refused or is about to expire.
     """
-    request: TokenRequest = call.request
-    if source is not None and call.answers_tokens and not request.revokes:
+    request: KisRequest = call.request
+    if source is not None and call.answers_tokens and request.revoked is None:
         future = source.renewed_future()
         yield Wait(future)
         return _said(call, future)
     sent: Sent = yield Send()
     if source is not None and sent.status == 200:  # as KIS answers
-        if not request.revokes:
+        if request.revoked is None:
             _adopt(source, sent.body)
-        elif request.revoked is not None:
+        elif request.revoked:
             source.note_refused(request.revoked)
     return sent
 

@@ -26,7 +26,7 @@ from ..tokens.source import LiveSource, Replacement
 from .account import token_flow
 from .orders import LOST, is_lost, kept
 from .protection import UNDER_WAY, Protection
-from .request import UNREPEATABLE, ApiRequest, LibraryCall, Sent, TokenRequest
+from .request import UNREPEATABLE, KisRequest, LibraryCall, Sent
 
 __all__ = ["flow_of"]
 
@@ -50,11 +50,11 @@ def flow_of(call: LibraryCall, protections: tuple[Protection, ...]) -> Flow[Sent
         call: of the library that sends it.
         protections: the innermost first; at least one.
     """
-    if not isinstance(call.request, TokenRequest):
+    if not call.request.is_about_token:
         return _Exchange(call, protections).flow()
     names_account = call.request.app_key is not None and call.request.app_secret is not None
     refreshing = (each for each in protections if names_account and each.rules.refreshes and each.rules.watches)
-    sources = (each.source_of(call.request, call.new_session) for each in refreshing)
+    sources = (each.source_of(call) for each in refreshing)
     return token_flow(call, next((source for source in sources if source is not None), None))
 
 
@@ -68,7 +68,7 @@ class _Exchange:
 
     def __init__(self, call: LibraryCall, protections: tuple[Protection, ...]) -> None:
         self._call = call
-        self._request: ApiRequest = call.request  # its `token` is what it leaves with
+        self._request: KisRequest = call.request  # its `token` is what it leaves with
         self._protections = protections
         self._slot: Reservation | None = None  # of the last attempt
         self._sends = 0
@@ -85,7 +85,7 @@ class _Exchange:
         repeating = [each for each in protections if each.rules.repeats]
         owner = source = None
         for each in refreshing:
-            source = each.source_of(request, call.new_session) if each.rules.watches else None
+            source = each.source_of(call) if each.rules.watches else None
             if source is not None or not each.rules.watches:
                 owner = each
                 break
@@ -117,7 +117,7 @@ class _Exchange:
                 return held
             self._leave_by = Monotonic.now() + (self._patience.order_deadline or _LEAST_ORDER_WAIT)
         sent = yield from self._renewed()
-        if self._may_pass(sent):
+        if self._repeats and sent.verdict.meaning in self._again and self._may_leave_again(sent):
             sent = yield from self._repeated(sent)
         source, token = self._source, self._request.token
         if sent.verdict.meaning is Meaning.EXPIRED and not self._is_over and source is not None and token is not None:
@@ -130,7 +130,12 @@ class _Exchange:
     def _renewed(self) -> Flow[Sent]:
         """Send it, and once more with another token where it was refused for the one it had."""
         sent = yield from self._attempt()
-        if sent.verdict.meaning is Meaning.EXPIRED and self._may_renew(sent):
+        if sent.verdict.meaning is not Meaning.EXPIRED or not self._request.needs_token:
+            return sent
+        if self._source is None and self._refreshes:
+            advice = "pass tokens=TokenManager.from_env(), or send the headers appkey and appsecret"
+            warn_once("account_unknown", request=self._request.name, advice=advice)
+        if self._source is not None and self._may_leave_again(sent):
             sent = yield from repeat(partial(refreshing, self._policy), sent, self._resend, self._renew)
         return sent
 
@@ -148,9 +153,8 @@ class _Exchange:
         """Send it again; a token of somebody else's that is dead as well costs no attempt."""
         sent = yield from self._attempt()
         for _ in range(_MOST_ADOPTED):
-            if sent.verdict.meaning is not Meaning.EXPIRED or not self._adopted:
-                break
-            if not (yield from self._renew(sent, 0.0)):
+            is_dead_too = self._adopted and sent.verdict.meaning is Meaning.EXPIRED
+            if not is_dead_too or not (yield from self._renew(sent, 0.0)):
                 break
             sent = yield from self._attempt()
         return sent
@@ -287,15 +291,6 @@ class _Exchange:
         return True
 
     # -- judgements
-
-    def _may_renew(self, sent: Sent) -> bool:
-        if self._source is None and self._refreshes:
-            advice = "pass tokens=TokenManager.from_env(), or send the headers appkey and appsecret"
-            warn_once("account_unknown", request=self._request.name, advice=advice)
-        return self._source is not None and self._request.needs_token and self._may_leave_again(sent)
-
-    def _may_pass(self, sent: Sent) -> bool:
-        return self._repeats and sent.verdict.meaning in self._again and self._may_leave_again(sent)
 
     def _may_leave_again(self, sent: Sent) -> bool:
         if self._is_over or sent.replayed or self._request.body is UNREPEATABLE:

@@ -13,7 +13,7 @@ import threading
 from ..answers import Meaning
 from ..clock import Monotonic
 from ..forking import after_fork
-from .request import ApiRequest, Sent
+from .request import KisRequest, Sent
 
 __all__ = ["LOST", "LostOrders", "is_lost", "kept"]
 
@@ -57,21 +57,21 @@ class LostOrders:
         self._lost: dict[bytes, tuple[float, tuple[str, str | None], Sent]] = {}
         self.remake_lock()
 
-    def note(self, request: ApiRequest, ending: Sent) -> None:
+    def note(self, request: KisRequest, ending: Sent) -> None:
         """Remember how an order ended whose answer was lost, as it is `kept`."""
         with self._lock:
             self._lost[_digest(request)] = Monotonic.now(), (request.base_url, request.app_key), ending
             while len(self._lost) > _REMEMBERED:
                 self._lost.pop(next(iter(self._lost)))
 
-    def looked(self, request: ApiRequest, sent_at: float) -> None:
+    def looked(self, request: KisRequest, sent_at: float) -> None:
         """Forget what was lost before `sent_at`: since then the program has seen its orders, and may order again."""
         with self._lock:
             for key, (lost_at, account, _) in list(self._lost.items()):
                 if account == (request.base_url, request.app_key) and lost_at < sent_at:
                     del self._lost[key]
 
-    def ending_of(self, request: ApiRequest, seconds: float) -> Sent | None:
+    def ending_of(self, request: KisRequest, seconds: float) -> Sent | None:
         """Return how the same order ended, if that was lost less than `seconds` ago."""
         with self._lock:
             lost_at, _, ending = self._lost.get(_digest(request), (0.0, None, None))
@@ -86,7 +86,7 @@ LOST = LostOrders()
 after_fork(sys.modules[__name__], lambda _: LOST.remake_lock())
 
 
-def _digest(request: ApiRequest) -> bytes:
+def _digest(request: KisRequest) -> bytes:
     body = request.body.encode() if isinstance(request.body, str) else request.body or b""
     # To buy and to sell are one address and may be one body: it is the transaction that tells them apart.
     texts = request.app_key or "", request.tr_id or "", request.method, request.url

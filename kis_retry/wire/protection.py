@@ -25,8 +25,8 @@ from ..signals import is_from_signal_handler
 from ..token import AccessToken
 from ..tokens.foreign import as_source, broker_source, is_broker
 from ..tokens.source import LiveSource, is_source
-from .account import SessionMaker, source_of_account
-from .request import ApiRequest, TokenRequest
+from .account import source_of_account
+from .request import KisRequest, LibraryCall
 
 __all__ = ["ACTIVE", "UNDER_WAY", "Protection", "Rules", "chain", "protect_process", "start_thread", "submit"]
 
@@ -59,7 +59,7 @@ class Rules:
     idempotent: bool | None = None
     watches: bool = True
     binding: Binding | None = None
-    limiter_of: Callable[[ApiRequest, LiveSource | None], RateLimiter | None] | None = None
+    limiter_of: Callable[[KisRequest, LiveSource | None], RateLimiter | None] | None = None
 
 
 @dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
@@ -93,14 +93,14 @@ class Protection:
         if self.outer is not None:
             self.outer.note_handed(source, value)
 
-    def source_of(self, request: ApiRequest | TokenRequest, new_session: SessionMaker) -> LiveSource | None:
+    def source_of(self, call: LibraryCall) -> LiveSource | None:
         """
         Return the source for a request; None where nobody can tell whose the request is.
 
         In this order: a source that was given, for its own account; the newest `TokenManager` of this process for the
         account; one that is made from the request's own headers; a first argument that issues tokens by itself.
         """
-        token = request.original_token
+        request, token = call.request, call.request.original_token
         for source in self.sources():
             whose = source.credentials
             if isinstance(whose, Credentials):
@@ -109,7 +109,7 @@ class Protection:
                 is_its = token is not None and (source.handed_out(token) or self.keeps(token))
             if is_its:
                 return source
-        account = source_of_account(request, new_session)
+        account = source_of_account(call)
         broker = self.broker() if account is None and token is not None else None
         if broker is None or token is None:
             return account
@@ -136,7 +136,7 @@ class Protection:
         given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
         return given or getattr(source, "policy", None) or self.policy
 
-    def limiter(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
+    def limiter(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
         if self.rules.limiter_of is not None:
             return self.rules.limiter_of(request, source)

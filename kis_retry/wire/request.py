@@ -13,7 +13,7 @@ from ..credentials import Credentials
 from ..signals import is_from_signal_handler
 from ..token import bare
 
-__all__ = ["UNREPEATABLE", "ApiRequest", "LibraryCall", "Sent", "TokenRequest", "is_short", "read_request"]
+__all__ = ["UNREPEATABLE", "KisRequest", "LibraryCall", "Sent", "is_short", "read_request"]
 
 UNREPEATABLE: Any = object()
 """The body of a request that can be sent only once: a stream, a file, a form with files."""
@@ -21,21 +21,54 @@ UNREPEATABLE: Any = object()
 _SAFE_METHODS = frozenset(("GET", "HEAD"))  # they act on nothing (RFC 9110, section 9.2.1), as far as KIS has them
 _HASHKEY = "/uapi/hashkey"  # posted to, and yet no order: KIS computes a hash of the body and keeps nothing
 _APPROVAL = "/oauth2/Approval"  # as harmless
+_REVOCATION = "/oauth2/revokeP"
+_OF_TOKENS = ("/oauth2/tokenP", _REVOCATION)
 _TEXT = re.compile(
     r"(application/(?!x-ndjson|json-seq)([\w.-]+\+)?json|text/(?!event-stream)[\w.+-]*)?\s*(;|$)", re.IGNORECASE
 )
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-class _Request:
-    """What every request to KIS names: base URL, app key and secret; None where they are missing."""
+class KisRequest:
+    """
+    One request to KIS's API, or a library's own about its token, which names its account in the body.
 
-    base_url: str
-    app_key: str | None
-    app_secret: str | None
-    original_token: str | None = None
-    token: str | None = None
-    _is_in_form = False
+    Attributes:
+        method: in upper case.
+        base_url: all before `/uapi/` or `/oauth2/`; with app key and secret it is the account.
+        path: from there on, without the query.
+        url: the whole address.
+        app_key, app_secret, tr_id: None where they are missing.
+        original_token: the bare token that the code gave it; None where there is none.
+        token: the one that it leaves with.
+        body: bytes or text, None, or `UNREPEATABLE`.
+        is_about_token: it asks for a token, or ends one.
+        revoked: the token that it ends, "" where it names none; None: it ends none.
+        needs_token: it is refused without one.
+        is_read: it acts on nothing; all else is an order.
+        is_paced: KIS counts it among the calls of a second; the websocket key it does not.
+        shows_orders: its answer tells what became of orders: a read of trading, but not of what could be bought.
+    """
+
+    def __init__(
+        self, method: str, url: str, base_url: str, path: str, headers: Mapping[str, Any] | None, body: Any
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.base_url = base_url
+        self.path = path
+        self.is_about_token = path in _OF_TOKENS
+        says = _json_object(body) if self.is_about_token else headers or {}
+        self.revoked = (_text_of(says, "token") or "") if path == _REVOCATION else None
+        self.app_key, self.app_secret = _text_of(says, "appkey"), _text_of(says, "appsecret")
+        self.tr_id, authorization = _text_of(says, "tr_id"), _text_of(says, "authorization")
+        token = self.original_token = self.token = bare(authorization or "") or None
+        self._is_in_form = authorization == f"Bearer {token}" or " " in (token or "")  # that is another scheme
+        self.body = body if body is None or isinstance(body, (bytes, str)) else UNREPEATABLE
+        self.is_paced = not path.startswith(_APPROVAL)
+        self.needs_token = self.is_paced and not path.startswith(_HASHKEY)
+        self.is_read = method in _SAFE_METHODS or not self.needs_token
+        self.shows_orders = method == "GET" and "/trading/" in path and "/trading/inquire-psbl-" not in path
 
     def is_of(self, whose: Credentials) -> bool:
         """Say whether it is of that account, as far as it names one."""
@@ -50,65 +83,10 @@ class _Request:
         if self.token is not None and not (self.token == self.original_token and self._is_in_form):
             headers[name] = f"Bearer {self.token}"
 
-
-class ApiRequest(_Request):
-    """
-    One request to KIS's API.
-
-    Attributes:
-        method: in upper case.
-        base_url: all before `/uapi/`; with app key and secret it is the account.
-        path: from `/uapi/` on, without the query.
-        url: the whole address.
-        app_key, app_secret, tr_id: of its headers; None where they are missing.
-        original_token: the bare token that the code gave it; None where there is none.
-        token: the one that it leaves with.
-        body: bytes or text, None, or `UNREPEATABLE`.
-        needs_token: it is refused without one.
-        is_read: it acts on nothing; all else is an order.
-        is_paced: KIS counts it among the calls of a second; the websocket key it does not.
-        shows_orders: its answer tells what became of orders: a read of trading, but not of what could be bought.
-    """
-
-    def __init__(
-        self, method: str, url: str, base_url: str, path: str, headers: Mapping[str, Any] | None, body: Any
-    ) -> None:
-        self.method = method
-        self.url = url
-        self.base_url = base_url
-        self.path = path
-        self.app_key, self.app_secret, self.tr_id, authorization = _texts_of(
-            headers or {}, "appkey", "appsecret", "tr_id", "authorization"
-        )
-        token = self.original_token = self.token = bare(authorization or "") or None
-        self._is_in_form = authorization == f"Bearer {token}" or " " in (token or "")  # that is another scheme
-        self.body = body if body is None or isinstance(body, (bytes, str)) else UNREPEATABLE
-        self.is_paced = not path.startswith(_APPROVAL)
-        self.needs_token = self.is_paced and not path.startswith(_HASHKEY)
-        self.is_read = method in _SAFE_METHODS or not self.needs_token
-        self.shows_orders = method == "GET" and "/trading/" in path and "/trading/inquire-psbl-" not in path
-
     @property
     def name(self) -> str:
         """Method and path, as events show it."""
         return f"{self.method} {self.path}"
-
-
-class TokenRequest(_Request):
-    """
-    A library's own request about its token: `/oauth2/tokenP` or `/oauth2/revokeP`.
-
-    Attributes:
-        base_url: all before `/oauth2/`.
-        app_key, app_secret, revoked: of its JSON body; None where they are missing.
-        revokes: it is the one that ends a token.
-    """
-
-    def __init__(self, base_url: str, body: Any, *, revokes: bool) -> None:
-        said = _json_object(body)
-        self.base_url = base_url
-        self.app_key, self.app_secret, self.revoked = _texts_of(said, "appkey", "appsecret", "token")
-        self.revokes = revokes
 
 
 class Sent(NamedTuple):
@@ -185,9 +163,9 @@ class LibraryCall:
         return Sent(verdict, error=error, redirected=redirected)
 
 
-def read_request(method: object, url: object, headers: Mapping[str, Any] | None, body: Any) -> Any:
+def read_request(method: object, url: object, headers: Mapping[str, Any] | None, body: Any) -> KisRequest | None:
     """
-    Return what a request to KIS is: an `ApiRequest` or a `TokenRequest`; None where it is none of them.
+    Return what a request to KIS tells; None where it is none.
 
     KIS's API lives under `/uapi/`, wherever a proxy or a stand-in has it, with or without a doubled slash or a prefix.
 
@@ -204,12 +182,10 @@ def read_request(method: object, url: object, headers: Mapping[str, Any] | None,
     before, mark, rest = parts.path.partition("/uapi/")
     if not mark:
         before, mark, rest = parts.path.partition("/oauth2/")
-    base_url, path = _base_url(parts.scheme, parts.netloc, before), mark + rest
-    if mark == "/uapi/" or (path == _APPROVAL and verb == "POST"):
-        return ApiRequest(verb, address, base_url, path, headers, body)
-    if path in ("/oauth2/tokenP", "/oauth2/revokeP") and verb == "POST":
-        return TokenRequest(base_url, body, revokes=rest == "revokeP")
-    return None
+    path = mark + rest
+    if mark != "/uapi/" and not (verb == "POST" and path in (_APPROVAL, *_OF_TOKENS)):
+        return None
+    return KisRequest(verb, address, _base_url(parts.scheme, parts.netloc, before), path, headers, body)
 
 
 def is_short(headers: Mapping[str, Any], status: int) -> bool:
@@ -240,11 +216,8 @@ def _json_object(body: Any) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _texts_of(values: Mapping[str, Any], *names: str) -> list[str | None]:
-    """Return what stands by these names, as text; None where it is missing, empty or no text."""
-    found: list[str | None] = []
-    for name in names:
-        value = values.get(name)
-        text = value.decode("latin-1") if isinstance(value, bytes) else value
-        found.append((text.strip() or None) if isinstance(text, str) else None)
-    return found
+def _text_of(values: Mapping[str, Any], name: str) -> str | None:
+    """Return what stands by that name, as text; None where it is missing, empty or no text."""
+    value = values.get(name)
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return (text.strip() or None) if isinstance(text, str) else None
