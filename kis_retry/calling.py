@@ -25,8 +25,8 @@ from .signals import is_from_signal_handler
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
 from .wire import watch
-from .wire.library import Sent
 from .wire.protection import Protection, Rules
+from .wire.request import Sent
 
 __all__ = ["DecoratedFunction"]
 
