@@ -25,8 +25,8 @@ from .signals import is_from_signal_handler
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
 from .wire import watch
-from .wire.library import Sent
 from .wire.protection import Protection, Rules
+from .wire.request import Sent
 
 __all__ = ["DecoratedFunction"]
 
@@ -195,7 +195,7 @@ class FunctionCall:
         if replacement is None:
             return False
         self._joined = replacement.origin != "issued"
-        protection.call_back(replacement.token)
+        protection.call_back(replacement.token, source)
         protection.rebind(rejected if protection.keeps(rejected or "") else None, replacement.token)
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
         if seconds:

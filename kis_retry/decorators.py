@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 from .binding import Binding
 from .calling import DecoratedFunction
-from .pace.limiter import RateLimiter, is_limiter
+from .pace.limiter import RateLimiter
 from .policy import RetryPolicy
 from .tokens.foreign import as_source
 from .tokens.source import TokenSource, is_source
@@ -30,7 +30,7 @@ _TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tokens": (is_source, "a TokenSource (TokenManager.from_env())"),
     "policy": (lambda value: isinstance(value, RetryPolicy), "a RetryPolicy"),
     "bind": (lambda value: callable(value) and not isinstance(value, type), "a function of (token) or (self, token)"),
-    "limiter": (is_limiter, "a RateLimiter (RateLimiter.from_env())"),
+    "limiter": (lambda value: isinstance(value, RateLimiter), "a RateLimiter (RateLimiter.from_env())"),
     "idempotent": (lambda value: isinstance(value, bool), "True, False or None"),
 }
 

@@ -17,12 +17,12 @@ from .decorators import decorated, is_decoratable, rules_of
 from .pace.limiter import RATE_TAKES, RateLimiter, checked_rate, parse_rate
 from .policy import RetryPolicy
 from .settings import Environment
-from .stores.from_env import store_from_env
+from .stores.entry import store_from_env
 from .tokens.source import LiveSource, TokenSource
 from .wire import watch
 from .wire.account import credentials_of
 from .wire.protection import Protection, Rules, protect_process
-from .wire.request import ApiRequest
+from .wire.request import KisRequest
 
 __all__ = ["install", "protect", "uninstall", "unprotect"]
 
@@ -158,7 +158,7 @@ class _Limiters:
         self._made: dict[tuple[str, str | None], RateLimiter] = {}
         Environment().read(parse_rate, RATE_TAKES, "KIS_RATE_LIMIT")  # a bad value is told now
 
-    def __call__(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
+    def __call__(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account; None where nobody can tell whose it is."""
         account = request.base_url, request.app_key
         if account not in self._made:
