@@ -1,10 +1,10 @@
 """
 Judge what an answer of KIS, or an error, says about calling again: the one table of codes, and the predicates.
 
-Nothing here has a clock, does I/O, logs or raises, whatever comes in. The table is KIS's error table where that has the
-code, and what was observed where it has not; where the code does not say, the message does. The HTTP status decides
-nothing that KIS has spoken about: refusals come as 500 and as 200 (observed). Errors of the network are known by the
-names of their package and class, so that none of the HTTP libraries is imported here.
+Nothing here does I/O, logs or raises, whatever comes in. The table is KIS's error table where that has the code, and
+what was observed where it has not; where the code does not say, the message does. The HTTP status decides nothing that
+KIS has spoken about: refusals come as 500 and as 200 (observed). Errors of the network are known by the names of their
+package and class, so that none of the HTTP libraries is imported here.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ _TLS = _names(
     aiohttp="ClientSSLError ServerFingerprintMismatch", requests="SSLError", ssl="SSLError", urllib3="SSLError"
 )
 _DROPPED_TLS = _names(ssl="SSLEOFError SSLZeroReturnError SSLSyscallError")
-_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
+_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 _TOO_MANY = re.compile(r"too many (429|5(?!00)\d\d) error responses")  # urllib3's words for a status that it repeated
 _CHAIN = 12  # errors that one was made of; far more than any library makes
 
@@ -144,11 +144,7 @@ def judge_answer(
 
 
 def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
-    """
-    Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises.
-
-    A group of exceptions passes where each in it does.
-    """
+    """Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises."""
     name = type(error).__name__
     final = Verdict(Meaning.FINAL, error=name, unanswered=True)
     if not isinstance(error, Exception):  # Ctrl-C, a cancelled task: no failure that passes
@@ -158,7 +154,7 @@ def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdic
         carried = judge(response, codes)
         if carried.meaning is not Meaning.GOOD:
             return replace(carried, error=name)
-        return replace(final, meaning=_meaning_of_error(error), unanswered=response is None or carried.unanswered)
+        return replace(final, meaning=_failure_of(error), unanswered=response is None or carried.unanswered)
     except Exception:  # of its own properties
         return final
 
@@ -277,19 +273,13 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
     return Verdict(Meaning.GOOD if rt_cd == "7" else Meaning.FINAL, shown)
 
 
-def _meaning_of_error(error: BaseException) -> Meaning:
+def _failure_of(error: BaseException) -> Meaning:
+    """Tell a failure of the network from every other exception, and whether there was a connection on which to send."""
     if type(error).__name__ == "ExceptionGroup":
         passing = all(is_transient_error(part) for part in getattr(error, "exceptions", ()))
         return Meaning.TRANSIENT if passing else Meaning.FINAL
-    return Meaning.TRANSIENT if _is_not_of_kis(_status_of(error)) else _failure_of(error)
-
-
-def _failure_of(error: BaseException) -> Meaning:
-    """
-    Tell a failure of the network from every other exception, and whether there was a connection on which to send.
-
-    Only that is final which asking again will not mend, such as a certificate that nobody trusts.
-    """
+    if _is_not_of_kis(_status_of(error)):
+        return Meaning.TRANSIENT
     chain = [_names_of(each) for each in _made_of(error)]
     own, every = chain[0], set().union(*chain)
     if not own & (_UNANSWERED | _TLS | _WRAPPERS):
@@ -317,13 +307,9 @@ def _names_of(error: BaseException) -> set[str]:
 
 
 def _made_of(error: BaseException) -> list[BaseException]:
-    """
-    Return the error, its cause, its reason, the exceptions among its arguments, and theirs.
-
-    Its `__context__` is left aside: that may be another request's failure, or a step of a TLS handshake.
-    """
+    """Return the error, its cause, its reason, the exceptions among its arguments, and theirs."""
     found = [error]
-    for each in found:
+    for each in found:  # not its `__context__`: that may be another request's failure, or a step of a TLS handshake
         parts = (each.__cause__, getattr(each, "reason", None), *each.args[:_CHAIN])
         found += [part for part in parts if isinstance(part, BaseException) and part not in found]
         if len(found) > _CHAIN:

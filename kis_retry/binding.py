@@ -57,13 +57,9 @@ class Binding:
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any], dead: str | None, token: AccessToken) -> _Arguments:
         """
-        Put `token` wherever the call keeps `dead`, and return the arguments to go on with.
+        Put `token` wherever the call keeps the bare token `dead`, and return the arguments to go on with.
 
-        Args:
-            args: of the call.
-            kwargs: of the call.
-            dead: the bare token that is replaced; None puts it into the first place that is empty.
-            token: the new one.
+        Without one that is dead it goes into the first place that is empty.
         """
         by_position, by_name = list(args), dict(kwargs)
         for value, put in self._places(by_position, by_name):
@@ -128,7 +124,7 @@ def _entries(headers: Any, put: Callable[[Any], object]) -> Iterator[_Place]:
     """Yield the `authorization` entries of headers, whatever their case; where there is none, its empty place."""
     if not isinstance(headers, Mapping):
         return
-    for key in [key for key in headers if _is_authorization(key)] or ["authorization"]:
+    for key in [key for key in headers if str(_text(key)).lower() == "authorization"] or ["authorization"]:
         if isinstance(headers, MutableMapping):
             yield headers.get(key), partial(headers.__setitem__, key)
         else:
@@ -139,11 +135,6 @@ def _put_entry(headers: Mapping[Any, Any], put: Callable[[Any], object], key: An
     put({**headers, key: value})
 
 
-def _is_authorization(key: Any) -> bool:
-    text = key.decode("latin-1") if isinstance(key, bytes) else key
-    return isinstance(text, str) and text.lower() == "authorization"
-
-
 def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
@@ -151,11 +142,15 @@ def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
         return []
 
 
+def _text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
 def _token_of(value: Any) -> str | None:
     """Return the bare token that stands somewhere: "" for none yet, None for what is no token at all."""
     if isinstance(value, AccessToken):
         return value.value
-    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    text = _text(value)
     return "" if text is None else bare(text) if isinstance(text, str) else None
 
 
@@ -164,7 +159,7 @@ def _in_form_of(found: Any, token: AccessToken) -> Any:
     if isinstance(found, AccessToken):
         return token
     if isinstance(found, bytes):
-        return _in_form_of(found.decode("latin-1"), token).encode()
+        return _in_form_of(_text(found), token).encode()
     if isinstance(found, str) and bare(found):
         head, _, tail = found.rpartition(bare(found))
         return f"{head}{token.value}{tail}"

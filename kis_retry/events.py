@@ -76,7 +76,6 @@ class RefreshEvent:
 Hook = Callable[[RefreshEvent], object]
 
 _hooks: dict[object, Hook] = {}  # by an object for each subscription; a lock could be held at a fork
-_log_failures: set[str] = set()  # the types that were told
 
 
 def on_event(hook: Hook) -> Callable[[], None]:
@@ -143,10 +142,14 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
         kind = type(error).__name__  # its text may hold anything
         if hook is not None:
             warn_once("hook_failed", hook=hook, error=kind)
-        elif kind not in _log_failures:  # as `logging` itself does it; a handler that failed would fail again
-            _log_failures.add(kind)
-            with suppress(Exception):
-                print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
+        else:
+            _say_log_failed(kind)
+
+
+@cache
+def _say_log_failed(kind: str) -> None:
+    with suppress(Exception):  # as `logging` itself does it: a handler that failed would fail again
+        print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
 
 
 def _is_of_signal(error: BaseException) -> bool:

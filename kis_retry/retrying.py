@@ -65,7 +65,7 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
         may_repeat: the table of failures, for a read or for an order.
         deadline: an instant of `Monotonic.now`; no repeat begins after it.
         paced: its next slot is the wait after EGW00201.
-        before_sleep: told of each repeat.
+        before_sleep: takes note of each repeat.
     """
 
     def wait(state: RetryCallState) -> float:
@@ -115,12 +115,12 @@ def renewed(
     source: LiveSource, rejected: str | None, code: str | None, seconds: float | None, tell: Callable[..., None]
 ) -> Flow[Replacement | None]:
     """
-    Get a token in place of the one that KIS refused, and tell what came of it; None where none can be had.
+    Get a token in place of the one that KIS refused with `code`, and tell what came of it; None where none can be had.
 
     Args:
         source: of the account.
         rejected: the bare token that was refused; None where there was none.
-        code: KIS's code of the refusal.
+        code: of the refusal.
         seconds: how long to wait at most; None: for as long as the source takes.
         tell: emits an event by its name and fields; of the one refresh all but the first tell quietly.
     """

@@ -185,22 +185,6 @@ def test_a_status_counts_where_kis_has_not_spoken(status: int, body: bytes) -> N
     assert status < 100 or judge(httpx.Response(status, content=body)).meaning is meaning
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "unanswered"),
-    [
-        (200, b'{"rt_cd": "0"}', False),
-        (500, b'{"rt_cd": "1", "msg_cd": "EGW00301"}', False),
-        (200, PAGE, True),
-        (503, b"{}", True),
-        (200, None, True),
-    ],
-)
-def test_an_answer_without_kis_words_leaves_the_request_unanswered(
-    status: int, body: bytes | None, unanswered: bool
-) -> None:
-    assert judge_answer(status, body).unanswered is unanswered
-
-
 @pytest.mark.parametrize(("status", "meaning"), [(500, Meaning.GOOD), (200, Meaning.GOOD), (503, Meaning.TRANSIENT)])
 def test_a_status_of_500_is_not_judged_before_its_body_is_read(status: int, meaning: Meaning) -> None:
     async def awaited() -> dict[str, str]:

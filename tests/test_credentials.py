@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 import traceback
 from pathlib import Path
@@ -108,11 +107,6 @@ def test_credentials_show_the_fingerprint_of_the_key_and_the_host_alone() -> Non
     credentials = Credentials(KEY, SECRET, ACCOUNT, base_url="https://user:passw0rd@proxy.example:8443")
     expected = f"Credentials(app_key={fingerprint(KEY)}, base_url='https://***@proxy.example:8443')"
     assert repr(credentials) == str(credentials) == expected
-
-
-def test_credentials_are_equal_by_value() -> None:
-    assert len({Credentials(KEY, SECRET), Credentials(app_key=KEY, app_secret=SECRET)}) == 1
-    assert Credentials(KEY, SECRET) != Credentials(KEY, SECRET, paper=True)
 
 
 # -- the warning
@@ -233,9 +227,3 @@ def test_credentials_that_the_environment_holds_do_not_travel_and_are_read_again
 def test_credentials_that_the_environment_does_not_hold_travel_whole(other: Credentials) -> None:
     for data in pickles(other):
         assert pickle.loads(data) == other != Credentials.from_env()
-
-
-def test_credentials_travel_whole_where_the_environment_holds_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_PAPER", "maybe")
-    credentials = Credentials(KEY, SECRET, ACCOUNT)
-    assert pickle.loads(pickle.dumps(credentials)) == copy.deepcopy(credentials) == credentials

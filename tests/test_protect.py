@@ -159,27 +159,6 @@ def test_static_and_class_methods_properties_and_partial_methods_stay_what_they_
     assert broker.price.__doc__ == "Ask for a price."
 
 
-def test_a_library_that_asks_for_a_token_by_itself_joins_the_one_refresh(gateway: KisGateway) -> None:
-    class Refreshing(Broker):
-        def price(self, symbol: str) -> Any:
-            answer = self._get(symbol)
-            if answer["rt_cd"] != "0":
-                raise AssertionError("a refusal that the wire should have dealt with")
-            return answer
-
-        def issue_access_token(self) -> None:
-            body = {"grant_type": "client_credentials", "appkey": self.app_key, "appsecret": self.app_secret}
-            token = requests.post(self.url + "/oauth2/tokenP", json=body, timeout=5).json()["access_token"]
-            self.access_token = f"Bearer {token}"
-
-    broker: Any = protect(broker_of(gateway, Refreshing))
-    gateway.expire()
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: broker.issue_access_token(), range(8)))
-    assert broker.price("005930")["rt_cd"] == "0"
-    assert gateway.counts.token_requests == 1
-
-
 # -- which methods
 
 

@@ -57,18 +57,6 @@ def test_the_nearest_dotenv_file_is_read_and_the_environment_wins_and_stays_as_i
     assert dict(os.environ) == before
 
 
-def test_a_setting_says_where_it_was_found_and_does_not_show_it(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (above / ".env").write_text("KIS_APP_KEY=from-file\n")
-    monkeypatch.setenv("KOREA_INVESTMENT_API_SECRET", " from-environment ")
-    key = Environment().find("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY")
-    secret = Environment().find("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET")
-    assert key is not None and secret is not None  # noqa: PT018  # for mypy
-    assert (key.text, key.variable, key.origin) == ("from-file", "KIS_APP_KEY", ".env")
-    assert (secret.text, secret.origin) == ("from-environment", "environment")
-    assert "from" not in repr((key, secret))
-    assert Environment().find("KIS_ACCOUNT_NO") is None
-
-
 def test_a_blank_counts_as_unset_and_hides_a_line_of_the_dotenv_file(
     above: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

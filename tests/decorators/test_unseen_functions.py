@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import inspect
 import time
 from types import MappingProxyType
@@ -97,29 +96,12 @@ def test_headers_in_bytes_and_in_a_frozen_mapping_are_rebound(tokens: NumberedTo
     assert seen in ([b"Bearer t1", b"Bearer t2"], ["Bearer t1", "Bearer t2"])
 
 
-def test_an_attribute_access_token_of_the_first_argument_is_rebound(tokens: NumberedTokens) -> None:
-    class Broker:
-        access_token = "Bearer t1"
-
-        @refresh_on_expired_token(tokens=tokens)
-        def fetch(self) -> dict[str, str]:
-            return tokens.answer(self.access_token)
-
-    tokens.number = 2
-    broker = Broker()
-    assert broker.fetch() == GOOD
-    assert (broker.access_token, Broker.access_token) == ("Bearer t2", "Bearer t1")
-
-
 @pytest.mark.parametrize("takes_self", [True, False])
 def test_bind_is_called_once_for_a_token_and_an_object(tokens: NumberedTokens, takes_self: bool) -> None:
     bound: list[Any] = []
 
-    def with_self(self: Any, token: AccessToken) -> None:
-        bound.append((self, token.value))
-
-    def alone(token: AccessToken) -> None:
-        bound.append(token.value)
+    with_self: Any = lambda self, token: bound.append((self, token.value))
+    alone: Any = lambda token: bound.append(token.value)
 
     class Broker:
         @refresh_on_expired_token(tokens=tokens, bind=with_self if takes_self else alone)
@@ -220,8 +202,7 @@ def test_a_refresh_that_fails_hands_the_functions_own_answer_back(events: list[R
     def fetch(headers: dict[str, str]) -> dict[str, str]:
         return EXPIRED
 
-    headers = {"authorization": "Bearer t1"}
-    assert fetch(headers) == EXPIRED
+    assert fetch(headers := {"authorization": "Bearer t1"}) == EXPIRED
     assert headers == {"authorization": "Bearer t1"}
     assert [(event.name, event.msg_cd) for event in events] == [
         ("token_expired", "EGW00123"),
@@ -256,22 +237,14 @@ def test_an_error_that_carries_the_refusal_counts_and_the_last_one_is_raised(tok
     assert caught.value is errors[1]
 
 
-def test_a_failure_of_another_kind_is_the_callers(tokens: NumberedTokens) -> None:
-    fetch = scripted(KeyError("symbol"))
-    with pytest.raises(KeyError):
-        refresh_on_expired_token(tokens=tokens)(fetch)()
-    assert fetch.calls == 1
-
-
 # -- failures that pass
 
 
 def test_after_the_limit_any_function_is_called_again(events: list[RefreshEvent]) -> None:
     fetch = scripted(LIMITED, LIMITED, GOOD)
     assert retry_on_transient_error(policy=PATIENT)(fetch)() == GOOD
-    assert fetch.calls == 3
-    assert names(events) == ["call_retried", "call_retried", "call_recovered"]
-    assert [event.msg_cd for event in events] == ["EGW00201", "EGW00201", None]
+    told = [(event.name, event.msg_cd) for event in events]
+    assert told == [("call_retried", "EGW00201")] * 2 + [("call_recovered", None)]
 
 
 @pytest.mark.parametrize(("idempotent", "calls"), [(None, 1), (False, 1), (True, 2)])
@@ -308,9 +281,8 @@ def test_both_decorators_stack_in_either_order(tokens: NumberedTokens, refresh_o
 
 def test_no_layer_around_one_that_could_not_help_tries_again(tokens: NumberedTokens) -> None:
     fetch = scripted(EXPIRED)
-    inner = refresh_on_expired_token(tokens=tokens)(fetch)
-    outer = refresh_on_expired_token(tokens=tokens)(lambda token: inner(token))
-    assert outer("t1") == EXPIRED
+    refreshing = refresh_on_expired_token(tokens=tokens)
+    assert refreshing(refreshing(fetch))(token="t1") == EXPIRED
     assert fetch.calls == 2
 
 
@@ -350,30 +322,17 @@ def test_signature_docstring_and_name_are_kept() -> None:
         assert (decorated.__doc__, decorated.__name__) == (fetch.__doc__, fetch.__name__)
 
 
-def test_static_and_class_methods_and_partials_are_decorated(tokens: NumberedTokens) -> None:
+def test_static_and_class_methods_are_decorated(tokens: NumberedTokens) -> None:
     class Api:
         @refresh_on_expired_token(tokens=tokens)
         @staticmethod
         def outside(token: str) -> dict[str, str]:
             return tokens.answer(f"Bearer {token}")
 
-        @classmethod
-        @refresh_on_expired_token(tokens=tokens)
-        def inside(cls, token: str) -> dict[str, str]:
-            return tokens.answer(f"Bearer {token}")
+        inside = classmethod(refresh_on_expired_token(lambda cls, token: cls.outside(token), tokens=tokens))
 
     tokens.number = 2
     assert Api.outside("t1") == Api().outside("t1") == Api.inside("t1") == Api().inside("t1") == GOOD
-    partial = functools.partial(Api.outside.__wrapped__, "t1")  # type: ignore[attr-defined]
-    assert refresh_on_expired_token(tokens=tokens)(partial)() == EXPIRED  # nothing says where it keeps its token
-
-
-def _generator() -> Any:
-    yield 1
-
-
-async def _async_generator() -> Any:
-    yield 1
 
 
 class _Generating:
@@ -381,15 +340,18 @@ class _Generating:
         yield 1
 
 
+async def _async_generator() -> Any:
+    yield 1
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (_generator, "generator"),
+        (_Generating.__call__, "generator"),
         (_async_generator, "generator"),
         (_Generating(), "_Generating"),
         (_Generating, "protect"),
         (3, "int"),
-        (property(lambda self: 1), "property"),
         (NumberedTokens(), "tokens="),
     ],
 )
@@ -402,12 +364,10 @@ def test_what_cannot_be_repeated_is_refused_where_it_is_given(wrong: Any, says: 
 @pytest.mark.parametrize(
     ("decorate", "option"),
     [
-        (refresh_on_expired_token, {"tokens": object()}),
         (refresh_on_expired_token, {"tokens": TokenManager}),
         (refresh_on_expired_token, {"policy": 3}),
         (refresh_on_expired_token, {"bind": "headers"}),
         (retry_on_transient_error, {"limiter": 18}),
-        (retry_on_transient_error, {"policy": RetryPolicy}),
         (retry_on_transient_error, {"idempotent": "yes"}),
     ],
 )
