@@ -23,7 +23,7 @@ from ..credentials import Credentials
 from ..events import RefreshEvent, on_event
 from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
-from ..stores.memory import MemoryTokenStore
+from ..stores.base import MemoryTokenStore
 from ..tokens.manager import TokenManager
 
 DOMESTIC, OVERSEAS = 5_000, 11_780  # symbols of the batch whose token died at US symbol 11,776

@@ -17,7 +17,7 @@ from ..events import RefreshEvent, emit
 from ..forking import after_fork
 from ..settings import Environment
 from ..stores.base import key_of
-from ..stores.from_env import store_from_env
+from ..stores.entry import store_from_env
 from .schedule import Block
 from .stores import DocumentPace, FallbackPace, pace_of, start
 from .waiting import Reservation, WaitingLine

@@ -12,9 +12,8 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Monotonic
-from ..stores.base import DocumentStore
+from ..stores.base import PROCESS_MEMORY, DocumentStore, MemoryTokenStore
 from ..stores.entry import FAILED, Candidate, candidates_for, warn_unavailable
-from ..stores.memory import PROCESS_MEMORY, MemoryTokenStore
 from .schedule import FORGOTTEN, Ask, Block, PaceState
 
 if TYPE_CHECKING:
