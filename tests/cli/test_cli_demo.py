@@ -49,43 +49,33 @@ def test_an_unprotected_batch_ends_where_the_real_one_did() -> None:
     assert (seen["answered"], seen["lost"], seen["tokens issued"], seen["token requests"]) == ("276", "5", "1", "1")
 
 
-def test_one_symbol_is_a_batch_too() -> None:
-    assert run("--symbols", "1", "--threads", "2")["last"] == "1 of 1 symbols"
-
-
-def test_a_terminal_gets_a_bar_that_leaves_room() -> None:
-    shown, status = in_terminal("--symbols", "40")
-    assert status == 0
-    bars = [line for line in re.split(r"[\r\n]+", without_codes(shown)) if "━" in line or "╸" in line]
-    assert bars
-    assert max(map(len, bars)) <= 78, "^C finds its place behind it"
-
-
-def test_ctrl_c_is_one_line_and_130_and_leaves_one_bar() -> None:
-    shown, status = in_terminal("--symbols", "4000", interrupt=True)
+def test_a_terminal_gets_a_bar_that_leaves_room_and_ctrl_c_is_one_line_and_130() -> None:
+    shown, status = interrupted_in_terminal("--symbols", "4000")
     assert status == 130, shown
-    *_, bar, last = [line for line in without_codes(shown).splitlines() if line.strip()]
+    bars = [line for line in re.split(r"[\r\n]+", shown) if "━" in line or "╸" in line]
+    assert max(map(len, bars)) <= 78, "^C finds its place behind it"
+    *_, bar, last = [line for line in shown.splitlines() if line.strip()]
     assert last.strip() == "kis-retry: interrupted"
     assert "/4000" in bar
     assert "Traceback" not in shown
 
 
-def in_terminal(*words: str, interrupt: bool = False) -> tuple[str, int]:
-    """Run it on a terminal of 80 columns; give back what that got, and the exit status."""
+def interrupted_in_terminal(*words: str) -> tuple[str, int]:
+    """Run it on a terminal of 80 columns until it has begun; return what that got, and the exit status."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
     command, pipes = [sys.executable, "-m", "kis_retry", "demo", *words], ("stdin", "stdout", "stderr")
     ends: dict[str, Any] = dict.fromkeys(pipes, follower)
     process = subprocess.Popen(command, env=environment, start_new_session=True, **ends)
     os.close(follower)
-    shown = b""
+    shown, interrupted = b"", False
     try:
         while piece := _read(leader):
             shown += piece
-            if interrupt and re.search(rb"[1-9]\d*/4000", shown):
-                interrupt = False
+            if not interrupted and re.search(rb"[1-9]\d*/4000", shown):
+                interrupted = True
                 process.send_signal(signal.SIGINT)
-        return shown.decode(), process.wait(PATIENCE)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()), process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()
@@ -97,10 +87,6 @@ def _read(leader: int) -> bytes:
         return os.read(leader, 65_536)
     except OSError:  # Linux's way to say that nobody has the terminal any more
         return b""
-
-
-def without_codes(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def test_without_rich_one_line_says_what_to_install(
