@@ -79,10 +79,9 @@ class RetryPolicy:
         found = {}
         for spec in fields(cls):
             usual = variable_of(spec.name)
-            value = environment.read(partial(parse, spec), takes(spec), prefix + usual.removeprefix("KIS_"), usual)
-            if value is not None:
-                found[spec.name] = value
-        return cls(**found)
+            own = prefix + usual.removeprefix("KIS_")
+            found[spec.name] = environment.read(partial(parse, spec), takes(spec), own, usual)
+        return cls(**{name: value for name, value in found.items() if value is not None})
 
 
 def variable_of(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..forking import no_fork
-from ..ownership import is_owned
+from ..settings import is_owned
 from .base import MAX_DOCUMENT, TOKEN, DocumentStore
 
 __all__ = ["FileTokenStore"]

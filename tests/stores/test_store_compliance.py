@@ -233,7 +233,7 @@ class Bomb:
     """Ends the process that unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (1,)
+        return os.abort, ()
 
 
 DAMAGES: dict[str, bytes] = {
