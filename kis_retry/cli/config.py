@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from ..pace.limiter import PAPER_RATE, RATE_TAKES, REAL_RATE, parse_rate
 from ..policy import RetryPolicy, parse, takes, variable_of
 from ..settings import CREDENTIAL_VARIABLES, Environment, boolean, without_password
-from ..stores.from_env import STORE_VARIABLE, store_named
+from ..stores.entry import STORE_VARIABLE, store_named
 from ..token import fingerprint
 from .output import echo, echo_error, echo_json, echo_table
 

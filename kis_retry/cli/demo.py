@@ -22,7 +22,7 @@ from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
 from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
-from ..stores.memory import MemoryTokenStore
+from ..stores.base import MemoryTokenStore
 from ..testing.gateway import KisGateway
 from ..tokens.manager import TokenManager
 from .output import clean, echo_json

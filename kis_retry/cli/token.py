@@ -8,8 +8,7 @@ from typing import Any
 
 from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
-from ..stores.base import key_of
-from ..stores.memory import MemoryTokenStore
+from ..stores.base import MemoryTokenStore, key_of
 from ..token import AccessToken
 from ..tokens.manager import TokenManager
 from .output import echo_error, echo_json, echo_table

@@ -6,6 +6,7 @@ import hashlib
 import weakref
 from concurrent.futures import Future
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import requests
@@ -15,7 +16,7 @@ from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
-from ..stores.from_env import store_from_env
+from ..stores.entry import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
@@ -124,7 +125,7 @@ class TokenManager(Refresher):
 
         Raises:
             TokenIssueLimited: once a minute (EGW00133), and `issue_wait` seconds were not enough.
-            TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
+            TokenIssueError: KIS cannot be reached, or refuses; then nobody asks again for `issue_cooldown` seconds.
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
         previous, began = fingerprint(value) if value else None, self._clock.monotonic()
@@ -141,7 +142,7 @@ class TokenManager(Refresher):
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.
         """
-        return self._submit("revoke it", self._revoke).result()
+        return self._submit("revoke it", self._revoke)[0].result()
 
     def approval_key(self) -> str:
         """Give the key with which a websocket is opened; shared, renewed and failing like the token."""
@@ -180,10 +181,9 @@ def every_manager() -> list[TokenManager]:
 
 def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
     """Return the manager for that account that was made last in this process, as long as somebody holds one."""
-    wanted = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
+    account = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
     for manager in reversed(every_manager()):
-        known = manager.credentials
-        if (known.base_url, known.app_key, known.app_secret) == wanted:
+        if attrgetter("base_url", "app_key", "app_secret")(manager.credentials) == account:
             return manager
     return None
 

@@ -7,17 +7,14 @@ nothing is protected.
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..forking import after_fork, no_fork
+from ..forking import no_fork
 
 __all__ = ["watch"]
 
-_WIRE = __package__
 _PLACES = (
     ("requests", "Session", "send", "for_requests", "send"),
     ("urllib3", "HTTPConnectionPool", "urlopen", "for_requests", "open_urllib3"),
@@ -42,9 +39,10 @@ _AGENTS = (
 )
 """Where an APM agent takes itself off, for which it takes whatever stands in its methods' place."""
 
-_patching = threading.RLock()  # guards the rest; a signal handler may decorate, too
-_ours: dict[tuple[type, str], Callable[..., Any]] = {}  # what stands in the place of which method
-_looks: tuple[tuple[Any, str, Any], ...] = ()  # the members of each class, and what stood there at the last look
+# No lock guards it: of two threads that patch a method at once, either one's wrapper stays, and they are the same.
+_ours: dict[tuple[Any, str], tuple[Callable[..., Any], Any, Any]] = {}
+"""Class and method; what stands in its place, the members of the class, and what was seen there at the last look."""
+
 _is_hooked = False
 
 
@@ -52,7 +50,7 @@ def watch() -> None:
     """Watch what the program has imported, and what it will import; and put back what others took off."""
     global _is_hooked
     if not _is_hooked:
-        with no_fork(), _patching:
+        with no_fork():
             import filelock  # noqa: F401  # a first call needs it, and its hooks must not begin in the middle of a fork
             import wrapt  # with asyncio it is a fifth of the package's import, as much as the other
 
@@ -63,10 +61,9 @@ def watch() -> None:
                     wrapt.register_post_import_hook(_patch_agent(method), module)
                 _is_hooked = True
         return
-    for members, name, seen in _looks:
+    for (owner, name), (ours, members, seen) in list(_ours.items()):
         if members.get(name) is not seen:
-            _put_all()
-            return
+            _put(owner, name, ours)
 
 
 def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> Callable[[Any], None]:
@@ -74,8 +71,7 @@ def _patch_module(_: str, owner: str, name: str, module: str, function: str) -> 
         import_module(library.__name__)  # which another thread may be in the middle of
         found = _class_of(library, owner, name)
         if found is not None:
-            with _patching:
-                _put(found, name, getattr(import_module(f"{_WIRE}.{module}"), function))
+            _put(found, name, getattr(import_module(f"{__package__}.{module}"), function))
 
     return patch
 
@@ -91,15 +87,13 @@ def _patch_agent(method: str) -> Callable[[Any], None]:
 
 def _stand_aside(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Let an agent take itself off, and not what stands in front of it."""
-    with _patching:
-        for (owner, name), ours in _ours.items():
-            found = vars(owner)[name]
-            if _is_ours(found, ours):
-                setattr(owner, name, found.__wrapped__)
+    for (owner, name), (ours, members, _) in list(_ours.items()):
+        if getattr(members[name], "_self_wrapper", None) is ours:
+            setattr(owner, name, members[name].__wrapped__)
     try:
         return wrapped(*args, **kwargs)
     finally:
-        _put_all()
+        watch()
 
 
 def _class_of(library: Any, owner: str, name: str) -> Any:
@@ -109,40 +103,14 @@ def _class_of(library: Any, owner: str, name: str) -> Any:
     return next((kind for kind in kinds if kind.__module__.partition(".")[0] == root), None)
 
 
-def _put_all() -> None:
-    with _patching:
-        for (owner, name), ours in list(_ours.items()):
-            _put(owner, name, ours)
-
-
 def _put(owner: Any, name: str, ours: Callable[..., Any]) -> None:
     """Stand in the place of a method, unless that is so already, however many others have wrapped it since."""
-    global _looks
     import wrapt  # as above
 
-    found = vars(owner)[name]
-    if not _is_in(found, ours):
+    members = vars(owner)
+    found = layer = members[name]
+    while layer is not None and getattr(layer, "_self_wrapper", None) is not ours:
+        layer = getattr(layer, "__wrapped__", None)
+    if layer is None:
         setattr(owner, name, wrapt.FunctionWrapper(found, ours))
-    _ours[owner, name] = ours
-    _looks = tuple((vars(kind), method, vars(kind)[method]) for kind, method in _ours)
-
-
-def _is_in(found: Any, ours: Callable[..., Any]) -> bool:
-    while found is not None:
-        if _is_ours(found, ours):
-            return True
-        found = getattr(found, "__wrapped__", None)
-    return False
-
-
-def _is_ours(found: Any, ours: Callable[..., Any]) -> bool:
-    """Say whether it is our wrapper, as it is or as it comes from its class, whence others wrap it."""
-    return getattr(found, "_self_wrapper", None) is ours
-
-
-def _remake_lock(_: object) -> None:
-    global _patching
-    _patching = threading.RLock()
-
-
-after_fork(sys.modules[__name__], _remake_lock)
+    _ours[owner, name] = ours, members, members[name]

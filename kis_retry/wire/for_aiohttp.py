@@ -21,11 +21,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ..engine import run_async
-from .exchange import Exchange
-from .library import LibraryCall, Sent
+from .exchange import flow_of
 from .protection import chain
-from .request import UNREPEATABLE, ApiRequest, TokenRequest, is_short, read_request
-from .token_endpoint import adopt, note_revoked, source_of_token_request
+from .request import LibraryCall, Sent, is_short, read_request
 
 __all__ = ["request"]
 
@@ -35,81 +33,54 @@ async def request(wrapped: Callable[..., Any], session: Any, args: tuple[Any, ..
     protections = chain()
     if not protections:
         return await wrapped(*args, **kwargs)
-    options = {**dict(zip(("method", "str_or_url"), args, strict=False)), **kwargs}
-    method, url = options.pop("method", ""), options.pop("str_or_url", "")
-    call = _Call(wrapped, session, method, url, options)
-    seen = read_request(method, call.address(), call.headers(), call.body())
-    if seen is None:
+    call = _Call(wrapped, session, {**dict(zip(("method", "str_or_url"), args, strict=False)), **kwargs})
+    if call.request is None:
         return await wrapped(*args, **kwargs)
-    if isinstance(seen, TokenRequest):
-        source = source_of_token_request(seen, protections, call.new_session)
-        return await call.about_token(seen, source)
-    flow = Exchange(seen, protections, call).flow()
-    return await call.raised_for_status((await run_async(flow, lambda: call.send(seen))).end())
+    return await call.raised_for_status((await run_async(flow_of(call, protections), call.send)).end())
 
 
 class _Call(LibraryCall):
     """One request of a session."""
 
     lost = aiohttp.ServerDisconnectedError
+    answers_tokens = False
 
-    def __init__(
-        self, wrapped: Callable[..., Any], session: Any, method: str, url: Any, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, wrapped: Callable[..., Any], session: Any, options: dict[str, Any]) -> None:
         self._wrapped = wrapped
         self._session = session
-        self._method = method
-        self._url = url
         self._options = options
+        self._method, self._url = options.pop("method", ""), options.pop("str_or_url", "")
+        self._headers = CIMultiDict(options.pop("headers", None) or {})
+        data, said = options.get("data"), options.get("json")
+        if said is not None:
+            data = json.dumps(said, default=str)
+        merged = CIMultiDict(session.headers)
+        merged.update(self._headers)
+        self.request = read_request(self._method, self._address(), merged, data)
 
-    def address(self) -> str:
+    def _address(self) -> str:
         """Return the whole address, with the session's base URL and the parameters; "" where the library refuses it."""
-        build = getattr(self._session, "_build_url", str)
         try:
-            url, params = str(build(self._url)), self._options.get("params")
+            url, params = str(self._session._build_url(self._url)), self._options.get("params")  # noqa: SLF001  # as it sends
         except (TypeError, ValueError):  # it says so itself
             return ""
         return f"{url}{'&' if '?' in url else '?'}{params}" if params else url
 
-    def headers(self) -> CIMultiDict[Any]:
-        """Return the session's headers and those of this request."""
-        merged = CIMultiDict(self._session.headers)
-        merged.update(self._options.get("headers") or {})
-        return merged
-
-    def body(self) -> Any:
-        """Return the body as it can be sent again, or `UNREPEATABLE`."""
-        said, data = self._options.get("json"), self._options.get("data")
-        if said is not None:
-            return json.dumps(said, default=str)
-        return data if data is None or isinstance(data, (str, bytes)) else UNREPEATABLE
-
-    async def about_token(self, seen: TokenRequest, source: Any) -> Any:
-        """Let a token request pass, and take over what KIS answers."""
-        response = await self._wrapped(self._method, self._url, **self._options)
-        if source is not None and response.status == 200:  # as KIS answers
-            if seen.revokes:
-                note_revoked(seen, source)
-            else:
-                adopt(source, await _read(response))
-        return response
-
-    async def send(self, seen: ApiRequest) -> Sent:
+    async def send(self) -> Sent:
         """Send it once, and judge what comes of it."""
-        headers = CIMultiDict(self._options.get("headers") or {})
-        seen.put_token(headers)
+        headers = self._headers.copy()
+        self.request.put_token(headers)
         options = {**self._options, "raise_for_status": False, "headers": headers}
         try:
-            with self.under_way():
-                response = await self._wrapped(self._method, self._url, **options)
-                body = await _read(response) if is_short(response.headers, response.status) else None
+            response = await self._wrapped(self._method, self._url, **options)
+            body = await _read(response) if is_short(response.headers, response.status) else None
         except Exception as error:
             return self.failed(error, redirected=getattr(error, "host", None) is not None and self._is_elsewhere(error))
         return self.judged(response, response.status, body, redirected=bool(response.history))
 
     def _is_elsewhere(self, error: Any) -> bool:
         """Say whether a connection was refused where a redirect led to."""
-        url = URL(self.address())
+        url = URL(self._address())
         return (error.host, error.port) != (url.host, url.port) and self._options.get("proxy") is None
 
     async def raised_for_status(self, response: Any) -> Any:
@@ -123,8 +94,7 @@ class _Call(LibraryCall):
             response.raise_for_status()
         return response
 
-    def answer(self, status: int, body: bytes) -> Sent:
-        """Return an answer of KIS's that is made here."""
+    def answer(self, status: int, body: bytes, location: str = "") -> Sent:
         url, loop = self._session._build_url(self._url), asyncio.get_running_loop()  # noqa: SLF001  # as it sends
         kind = "application/json" if body.startswith(b"{") else "text/html"  # whose JSON is asked for is an error here
         headers = CIMultiDictProxy(CIMultiDict({"Content-Type": kind}))
@@ -134,7 +104,7 @@ class _Call(LibraryCall):
         response = aiohttp.ClientResponse(self._method, url, **given)
         response.status, response.reason = status, responses.get(status, "")
         response._headers, response._body = headers, body  # noqa: SLF001  # there is no other way in
-        return self.judged(response, status, body, redirected=False)
+        return self.judged(response, status, body)
 
 
 async def _read(response: Any) -> bytes:

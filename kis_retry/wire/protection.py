@@ -10,33 +10,26 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..binding import Binding, attribute_of
+from ..answers import attribute_of
+from ..binding import Binding
 from ..context import ACTIVE, is_unprotected
+from ..credentials import Credentials
 from ..events import warn
-from ..pace.limiter import RateLimiter, is_limiter
+from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..signals import is_from_signal_handler
 from ..token import AccessToken
-from ..tokens.foreign import as_source, broker_source, is_broker
+from ..tokens.foreign import BrokerSource, as_source, is_broker
 from ..tokens.source import LiveSource, is_source
-from .request import ApiRequest, same_host
+from .account import source_of_account
+from .request import KisRequest, LibraryCall
 
-__all__ = [
-    "ACTIVE",
-    "UNDER_WAY",
-    "Protection",
-    "Rules",
-    "chain",
-    "protect_process",
-    "start_thread",
-    "submit",
-]
+__all__ = ["ACTIVE", "UNDER_WAY", "Protection", "Rules", "chain", "protect_process", "start_thread", "submit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +60,10 @@ class Rules:
     idempotent: bool | None = None
     watches: bool = True
     binding: Binding | None = None
-    limiter_of: Callable[[ApiRequest, LiveSource | None], RateLimiter | None] | None = None
+    limiter_of: Callable[[KisRequest, LiveSource | None], RateLimiter | None] | None = None
 
 
+@dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
 class Protection:
     """
     The rules for one call of a decorated function, and what was noticed in it.
@@ -83,27 +77,16 @@ class Protection:
         handed: the source that the function asked for its token, and the bare token that it got.
     """
 
-    __slots__ = ("args", "first", "handed", "kwargs", "orders_left", "outer", "policy", "rules", "seen", "settled")
-
-    def __init__(
-        self,
-        rules: Rules,
-        policy: RetryPolicy,
-        first: Any = None,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        outer: Protection | None = None,
-    ) -> None:
-        self.rules = rules
-        self.policy = policy
-        self.first = first
-        self.args = args
-        self.kwargs = kwargs if kwargs is not None else {}
-        self.outer = outer
-        self.seen = False
-        self.orders_left = 0
-        self.settled: frozenset[str] = frozenset()
-        self.handed: tuple[LiveSource, str] | None = None
+    rules: Rules
+    policy: RetryPolicy
+    first: Any = None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    outer: Protection | None = None
+    seen: bool = False
+    orders_left: int = 0
+    settled: frozenset[str] = frozenset()
+    handed: tuple[LiveSource, str] | None = None
 
     def note_handed(self, source: Any, value: str) -> None:
         """Take note that the function asked `source` for its token."""
@@ -111,17 +94,42 @@ class Protection:
         if self.outer is not None:
             self.outer.note_handed(source, value)
 
+    def source_of(self, call: LibraryCall) -> LiveSource | None:
+        """
+        Return the source for a request; None where nobody can tell whose the request is.
+
+        In this order: a source that was given, for its own account; the newest `TokenManager` of this process for the
+        account; one that is made from the request's own headers; a first argument that issues tokens by itself.
+        """
+        request, token = call.request, call.request.original_token
+        for source in self.sources():
+            whose = source.credentials
+            if isinstance(whose, Credentials):
+                is_its = request.is_of(whose)
+            else:
+                is_its = token is not None and (source.handed_out(token) or self.keeps(token))
+            if is_its:
+                return source
+        account = source_of_account(call)
+        broker = self.broker() if account is None and token is not None else None
+        if broker is None or token is None:
+            return account
+        current = broker.peek()
+        return broker if broker.is_dead(token) or (current is not None and current.value == token) else None
+
     def sources(self) -> tuple[LiveSource, ...]:
         """Return the sources that were given: `tokens=`, else the first argument's attribute `tokens`."""
         if self.rules.sources:
             return self.rules.sources
         found = attribute_of(self.first, "tokens")
+        if isinstance(found, LiveSource):
+            return (found,)
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
         has_token = attribute_of(self.first, "access_token", self) is not self
-        return broker_source(self.first, self.policy) if has_token and is_broker(self.first) else None
+        return BrokerSource(self.first, self.policy) if has_token and is_broker(self.first) else None
 
     def policy_for(self, source: LiveSource | None) -> RetryPolicy:
         """Return the policy that was given, else the first argument's, the source's or the environment's."""
@@ -129,47 +137,41 @@ class Protection:
         given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
         return given or getattr(source, "policy", None) or self.policy
 
-    def limiter(self, request: ApiRequest, source: LiveSource | None) -> RateLimiter | None:
+    def limiter(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
         if self.rules.limiter_of is not None:
             return self.rules.limiter_of(request, source)
-        limiter = self.rules.limiter or self.any_limiter()
-        return limiter if limiter is not None and _paces(limiter, request) else None
+        limiter = self.any_limiter()
+        return limiter if limiter is not None and request.is_of(limiter.credentials) else None
 
     def any_limiter(self) -> RateLimiter | None:
         """Return the limiter that was given, else the first argument's attribute `limiter`."""
         if self.rules.limiter is not None:
             return self.rules.limiter
         found = attribute_of(self.first, "limiter") if self.rules.repeats else None
-        return found if is_limiter(found) else None
+        return found if isinstance(found, RateLimiter) else None
 
     def keeps(self, token: str) -> bool:
         """Say whether the function keeps `token` for its requests."""
         binding = self.rules.binding
         return binding is not None and binding.kept(self.args, self.kwargs) == token
 
-    def owns(self, source: LiveSource | None) -> bool:
-        """Say whether a token of `source` is of the account of this protection, as far as one was given."""
-        given = self.sources()
-        return not given or source in given
-
-    def call_back(self, token: AccessToken) -> None:
-        """Hand `token` to `bind=`."""
-        with self._told():
-            if self.rules.binding is not None:
-                self.rules.binding.call_back(self.first, token)
+    def call_back(self, token: AccessToken, source: LiveSource | None) -> None:
+        """Hand a token of `source` to `bind=`, where that is of the account of this protection, as far as known."""
+        binding, given = self.rules.binding, self.sources()
+        if binding is not None and (not given or source in given):
+            self._told(binding.call_back, self.first, token)
 
     def rebind(self, dead: str | None, token: AccessToken) -> None:
         """Put `token` wherever the function keeps `dead`; None: into the first place that is empty."""
-        with self._told():
-            if self.rules.binding is not None:
-                self.args, self.kwargs = self.rules.binding.rebind(self.args, self.kwargs, dead, token)
+        if self.rules.binding is not None:
+            found = self._told(self.rules.binding.rebind, self.args, self.kwargs, dead, token)
+            self.args, self.kwargs = found or (self.args, self.kwargs)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, put: Callable[..., Any], *given: Any) -> Any:
         """Only tell of what fails where the code keeps its token: the request has the new one all the same."""
         try:
-            yield
+            return put(*given)
         except Exception as error:  # of `bind=`, of a frozen object
             if is_from_signal_handler(error):
                 raise
@@ -190,16 +192,20 @@ def protect_process(protection: Protection | None) -> None:
 
 def chain() -> tuple[Protection, ...]:
     """Return the protections of a request that leaves now, the innermost first."""
-    active = _active()
+    active: Any = ACTIVE.get() or _of_spawner()
     if (active is None and _of_process is None) or is_unprotected() or UNDER_WAY.get() is not None:
         return ()
-    return tuple(_chain(active))
+    found = []
+    while active is not None:
+        found.append(active)
+        active = active.outer
+    return tuple(found) if _of_process is None else (*found, _of_process)
 
 
-def _active() -> Any:
-    """Return what is active here: a greenlet of gevent begins with an empty context, and has what its spawner has."""
-    active, gevent = ACTIVE.get(), sys.modules.get("gevent")
-    greenlet = gevent.getcurrent() if active is None and gevent is not None else None
+def _of_spawner() -> Any:
+    """Return what is active where a greenlet of gevent was spawned: it begins with an empty context."""
+    gevent, active = sys.modules.get("gevent"), None
+    greenlet = gevent.getcurrent() if gevent is not None else None
     while active is None and greenlet is not None and hasattr(greenlet, "spawning_greenlet"):
         if isinstance(getattr(getattr(greenlet, "_run", None), "__self__", None), threading.Thread):
             break  # it is a thread's, which has its own
@@ -208,22 +214,9 @@ def _active() -> Any:
     return active
 
 
-def _chain(protection: Protection | None) -> Iterator[Protection]:
-    while protection is not None:
-        yield protection
-        protection = protection.outer
-    if _of_process is not None:
-        yield _of_process
-
-
-def _paces(limiter: RateLimiter, request: ApiRequest) -> bool:
-    whose = limiter.credentials
-    return request.app_key in (None, whose.app_key) and same_host(whose.base_url, request.base_url)
-
-
 def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `Thread.start`, for `wrapt`; what the thread runs is its own, or whatever its class has."""
-    protection = _active()
+    protection = ACTIVE.get() or _of_spawner()
     if protection is None or thread.ident is not None:
         return wrapped(*args, **kwargs)
     run, own = thread.run, vars(thread)
@@ -242,21 +235,14 @@ def start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...]
 
 def submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `ThreadPoolExecutor.submit`, for `wrapt`."""
-    protection = _active()
+    protection = ACTIVE.get() or _of_spawner()
     if protection is None or not args:
         return wrapped(*args, **kwargs)
-
-    def task(*given: Any, **named: Any) -> Any:
-        return _under(protection, args[0], *given, **named)
-
-    before = ACTIVE.set(None)  # of the worker that this may start
-    try:
-        return wrapped(task, *args[1:], **kwargs)
-    finally:
-        ACTIVE.reset(before)
+    # The worker that this may start carries nothing.
+    return _under(None, wrapped, _under, protection, *args, **kwargs)
 
 
-def _under(protection: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _under(protection: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     before = ACTIVE.set(protection)
     try:
         return function(*args, **kwargs)

@@ -65,7 +65,7 @@ def main(project: Path, folder: Path) -> None:
 
 
 def build(project: Path, folder: Path) -> list[Path]:
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(project)], check=True)
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(project)], check=True)
     return sorted(folder.iterdir())
 
 

@@ -92,31 +92,6 @@ def test_a_failed_early_renewal_is_one_warning_a_cool_down(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-def test_a_failed_early_renewal_does_not_hold_up_the_one_at_the_expiry(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    tokens = make(issue_cooldown=3_600)
-    first = tokens.token()
-    clock.now += DAY - 10
-    timed.refuse_tokens(times=1)
-    assert tokens.token() == first
-    clock.now += 10
-    assert tokens.token().value == timed.current_token != first.value
-    assert timed.counts.token_requests == 3
-
-
-def test_who_shares_the_store_adopts_an_early_renewal(
-    make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
-) -> None:
-    processes = [make(FileTokenStore(tmp_path / "cache")) for _ in range(4)]
-    first = {process.token() for process in processes}
-    clock.now += DAY - MARGIN
-    second = {process.token() for process in processes}
-    assert len(first) == len(second) == 1
-    assert first != second
-    assert timed.counts.token_requests == 2
-
-
 def test_nobody_waits_for_another_process_that_renews_early(
     make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
@@ -136,22 +111,6 @@ def test_nobody_waits_for_another_process_that_renews_early(
 
 
 # --- past the expiry
-
-
-def test_past_the_expiry_everybody_waits_for_one_issue(make: Make, timed: KisGateway, clock: FakeClock) -> None:
-    tokens = make()
-    first = tokens.token()
-    clock.now += DAY
-    timed.hang("tokens", 1)
-    got: list[AccessToken] = []
-    waiting = started(6, lambda: got.append(tokens.token()))
-    until(lambda: timed.counts.token_requests == 2)
-    assert got == []
-    timed.heal()
-    ended(waiting)
-    assert len(set(got)) == 1
-    assert first not in got
-    assert timed.counts.token_requests == 2
 
 
 def test_past_the_expiry_without_a_new_token_the_old_one_lets_kis_answer(
@@ -206,13 +165,6 @@ def test_freezegun_moves_the_expiry_and_no_deadline(gateway: KisGateway) -> None
         gateway.refuse_tokens(None, 2, status=503)  # it is asked again after a while, in real time
         frozen.tick(timedelta(minutes=12))
         assert tokens.token() != first
-
-
-def test_a_clock_that_is_a_day_ahead_costs_no_second_issue(make: Make, timed: KisGateway, clock: FakeClock) -> None:
-    clock.skew = 25 * 3_600
-    tokens = make()
-    assert {tokens.token() for _ in range(10)} == {tokens.peek()}
-    assert timed.counts.token_requests == 1
 
 
 def test_with_a_clock_a_day_ahead_processes_share_the_token_that_just_appeared(

@@ -97,7 +97,7 @@ def test_a_token_request_within_the_minute_is_refused_in_the_words_of_kis(librar
 def test_a_token_endpoint_that_cannot_be_reached_is_an_error_of_the_library(library: str, other: KisGateway) -> None:
     install(rate=0)
     other.drop("tokens")
-    with pytest.raises((requests.ConnectionError, httpx.ConnectError)):
+    with pytest.raises((requests.ConnectionError, httpx.ReadError)):
         POSTS[library](**token_request(other))
 
 
