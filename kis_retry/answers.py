@@ -123,12 +123,9 @@ def judge_answer(
     status: int | None, body: bytes | Mapping[str, Any] | None, codes: Collection[str] = EXPIRED_CODES
 ) -> Verdict:
     """
-    Judge an HTTP answer. Never raises.
+    Judge an HTTP answer by its body, as bytes or a JSON object, and its status, if there is one. Never raises.
 
-    Args:
-        status: the HTTP status, if there is one.
-        body: its bytes or JSON object; None: not read yet, and then HTTP 500 is no failure, as KIS itself answers so.
-        codes: the codes that count as an expired token (`RetryPolicy.expired_codes`).
+    Without a body that has been read HTTP 500 is no failure, since KIS itself answers with that.
     """
     try:
         answer = _json_object(body) if isinstance(body, bytes) else body
@@ -161,10 +158,10 @@ def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdic
 
 def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
     """
-    Judge whatever a function gave back. Never raises.
+    Judge whatever a function gave back: good, unless it can be read as an answer. Never raises.
 
-    What can be judged is a mapping, an answer of `requests`, `httpx` or (once its body has been read) `aiohttp`, and
-    anything else with a `.json()`, a `.status_code` or a `.status`. Everything else is good.
+    That is a mapping, an answer of `requests`, `httpx` or (once its body has been read) `aiohttp`, and anything else
+    with a `.json()`, a `.status_code` or a `.status`.
     """
     status = None
     try:
