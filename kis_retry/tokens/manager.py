@@ -125,7 +125,7 @@ class TokenManager(Refresher):
 
         Raises:
             TokenIssueLimited: once a minute (EGW00133), and `issue_wait` seconds were not enough.
-            TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
+            TokenIssueError: KIS cannot be reached, or refuses; then nobody asks again for `issue_cooldown` seconds.
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
         previous, began = fingerprint(value) if value else None, self._clock.monotonic()

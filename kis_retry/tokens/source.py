@@ -72,7 +72,7 @@ class Memory:
     handed_out: dict[str, AccessToken] = field(default_factory=dict)  # all that have been current
     refused: set[str] = field(default_factory=set)  # by KIS; what it issues again is taken out
     failure: Exception | None = None  # the last one for good
-    failed_at: float = -math.inf  # on the monotonic clock, as the next two
+    cool_until: float = -math.inf  # on the monotonic clock, as the next two
     next_look: float = -math.inf  # up to which nobody looks whether the failure has passed
     next_early: float = -math.inf  # up to which nobody renews ahead of the expiry
     flights: SingleFlight = field(default_factory=SingleFlight)
@@ -117,11 +117,11 @@ class LiveSource:
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
-        memory, now = self._memory, self._clock.time()
-        if memory.current is None or now >= memory.current.expired_at:
+        cached, now = self._memory.current, self._clock.time()
+        if cached is None or now >= cached.expired_at:
             return None
-        others_renew = memory.flights.flights or self._clock.monotonic() < memory.next_early
-        return memory.current.token if now < memory.current.stale_at or others_renew else None
+        others_renew = self._memory.flights.flights or self._clock.monotonic() < self._memory.next_early
+        return cached.token if now < cached.stale_at or others_renew else None
 
     def handed_out(self, value: str) -> bool:
         """Tell whether `value` has ever been the token here; what has not is somebody else's and left alone."""
@@ -211,11 +211,10 @@ class LiveSource:
             if old is not None and not was_cooling:  # else it was told when that began
                 found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
                 self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
-            passes = getattr(error, "retryable", False) and self._bounds().issue_wait
+            passes, now = getattr(error, "retryable", False) and self._bounds().issue_wait, self._clock.monotonic()
             if self._cools_down and key == "replace" and not passes and not was_cooling:
-                now = self._clock.monotonic()
-                self._memory.failure, self._memory.failed_at = without_traceback(error), now
-                self._memory.next_look = now + _LOOKS_APART
+                self._memory.failure, self._memory.next_look = without_traceback(error), now + _LOOKS_APART
+                self._memory.cool_until = now + self._bounds().issue_cooldown
             raise
         if old is not None and replacement.origin != "memory":
             self._tell_renewed(replacement, old.fingerprint, began)
@@ -249,9 +248,7 @@ class LiveSource:
     def _cooling(self) -> Exception | None:
         """Return the last failure for good, while nobody asks again."""
         memory = self._memory
-        if memory.failure is None or self._clock.monotonic() - memory.failed_at >= self._bounds().issue_cooldown:
-            return None
-        return memory.failure
+        return memory.failure if self._clock.monotonic() < memory.cool_until else None
 
     def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
         token, origin = replacement

@@ -12,7 +12,6 @@ import json
 import time
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any
 
 from ..answers import Meaning, Verdict
 from ..credentials import Credentials
@@ -77,9 +76,6 @@ def _store_for(credentials: Credentials) -> TokenStore:
     return store_from_env()
 
 
-# A library's own token request.
-
-
 def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
     """
     Answer a token request; one that is of no known account, or revokes a token, goes to KIS.
@@ -112,22 +108,17 @@ def _adopt(source: LiveSource, body: bytes) -> None:
 
 def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:
     """Return what KIS would have said."""
+    words: dict[str, object]
     failure = future.exception()
     code = getattr(failure, "code", None)
     if failure is None:
-        status, words = 200, _words(future.result())
+        token = future.result()
+        stamp, left = token.expires_at.astimezone(SEOUL).strftime(_STAMP), max(0, int(token.expires - time.time()))
+        words = {"access_token": token.value, "access_token_token_expired": stamp, "token_type": "Bearer"}
+        status, words = 200, {**words, "expires_in": left}
     elif code is not None:
         status, words = 403, {"error_code": code, "error_description": _SAYINGS.get(code, str(failure))}
     else:  # nobody could be reached
         error = call.lost(str(failure) if isinstance(failure, TokenIssueError) else "no token could be had")
         return Sent(Verdict(Meaning.NEVER_LEFT, error=type(error).__name__), error=error)
     return call.answer(status, json.dumps(words, ensure_ascii=False).encode())
-
-
-def _words(token: AccessToken) -> dict[str, Any]:
-    return {
-        "access_token": token.value,
-        "access_token_token_expired": token.expires_at.astimezone(SEOUL).strftime(_STAMP),
-        "token_type": "Bearer",
-        "expires_in": max(0, int(token.expires - time.time())),
-    }

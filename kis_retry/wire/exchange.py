@@ -42,13 +42,7 @@ _WRONG_ENVIRONMENT = {
 
 
 def flow_of(call: LibraryCall, protections: tuple[Protection, ...]) -> Flow[Sent]:
-    """
-    Return the way of one request, for an engine.
-
-    Args:
-        call: of the library that sends it.
-        protections: the innermost first; at least one.
-    """
+    """Return the way of one request, for an engine; the innermost protection comes first."""
     if not call.request.is_about_token:
         return _Exchange(call, protections).flow()
     names_account = call.request.app_key is not None and call.request.app_secret is not None
@@ -124,8 +118,6 @@ class _Exchange:
         self._tell_end(sent)
         return sent
 
-    # -- what drives it
-
     def _renewed(self) -> Flow[Sent]:
         """Send it, and once more with another token where it was refused for the one it had."""
         sent = yield from self._attempt()
@@ -158,8 +150,6 @@ class _Exchange:
             sent = yield from self._attempt()
         return sent
 
-    # -- one attempt
-
     def _attempt(self) -> Flow[Sent]:
         while True:
             was_alive = yield from self._put_token()
@@ -178,7 +168,8 @@ class _Exchange:
         sent_at = Monotonic.now()
         if self._is_order:
             self._leave_by = sent_at + self._patience.order_deadline if self._sends == 1 else self._leave_by
-            self._count_order(1)
+            for protection in self._protections:
+                protection.orders_left += 1
         UNDER_WAY.set(self._call)
         try:
             sent: Sent = yield Send()
@@ -203,7 +194,8 @@ class _Exchange:
             if is_lost(sent):
                 self._note_lost(sent)
             elif meaning in _NOT_ACTED_UPON:
-                self._count_order(-1)
+                for protection in self._protections:
+                    protection.orders_left -= 1
         elif self._request.shows_orders and meaning is Meaning.GOOD and not unanswered:
             LOST.looked(self._request, sent_at)
 
@@ -261,8 +253,6 @@ class _Exchange:
                 slot.cancel()
         return slot
 
-    # -- before the next attempt
-
     def _renew(self, sent: Sent, seconds: float) -> Flow[bool]:
         """Get another token than the one that was refused; False where none can be had."""
         source, code = self._source, sent.verdict.code
@@ -289,8 +279,6 @@ class _Exchange:
             yield Sleep(seconds)
         return True
 
-    # -- judgements
-
     def _may_leave_again(self, sent: Sent) -> bool:
         if self._is_over or sent.replayed or self._request.body is UNREPEATABLE:
             return False
@@ -301,8 +289,6 @@ class _Exchange:
 
     def _is_late(self) -> bool:
         return self._leave_by is not None and Monotonic.now() > self._leave_by
-
-    # -- orders
 
     def _held_back(self) -> Sent | None:
         """Return how the same order ended, where its answer was lost."""
@@ -321,12 +307,6 @@ class _Exchange:
     def _note_lost(self, sent: Sent) -> None:
         if self._is_order and self._request.body is not UNREPEATABLE and self._patience.order_hold > 0:
             LOST.note(self._request, kept(sent, self._call.lost))
-
-    def _count_order(self, change: int) -> None:
-        for protection in self._protections:
-            protection.orders_left += change
-
-    # -- what is told
 
     def _tell_end(self, sent: Sent) -> None:
         meaning, code = sent.verdict.meaning, sent.verdict.code

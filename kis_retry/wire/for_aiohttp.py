@@ -60,9 +60,8 @@ class _Call(LibraryCall):
 
     def _address(self) -> str:
         """Return the whole address, with the session's base URL and the parameters; "" where the library refuses it."""
-        build = getattr(self._session, "_build_url", str)
         try:
-            url, params = str(build(self._url)), self._options.get("params")
+            url, params = str(self._session._build_url(self._url)), self._options.get("params")  # noqa: SLF001  # as it sends
         except (TypeError, ValueError):  # it says so itself
             return ""
         return f"{url}{'&' if '?' in url else '?'}{params}" if params else url

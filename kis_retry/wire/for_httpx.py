@@ -23,35 +23,33 @@ _REDIRECTED = "kis_retry.redirected"  # in the extensions of a request, which it
 
 def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `Client._send_single_request`, for `wrapt`."""
-    call, protections = _seen(wrapped, args, kwargs)
+    call = _seen(wrapped, args, kwargs)
     if call is None:
         return wrapped(*args, **kwargs)
-    return run(flow_of(call, protections), call.send).end()
+    return run(flow_of(call, call.protections), call.send).end()
 
 
 async def send_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `AsyncClient._send_single_request`, for `wrapt`."""
-    call, protections = _seen(wrapped, args, kwargs)
+    call = _seen(wrapped, args, kwargs)
     if call is None or not _is_asyncio():
         return await wrapped(*args, **kwargs)
-    return (await run_async(flow_of(call, protections), call.send_async)).end()
+    return (await run_async(flow_of(call, call.protections), call.send_async)).end()
 
 
-def _seen(
-    wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[_Call | None, tuple[Protection, ...]]:
-    """Return one call of a client, and what protects it; no call where nothing does."""
+def _seen(wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+    """Return one call of a client; None where nothing protects it."""
     protections = chain()
-    prepared = args[0] if args else kwargs.get("request")
-    call = _Call(wrapped, prepared) if protections and prepared is not None else None
-    return (call if call is not None and call.request is not None else None), protections
+    call = _Call(wrapped, protections, args[0] if args else kwargs["request"]) if protections else None
+    return call if call is not None and call.request is not None else None
 
 
 class _Call(LibraryCall):
     """One request of a client."""
 
-    def __init__(self, wrapped: Callable[..., Any], prepared: Any) -> None:
+    def __init__(self, wrapped: Callable[..., Any], protections: tuple[Protection, ...], prepared: Any) -> None:
         self._wrapped = wrapped
+        self.protections = protections
         self._prepared = prepared
         self._httpx = sys.modules[type(prepared).__module__.partition(".")[0]]
         self.lost = self._httpx.ReadError

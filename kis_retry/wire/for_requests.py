@@ -77,9 +77,8 @@ class _Call(LibraryCall):
     def new_session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = self._session.trust_env
-        session.proxies = dict(self._options.get("proxies") or self._session.proxies)
-        session.verify = self._options.get("verify", self._session.verify)
-        session.cert = self._options.get("cert", self._session.cert)
+        for name in ("proxies", "verify", "cert"):
+            setattr(session, name, self._options.get(name, getattr(self._session, name)))
         return session
 
     def answer(self, status: int, body: bytes, location: str = "") -> Sent:

@@ -34,13 +34,7 @@ def is_lost(sent: Sent) -> bool:
 
 
 def kept(sent: Sent, otherwise: type[Exception]) -> Sent:
-    """
-    Return an outcome with nothing of its call: the error is made again, by its type and its words.
-
-    Args:
-        sent: the outcome.
-        otherwise: what the error is where its class takes other arguments.
-    """
+    """Return an outcome without its call: its error is made again, or `otherwise` where that takes other arguments."""
     if sent.error is None or sent.status:  # `urllib` raises an answer
         return sent._replace(response=None, error=None)
     try:

@@ -98,14 +98,13 @@ def test_no_name_and_no_value_holds_the_app_key_or_the_secret(store: RedisTokenS
         assert secret.encode() not in held
 
 
-@pytest.mark.parametrize("decode", [False, True], ids=["bytes", "str"])
-def test_somebodys_list_in_the_place_of_the_entry_is_a_miss_and_is_replaced(server: Server, decode: bool) -> None:
-    with redis.Redis.from_url(server.url, decode_responses=decode) as client:
-        store = RedisTokenStore(client)
-        client.rpush(ENTRY, "a", "b")
-        assert store.load(KEY) is None
-        store.save(KEY, TOKEN)
-        assert store.load(KEY) == TOKEN
+def test_somebodys_list_in_the_place_of_the_entry_is_a_miss_and_is_replaced(
+    store: RedisTokenStore, client: Any
+) -> None:
+    client.rpush(ENTRY, "a", "b")
+    assert store.load(KEY) is None
+    store.save(KEY, TOKEN)
+    assert store.load(KEY) == TOKEN
 
 
 # --- the lock
@@ -331,15 +330,6 @@ def test_without_redis_py_a_url_is_refused_with_the_way_to_get_it(monkeypatch: p
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[redis\]' in a clone"):
         RedisTokenStore("redis://localhost")
-
-
-def test_a_valkey_client_needs_no_redis_py(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    with valkey.Valkey(port=server.port) as client:
-        store = RedisTokenStore(client)
-        store.save(KEY, TOKEN)
-        assert store.load(KEY) == TOKEN
-        assert is_free(store)
 
 
 # --- over TLS

@@ -14,7 +14,7 @@ import pytest
 from freezegun import freeze_time
 
 from crowds import together
-from kis_retry import AccessToken, RetryPolicy, TokenIssueError, TokenManager
+from kis_retry import AccessToken, RetryPolicy, TokenManager
 from kis_retry.testing import KisGateway
 from kis_retry.tokens.foreign import BrokerSource, as_source, is_broker
 from kis_retry.tokens.source import LiveSource, is_source
@@ -145,13 +145,14 @@ def test_a_source_judges_tokens_by_what_was_refused_and_handed_out() -> None:
     assert source.renewed_future().result(PATIENCE).value == "t3"
 
 
-def test_a_token_that_the_users_code_asked_for_itself_is_known() -> None:
+def test_a_token_that_the_users_code_asked_for_itself_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kis_retry.tokens.source._LOOKS_APART", 0.05)  # it is a second
     tokens = NumberedTokens()
     source = as_source(tokens)
     until(lambda: source.handed_out("t1"))  # its code has put that into a header, unseen
     tokens.number = 2  # renewed by the user's own code
     assert not source.handed_out("foreign")
-    until(lambda: source.handed_out("t2"))  # it is asked once a second
+    until(lambda: source.handed_out("t2"))
     assert source.current_unless("t1") == tokens.token()
 
 
@@ -213,21 +214,6 @@ def test_a_source_is_told_the_refused_token_as_it_handed_it_out() -> None:
     assert told[0] is token
     assert told[1].value == "strange"
     assert told[1].expires_at <= datetime.now(timezone.utc)
-
-
-def test_issue_wait_bounds_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.05")
-    monkeypatch.setattr("kis_retry.tokens.single_flight._GRACE", 0.01)
-    over = threading.Event()
-
-    class Hanging(NumberedTokens):
-        def refresh(self, rejected: AccessToken) -> AccessToken:
-            over.wait(PATIENCE)
-            return super().refresh(rejected)
-
-    with pytest.raises(TokenIssueError, match=r"0\.05 seconds"):
-        replaced(as_source(Hanging()), "dead")
-    over.set()
 
 
 # --- a library's broker object

@@ -92,19 +92,6 @@ def test_a_failed_early_renewal_is_one_warning_a_cool_down(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-def test_a_failed_early_renewal_does_not_hold_up_the_one_at_the_expiry(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    tokens = make(issue_cooldown=3_600)
-    first = tokens.token()
-    clock.now += DAY - 10
-    timed.refuse_tokens(times=1)
-    assert tokens.token() == first
-    clock.now += 10
-    assert tokens.token().value == timed.current_token != first.value
-    assert timed.counts.token_requests == 3
-
-
 def test_nobody_waits_for_another_process_that_renews_early(
     make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
 ) -> None:
