@@ -76,20 +76,6 @@ def test_an_order_whose_answer_was_lost_is_not_sent_again_by_a_loop_around_it(
     assert {event.request for event in events} == {f"POST {ORDER}"}
 
 
-@ALL
-def test_what_a_caller_gets_for_an_order_that_is_held_back_is_what_its_library_raises(
-    wire: Wire, gateway: KisGateway
-) -> None:
-    place = refresh_on_expired_token(lambda: wire.order(gateway))
-    gateway.drop(times=1, reached=True)
-    for _ in range(2):
-        with pytest.raises(wire.dropped):
-            place()
-    gateway.fail(503, times=1)
-    other = refresh_on_expired_token(lambda: wire.order(gateway, 2))
-    assert [other(), other()] == [Answer(503, None)] * 2
-
-
 def _loud_requests(url: str, headers: dict[str, str]) -> Any:
     response = requests.post(url, headers=headers, json={"PDNO": "005930"}, timeout=5)
     response.raise_for_status()
@@ -146,18 +132,12 @@ def test_the_loop_may_be_inside_and_the_function_another_one(gateway: KisGateway
 
 
 @ALL
-def test_an_order_that_is_another_one_leaves(wire: Wire, gateway: KisGateway) -> None:
-    gateway.fail(503, times=1, reached=True)
-    assert both(lambda: wire.order(gateway))().status == 503
-    assert both(lambda: wire.order(gateway, 2))() == GOOD
-
-
-@ALL
-def test_an_order_to_sell_is_not_the_lost_one_to_buy(wire: Wire, gateway: KisGateway) -> None:
+def test_another_order_is_not_the_lost_one(wire: Wire, gateway: KisGateway) -> None:
     gateway.fail(503, times=1, reached=True)
     assert [both(lambda: wire.order(gateway, tr_id="TTTC0012U"))().status for _ in range(2)] == [503, 503]
     assert both(lambda: wire.order(gateway, tr_id="TTTC0011U"))() == GOOD
-    assert sent(gateway) == 2
+    assert both(lambda: wire.order(gateway, 2, tr_id="TTTC0012U"))() == GOOD
+    assert sent(gateway) == 3
 
 
 def test_a_program_that_has_looked_may_order_again(gateway: KisGateway) -> None:
@@ -290,8 +270,7 @@ def test_an_order_before_a_refused_read_is_placed_once(wire: Wire, refuse: Any, 
     assert (sent(gateway), sent(gateway, BALANCE)) == (1, 2)
 
 
-@pytest.mark.parametrize("lose", [_drop, _fail, _uncertain])
-def test_an_order_in_a_pool_is_placed_once(lose: Callable[[KisGateway], None], gateway: KisGateway) -> None:
+def test_an_order_in_a_pool_is_placed_once(gateway: KisGateway) -> None:
     wire = WIRES[0]
 
     @both
@@ -303,11 +282,10 @@ def test_an_order_in_a_pool_is_placed_once(lose: Callable[[KisGateway], None], g
             ]
             return [each.result() for each in asked]
 
-    lose(gateway)
+    _fail(gateway)
     gateway.refuse_calls("EGW00201", share=0.3, path=PRICE)
-    first, *reads = trade()
-    assert (first != GOOD, reads) == (True, [GOOD] * 8)
-    assert trade() == [first, *reads]
+    for _ in range(2):
+        assert trade() == [Answer(503, None), *[GOOD] * 8]
     assert (sent(gateway), len(gateway.orders)) == (1, 1)
 
 
