@@ -127,6 +127,7 @@ def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gate
     call = both(ask, **wait.begin(gateway))
 
     async def main() -> None:
+        """The wait does not stop the loop, or nothing else would go on in it."""
         task = asyncio.create_task(call(gateway.url + path, headers, method))
         await asyncio.sleep(0.05)
         await until_async(lambda: wait.has_begun(gateway))
@@ -138,24 +139,6 @@ def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gate
 
     asyncio.run(main())
     check_nothing_leaves(gateway, wait, gateway.counts.calls)
-
-
-@pytest.mark.parametrize("name", WAITS)
-async def test_the_other_tasks_of_a_loop_go_on_meanwhile(name: str, gateway: KisGateway) -> None:
-    """Nothing that waits stops the loop."""
-    wait = WAITS[name]
-    headers = headers_for(gateway)
-    call = both(_by_httpx, **await asyncio.to_thread(wait.begin, gateway))
-    task = asyncio.create_task(call(gateway.url + PRICE, headers, "GET"))
-    turns = 0
-    deadline = time.monotonic() + 10
-    while not (turns > 20 and wait.has_begun(gateway)) and time.monotonic() < deadline:
-        await asyncio.sleep(0.005)
-        turns += 1
-    assert turns > 20
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    wait.end(gateway)
 
 
 # Signals.

@@ -276,17 +276,6 @@ async def test_an_address_that_aiohttp_refuses_is_refused_by_it() -> None:
         await fetch()
 
 
-async def test_a_session_of_aiohttp_may_be_called_by_keywords(gateway: KisGateway) -> None:
-    @refresh_on_expired_token
-    async def fetch() -> Any:
-        async with aiohttp.ClientSession(headers=headers_for(gateway)) as session:
-            response = await session._request(method="GET", str_or_url=gateway.url + PRICE)
-            return (await response.json())["msg_cd"]
-
-    gateway.expire()
-    assert await fetch() == "MCA00000"
-
-
 @ALL
 def test_a_body_that_breaks_off_is_asked_for_again(wire: Wire, listen: Listen) -> None:
     answers = iter([_answering("200 OK", KIND, "Content-Length: 999", body=TEXT), ANSWERS["as it is"]])
