@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,30 +16,17 @@ import requests
 from crowds import together
 from kis_retry import (
     AccessToken,
-    MemoryTokenStore,
     RefreshEvent,
-    RetryPolicy,
-    TokenManager,
     install,
     refresh_on_expired_token,
 )
 from kis_retry.testing import KisGateway
-from senders import GOOD, PRICE, WIRES, Answer, Wire, both, headers_for, issued
+from senders import GOOD, PRICE, WIRES, Answer, Wire, both, headers_for, issued, manager_for
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
 NOBODYS = "/uapi/of-nobody"  # told of once in a process, so of no other test
-
-
-@pytest.fixture
-def other() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        yield running
-
-
-def manager_for(gateway: KisGateway) -> TokenManager:
-    return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
 
 
 def ask(gateway: KisGateway, **headers: str) -> Answer:
@@ -274,7 +260,6 @@ def test_what_the_code_keeps_is_rebound_where_the_dead_token_stood(gateway: KisG
 @dataclass(frozen=True)
 class Frozen:
     access_token: str
-    policy: RetryPolicy | None = None
 
 
 class Raising:
@@ -291,18 +276,6 @@ def test_a_first_argument_that_cannot_be_read_is_left_alone(gateway: KisGateway)
     headers = headers_for(gateway)
     gateway.expire()
     assert both(fetch)(Raising(), headers) == "MCA00000"
-
-
-def test_the_policy_of_a_first_argument_comes_before_the_sources(gateway: KisGateway) -> None:
-    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(max_retries=1))
-    headers = headers_for(gateway)
-
-    @refresh_on_expired_token(tokens=manager)
-    def fetch(_: Any) -> str:
-        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
-
-    gateway.refuse_calls("EGW00123", 1)
-    assert fetch(Frozen("", RetryPolicy(max_retries=0))) == "EGW00123"
 
 
 def test_bind_gets_the_first_argument_however_it_is_given(gateway: KisGateway) -> None:
@@ -382,3 +355,20 @@ def test_a_place_that_cannot_be_written_is_told_of_and_harms_nothing(
     assert fetch(settings) == GOOD
     told = [record.getMessage() for record in caplog.records if "token_not_rebound" in record.getMessage()]
     assert [line.rpartition("error=")[2] for line in told] == ["ZeroDivisionError", "FrozenInstanceError"]
+
+
+# Paper and real trading.
+
+
+@pytest.mark.parametrize(
+    ("paper", "tr_id", "code"), [(True, "TTTC0012U", "EGW02006"), (False, "VTTC0012U", "EGW02004")]
+)
+def test_a_transaction_of_the_other_environment_is_told_once_with_what_it_means(
+    paper: bool, tr_id: str, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with KisGateway(paper=paper) as mixed_up:
+        issued(mixed_up)
+        order = refresh_on_expired_token(lambda: REQUESTS.order(mixed_up, tr_id=tr_id).msg_cd)
+        assert [order(), order()] == [code, code]
+    (told,) = [message for message in caplog.messages if "wrong_environment" in message]
+    assert ("real trading" if paper else "paper key") in told

@@ -47,10 +47,10 @@ both = partial(at_both, policy=BRIEF)
 ENDINGS: dict[str, Callable[[KisGateway], object]] = {
     "good": KisGateway.heal,
     "renewed": KisGateway.expire,
-    "refused": lambda gateway: [gateway.refuse_calls("EGW00123"), gateway.refuse_tokens("EGW00103")],  # type: ignore[func-returns-value]
-    "limited": lambda gateway: gateway.refuse_calls("EGW00201"),  # type: ignore[func-returns-value]
+    "refused": lambda gateway: (gateway.refuse_calls("EGW00123"), gateway.refuse_tokens("EGW00103")),  # type: ignore[func-returns-value]
+    "limited": lambda gateway: gateway.refuse_calls("EGW00201"),
     "dropped": KisGateway.drop,
-    "failed": lambda gateway: gateway.fail(503),  # type: ignore[func-returns-value]
+    "failed": lambda gateway: gateway.fail(503),
 }
 
 

@@ -17,13 +17,7 @@ import aiohttp
 import httpx
 import pytest
 
-from kis_retry import (
-    MemoryTokenStore,
-    RateLimiter,
-    RefreshEvent,
-    RetryPolicy,
-    TokenManager,
-)
+from kis_retry import MemoryTokenStore, RateLimiter, RefreshEvent, RetryPolicy, TokenManager
 from kis_retry.testing import KisGateway
 from patience import until, until_async
 from senders import BALANCE, GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, query, sent

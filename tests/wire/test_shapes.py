@@ -40,7 +40,7 @@ class Library:
         self.headers = headers_for(gateway)
         self.account = {name: value for name, value in self.headers.items() if name != "authorization"}
         self.access_token = self.headers["authorization"]
-        self.token = self._token = self.access_token.removeprefix("Bearer ")
+        self.token = self.access_token.removeprefix("Bearer ")
         self.session, self.client = requests.Session(), httpx.Client(headers=self.headers)
         self.session.headers.update(self.headers)
 
@@ -59,13 +59,10 @@ class Library:
         return self.ask(symbol, Authorization=self.access_token)
 
     def token_in_capitals(self, symbol: int) -> Any:
-        return self.ask(symbol, AUTHORIZATION=f"Bearer {self.token}")
-
-    def private_token(self, symbol: int) -> Any:
-        return self.ask(symbol, authorization=f"bearer {self._token}")
+        return self.ask(symbol, AUTHORIZATION=f"bearer {self.token}")
 
     def without_its_bearer(self, symbol: int) -> Any:
-        return self.ask(symbol, authorization=self._token)
+        return self.ask(symbol, authorization=self.token)
 
     def a_parameter(self, symbol: int, bearer: str = "") -> Any:
         return self.ask(symbol, authorization=bearer or self.access_token)
@@ -166,18 +163,3 @@ async def test_aiohttp_loses_no_call(ask: Ask, gateway: KisGateway) -> None:
         assert all([await fetch(session, gateway.url + PRICE, n) for n in range(20)])
     assert gateway.counts.token_requests == 1
     assert gateway.counts.refused == refused, "the session's own headers are as they were, and not what is sent"
-
-
-async def test_httpx_in_a_loop_loses_no_call(gateway: KisGateway) -> None:
-    await asyncio.to_thread(issued, gateway)
-
-    @refresh_on_expired_token
-    async def fetch(client: httpx.AsyncClient, symbol: int) -> Any:
-        return (await client.get(gateway.url + PRICE, params=query(symbol))).json().get("output")
-
-    async with httpx.AsyncClient(headers=headers_for(gateway)) as client:
-        gateway.expire()
-        gateway.reset_counts()
-        assert all(await asyncio.gather(*(fetch(client, n) for n in range(THREADS))))
-    assert gateway.counts.token_requests == 1
-    assert gateway.counts.refused <= THREADS

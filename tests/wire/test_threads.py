@@ -66,11 +66,6 @@ def in_pool(ask: Ask) -> Answer:
         return pool.submit(ask).result()
 
 
-def in_pool_by_map(ask: Ask) -> Answer:
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda _: ask(), range(4)))[-1]
-
-
 def in_nested_pools(ask: Ask) -> Answer:
     with ThreadPoolExecutor(2) as pool:
         return pool.submit(in_pool, ask).result()
@@ -103,7 +98,6 @@ PLACES = [
     in_own_thread,
     in_nested_threads,
     in_pool,
-    in_pool_by_map,
     in_nested_pools,
     in_pool_of_multiprocessing,
     in_executor,
@@ -135,7 +129,7 @@ def test_a_thread_has_the_protection_under_which_it_was_started(is_started_insid
     """To its end, and no other."""
     goes_on = threading.Event()
     answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: goes_on.wait(20) and answers.append(ask()))
+    thread = threading.Thread(target=lambda: (goes_on.wait(20), answers.append(ask())))  # type: ignore[func-returns-value]
     if is_started_inside:
         refresh_on_expired_token(thread.start)()
         goes_on.set()

@@ -61,8 +61,6 @@ def test_a_read_without_the_transient_rule_is_repeated_as_its_session_says(
 FAULTS: dict[str, Callable[[KisGateway], None]] = {
     "drop": lambda gateway: gateway.drop(times=2, reached=True),
     "503": lambda gateway: gateway.fail(503, times=2, reached=True),
-    "500": lambda gateway: gateway.fail(500, times=2, reached=True),
-    "429": lambda gateway: gateway.fail(429, times=2, retry_after=1, reached=True),
 }
 
 
