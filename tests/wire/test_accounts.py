@@ -19,6 +19,8 @@ from kis_retry import (
     Credentials,
     MemoryTokenStore,
     RefreshEvent,
+    RetryPolicy,
+    TokenManager,
     install,
     refresh_on_expired_token,
 )
