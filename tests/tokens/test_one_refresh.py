@@ -8,7 +8,6 @@ import signal
 import threading
 import weakref
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,21 +69,6 @@ def test_reading_a_good_token_takes_no_lock_no_disk_and_no_thread(manager: Token
     assert {own.token() for _ in range(1000)} == {token}
     assert own.peek() == own.current_unless(None) == own.token_future().result(0) == token
     assert threading.active_count() <= threads + 1
-
-
-def test_a_refresh_runs_on_a_thread_of_this_package_without_the_callers_context(gateway: KisGateway) -> None:
-    argument: ContextVar[str] = ContextVar("argument", default="none")
-    seen: list[tuple[str, bool, str]] = []
-
-    class Watching(MemoryTokenStore):
-        def load(self, key: str) -> AccessToken | None:
-            thread = threading.current_thread()
-            seen.append((thread.name, thread.daemon, argument.get()))
-            return super().load(key)
-
-    argument.set("of a call")
-    TokenManager(gateway.credentials, store=Watching(), policy=RetryPolicy()).token()
-    assert set(seen) == {("kis_retry-refresh", True, "none")}
 
 
 # --- futures
