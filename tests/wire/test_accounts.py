@@ -19,7 +19,6 @@ from kis_retry import (
     Credentials,
     MemoryTokenStore,
     RefreshEvent,
-    RetryPolicy,
     TokenManager,
     install,
     refresh_on_expired_token,
@@ -66,7 +65,7 @@ def test_several_accounts_in_one_function_are_each_their_own(
 def test_a_manager_whose_host_is_written_otherwise_is_of_the_same_account(gateway: KisGateway) -> None:
     keys, host = gateway.credentials, gateway.url.replace("127.0.0.1", "LOCALHOST")
     credentials = Credentials(keys.app_key, keys.app_secret, base_url=host)
-    manager = TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+    manager = TokenManager(credentials, store=MemoryTokenStore())
     gateway.expire()
     headers = {"appkey": keys.app_key, "appsecret": keys.app_secret, "authorization": manager.authorization}
     gateway.expire()
