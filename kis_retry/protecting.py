@@ -21,6 +21,7 @@ from .tokens.source import LiveSource, TokenSource
 from .wire import watch
 from .wire.account import credentials_of
 from .wire.protection import Protection, Rules, protect_process
+from .wire.request import KisRequest
 
 __all__ = ["install", "protect", "uninstall", "unprotect"]
 
