@@ -256,7 +256,8 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
     if code in CODES:  # it has a meaning of its own, so the message is not asked, however it sounds
         meaning = CODES[code] if CODES[code] is not Meaning.EXPIRED else Meaning.FINAL
         return Verdict(meaning, shown, rate_limited=code in _RATE_CODES)
-    text = _folded(answer.get("msg1") or answer.get("error_description"))
+    message = answer.get("msg1") or answer.get("error_description")
+    text = "".join(unicodedata.normalize("NFKC", message).split()).casefold() if isinstance(message, str) else ""
     if re.search("token|토큰", text) and re.search("만료|유효하지않|찾을수없", text):
         return Verdict(Meaning.EXPIRED, shown)
     if "초과" in text.partition("초당거래건수")[2]:  # the gateway's or the ledger's, so an order is not sent again
@@ -355,7 +356,3 @@ def _json_object(body: bytes) -> Mapping[str, Any] | None:
 def _text(value: object) -> str:
     """Return `rt_cd` or `msg_cd` as text, whether KIS's or a library's number; anything else is no verdict."""
     return str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-
-
-def _folded(message: object) -> str:
-    return "".join(unicodedata.normalize("NFKC", message).split()).casefold() if isinstance(message, str) else ""

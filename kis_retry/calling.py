@@ -104,8 +104,6 @@ class FunctionCall:
         finally:
             del returned  # as above
 
-    # -- once
-
     def _send(self) -> Sent:
         protection, decorated = self._protection, self._decorated
         limiter = protection.any_limiter() if decorated.is_unseen else None  # else its requests take their slots
@@ -151,8 +149,6 @@ class FunctionCall:
         verdict = judge_error(error, self._protection.policy.expired_codes)
         return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None))
 
-    # -- again
-
     def _flow(self, first: Sent) -> Flow[Sent]:
         """Call the function until its outcome is final: the card of an expired token inside, the other one outside."""
         returned = yield from self._renewed(first)
@@ -176,8 +172,6 @@ class FunctionCall:
         self._calls += 1
         returned: Sent = yield Send()
         return returned
-
-    # -- before it is called again
 
     def _renew(self, returned: Sent, seconds: float) -> Flow[bool]:
         """Get another token, and put it where the function keeps its own; False where that cannot help."""
@@ -223,8 +217,6 @@ class FunctionCall:
             yield Sleep(seconds)
         return True
 
-    # -- judgements
-
     def _concerns(self, returned: Sent) -> bool:
         """Say whether what came of it is a failure that its decorator is about, and that nobody has dealt with."""
         rule = None if self._protection.seen else self._rule_of(returned)
@@ -245,8 +237,6 @@ class FunctionCall:
             return False
         is_read = idempotent is True or _method_of(returned) in _READS
         return self._protection.policy.transient_deadline > 0 and (meaning is Meaning.LIMITED or is_read)
-
-    # -- what is told
 
     def _tell_end(self, returned: Sent) -> None:
         rule = self._rule_of(returned)

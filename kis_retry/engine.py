@@ -77,9 +77,8 @@ def _do(step: Step, send: Callable[[], Any]) -> Any:
         return send()
     if isinstance(step, Sleep):
         return time.sleep(step.seconds)
-    # Not `future.result(timeout)`: its TimeoutError could be one that a signal handler raised.
-    done, _ = concurrent.futures.wait((step.future,), step.seconds)
-    return bool(done)
+    concurrent.futures.wait((step.future,), step.seconds)  # `result(timeout)` may raise a signal handler's TimeoutError
+    return step.future.done()
 
 
 async def _do_async(step: Step, send: Callable[[], Awaitable[Any]]) -> Any:

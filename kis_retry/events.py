@@ -90,10 +90,8 @@ def on_event(hook: Hook) -> Callable[[], None]:
         raise TypeError(f"on_event takes a function of one RefreshEvent, not {type(hook).__name__}")
     mine = object()
     for subscription, known in list(_hooks.items()):
-        if known is hook or (type(known) is type(hook) and known == hook):
+        if known is hook or (type(known) is type(hook) and known == hook) or _is_older_version(known, hook):
             mine = subscription
-        elif _is_older_version(known, hook):
-            _hooks.pop(subscription, None)
     _hooks[mine] = hook
 
     def unsubscribe() -> None:

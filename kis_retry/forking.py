@@ -40,10 +40,6 @@ def no_fork() -> Iterator[None]:
         yield
 
 
-def _await_imports() -> None:
-    _importing.acquire(timeout=_LONGEST_IMPORT)
-
-
 def _let_imports_begin() -> None:
     with suppress(RuntimeError):  # it took too long, and is another's
         _importing.release()
@@ -62,4 +58,5 @@ def _begin_as_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(before=_await_imports, after_in_parent=_let_imports_begin, after_in_child=_begin_as_child)
+    os.register_at_fork(before=lambda: _importing.acquire(timeout=_LONGEST_IMPORT))
+    os.register_at_fork(after_in_parent=_let_imports_begin, after_in_child=_begin_as_child)

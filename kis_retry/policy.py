@@ -75,18 +75,16 @@ class RetryPolicy:
         Raises:
             ConfigurationError: a variable holds something else than it takes; the message names all three.
         """
-        environment = Environment()
-        found = {}
+        environment, found = Environment(), {}
         for spec in fields(cls):
-            usual = variable_of(spec.name)
-            own = prefix + usual.removeprefix("KIS_")
-            found[spec.name] = environment.read(partial(parse, spec), takes(spec), own, usual)
+            names = (variable_of(spec.name, prefix), variable_of(spec.name))
+            found[spec.name] = environment.read(partial(parse, spec), takes(spec), *names)
         return cls(**{name: value for name, value in found.items() if value is not None})
 
 
-def variable_of(name: str) -> str:
+def variable_of(name: str, prefix: str = "KIS_") -> str:
     """Return the environment variable of a field of `RetryPolicy`."""
-    return f"KIS_RETRY_{name.upper()}"
+    return f"{prefix}RETRY_{name.upper()}"
 
 
 def takes(spec: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial, wraps
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 _KEPT = "__kis_retry_kept__"  # what stood in a class or a module before, by name
 _ORIGINAL = "__kis_retry_original__"  # the function behind one that stands in its place
-_OBJECT = "__kis_retry_object__"  # what is known of a protected object, in the class that stands in its class's place
+_OBJECT = "__kis_retry_object__"  # in the class that stands in an object's class's place: that, its methods, the calls
 _ABSENT: Any = object()
 
 
@@ -93,7 +93,7 @@ def unprotect(target: T) -> T:
     """Undo `protect`, and return the target; one that is not protected is left alone."""
     own = vars(type(target)).get(_OBJECT)
     if own is not None:
-        object.__setattr__(target, "__class__", own.original)
+        object.__setattr__(target, "__class__", own[0])
     kept = getattr(target, "__dict__", {}).get(_KEPT)
     if kept is None:
         return target
@@ -132,7 +132,7 @@ def install(
     """
     several = tokens if isinstance(tokens, Iterable) and not isinstance(tokens, type) else [tokens]
     sources = tuple(source for each in several for source in rules_of(tokens=each).sources)
-    rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_Limiters(rate)), sources=sources)
+    rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_limiters(rate)), sources=sources)
     bounds = policy or RetryPolicy.from_env()
     protect_process(Protection(rules, bounds) if bounds.enabled else None)
     watch()
@@ -143,24 +143,23 @@ def uninstall() -> None:
     protect_process(None)
 
 
-class _Limiters:
-    """The pace of each account of a process."""
+def _limiters(rate: float | None) -> Callable[[KisRequest, LiveSource | None], RateLimiter | None]:
+    """Return what gives the pace of each account of a process; None where nobody can tell whose a request is."""
+    rate = None if rate is None else checked_rate(rate)
+    made: dict[tuple[str, str | None], RateLimiter] = {}
+    Environment().read(parse_rate, RATE_TAKES, "KIS_RATE_LIMIT")  # a bad value is told now
 
-    def __init__(self, rate: float | None) -> None:
-        self._rate = None if rate is None else checked_rate(rate)
-        self._made: dict[tuple[str, str | None], RateLimiter] = {}
-        Environment().read(parse_rate, RATE_TAKES, "KIS_RATE_LIMIT")  # a bad value is told now
-
-    def __call__(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
-        """Return the pace of a request's account; None where nobody can tell whose it is."""
+    def limiter_of(request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         account = request.base_url, request.app_key
-        if account not in self._made:
+        if account not in made:
             credentials = credentials_of(request, source)
             if credentials is None:
                 return None
-            made = RateLimiter(credentials, rate=self._rate, store=getattr(source, "store", None) or store_from_env())
-            self._made.setdefault(account, made)  # atomic: of threads that come here together all take one
-        return self._made[account]
+            limiter = RateLimiter(credentials, rate=rate, store=getattr(source, "store", None) or store_from_env())
+            made.setdefault(account, limiter)  # atomic: of threads that come here together all take one
+        return made[account]
+
+    return limiter_of
 
 
 def _around(member: Any, rules: Rules) -> Any:
@@ -208,34 +207,24 @@ def _replace(target: Any, members: dict[str, Any]) -> None:
     setattr(target, _KEPT, kept)
 
 
-@dataclass(frozen=True)
-class _OfObject:
-    """What stands in the place of an object's class: its own one, the methods, and the calls of `protect`."""
-
-    original: type
-    members: dict[str, Any]
-    calls: tuple[Callable[[Any], Any], ...]
-
-
 def _with_class(target: Any, members: dict[str, Any], again: Callable[[Any], Any]) -> None:
     """Give one object a class of its own, which differs in its methods alone."""
-    before = vars(type(target)).get(_OBJECT) or _OfObject(type(target), {}, ())
-    own = _OfObject(before.original, {**before.members, **members}, (*before.calls, again))
-    names = ("__module__", "__qualname__", "__doc__")
-    space = {**own.members, **{name: getattr(own.original, name) for name in names}}
-    space.update({"__slots__": (), "__reduce_ex__": _reduced, _OBJECT: own})
+    original, before, calls = vars(type(target)).get(_OBJECT, (type(target), {}, ()))
+    members = {**before, **members}
+    space = {**members, **{name: getattr(original, name) for name in ("__module__", "__qualname__", "__doc__")}}
+    space.update({"__slots__": (), "__reduce_ex__": _reduced, _OBJECT: (original, members, (*calls, again))})
     try:
-        object.__setattr__(target, "__class__", type(own.original.__name__, (own.original,), space))
+        object.__setattr__(target, "__class__", type(original.__name__, (original,), space))
     except Exception:  # of an enum, of a builtin, of what its base class asks of subclasses
-        raise TypeError(f"a {own.original.__name__} does not let its methods be replaced: protect its class") from None
+        raise TypeError(f"a {original.__name__} does not let its methods be replaced: protect its class") from None
 
 
 def _reduced(target: Any, protocol: Any) -> tuple[Any, ...]:
     """Pickle or copy an object as its own class does, and have the copy protected again, with the same arguments."""
-    own, ours = getattr(target, _OBJECT), type(target)
-    make, args, *state = own.original.__reduce_ex__(target, protocol)
-    args = tuple(own.original if each is ours else each for each in args)
-    return partial(_remade, own.calls, own.original if make is ours else make), args, *state
+    original, _, calls = getattr(target, _OBJECT)
+    make, args, *state = original.__reduce_ex__(target, protocol)
+    make, *args = (original if each is type(target) else each for each in (make, *args))
+    return partial(_remade, calls, make), tuple(args), *state
 
 
 def _remade(calls: tuple[Callable[[Any], Any], ...], make: Callable[..., Any], *args: Any) -> Any:

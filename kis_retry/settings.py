@@ -114,9 +114,8 @@ class Environment:
         self._lines = dotenv_values(self.env_file, interpolate=False)
         names = credential_variables(self._prefix)
         found = [self.find(*names[name]) for name in ("app_key", "app_secret")]
-        if all(setting and setting.origin == ".env" for setting in found):
-            return
-        for variable in (f"{self._prefix}BASE_URL", "KIS_TOKEN_STORE"):
+        is_whole = all(setting and setting.origin == ".env" for setting in found)
+        for variable in () if is_whole else (f"{self._prefix}BASE_URL", "KIS_TOKEN_STORE"):
             if self._lines.pop(variable, None) and variable not in os.environ:
                 self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
 
@@ -213,8 +212,7 @@ def _is_private_group(gid: int) -> bool:
     import grp
     import pwd
 
-    try:
+    with suppress(KeyError):  # without an entry nobody knows who else is in it
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
-    except KeyError:  # without an entry nobody knows who else is in it
-        return False
-    return gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+        return gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    return False

@@ -26,6 +26,8 @@ seen.append([*sys.modules])
 import kis_retry
 seen.append([*sys.modules])
 from kis_retry import KisClient, TokenManager, protect, refresh_on_expired_token
+seen.append([*sys.modules])
+import kis_retry.instrumentation
 print(json.dumps([*seen, [*sys.modules]]))
 """
 
@@ -33,10 +35,11 @@ print(json.dumps([*seen, [*sys.modules]]))
 @pytest.mark.one_python
 def test_the_public_names_load_little_beside_tenacity_and_requests_and_the_package_alone_nothing() -> None:
     found = subprocess.check_output([sys.executable, "-c", PROGRAM], text=True, timeout=60)
-    base, alone, loaded = (set(names) for names in json.loads(found))
+    base, alone, loaded, hooks = (set(names) for names in json.loads(found))
     assert {name for name in alone - base if name.startswith("kis_retry.")} == set()
     assert (loaded - base) & LATER == set()
     assert {"kis_retry.client.client", "kis_retry.decorators"} <= loaded
+    assert hooks & {"structlog", "prometheus_client"} == set(), "before they are made"
     of_others = {name for name in loaded - base if not name.startswith("kis_retry")}
     assert len(of_others) <= 10, of_others
     assert {name for name in LATER if importlib.util.find_spec(name) is None} == set(), "a module was moved"

@@ -351,7 +351,6 @@ async def _async_generator() -> Any:
         (_async_generator, "generator"),
         (_Generating(), "_Generating"),
         (_Generating, "protect"),
-        (3, "int"),
         (NumberedTokens(), "tokens="),
     ],
 )
@@ -365,8 +364,6 @@ def test_what_cannot_be_repeated_is_refused_where_it_is_given(wrong: Any, says: 
     ("decorate", "option"),
     [
         (refresh_on_expired_token, {"tokens": TokenManager}),
-        (refresh_on_expired_token, {"policy": 3}),
-        (refresh_on_expired_token, {"bind": "headers"}),
         (retry_on_transient_error, {"limiter": 18}),
         (retry_on_transient_error, {"idempotent": "yes"}),
     ],
