@@ -228,7 +228,7 @@ def following(call: Call, answer: Answer, seen: list[Any]) -> Call | None:
 def _cursor_of(fields: Mapping[str, Any]) -> dict[str, str]:
     """Give the cursor among `fields` under the names that the query takes; empty where all of it is blank."""
     found = {name.upper(): value for name, value in fields.items() if _CURSOR.fullmatch(name)}
-    return found if any((value or "").strip() for value in found.values()) else {}
+    return found if any(str(value or "").strip() for value in found.values()) else {}
 
 
 def _output(answer: Payload) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 
 from .. import clock
 from ..credentials import Credentials
+from ..errors import TokenIssueLimited
 from ..events import RefreshEvent, emit, warn
 from ..policy import RetryPolicy
 from ..token import AccessToken
@@ -112,7 +113,7 @@ class LiveSource:
     credentials: Credentials | None = None  # nobody knows whose tokens these are
     policy: RetryPolicy | None = None  # the environment's counts
     _memory: Memory
-    _cools_down = True  # after a failure for good; else it is asked again at once
+    _cools_down = True  # after a failure; else it is asked again at once
     _clock: Any = clock
 
     def peek(self) -> AccessToken | None:
@@ -203,7 +204,7 @@ class LiveSource:
         return then(shared, lambda ended: ended.result() if is_first else Replacement(ended.result().token, "memory"))
 
     def _told(self, key: str, ask: _Ask, old: AccessToken | None, ends: float) -> Replacement:
-        """Ask, and tell what came of it; begin a cool-down unless the next refresh has the time to wait that out."""
+        """Ask, and tell what came of it; after a failure nobody asks again for a while."""
         began, was_cooling = self._clock.monotonic(), self._cooling() is not None
         try:
             replacement = ask(ends)
@@ -211,7 +212,8 @@ class LiveSource:
             if old is not None and not was_cooling:  # else it was told when that began
                 found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
                 self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
-            passes, now = getattr(error, "retryable", False) and self._bounds().issue_wait, self._clock.monotonic()
+            now = self._clock.monotonic()
+            passes = isinstance(error, TokenIssueLimited) and self._bounds().issue_wait  # a minute ends for certain
             if self._cools_down and key == "replace" and not passes and not was_cooling:
                 self._memory.failure, self._memory.next_look = without_traceback(error), now + _LOOKS_APART
                 self._memory.cool_until = now + self._bounds().issue_cooldown
