@@ -69,8 +69,8 @@ nitpick_ignore_regex = [
     ("py:class", r"kis_retry\.client\.endpoints\..*"),
     ("py:.*", r"(collections|contextlib|datetime|os|typing|requests|prometheus_client)\..*"),
     ("py:.*", r"(object|str|bytes|int|float|bool|tuple|list|dict|None|Exception|ValueError|TypeError|ImportError)"),
-    ("py:.*", r"(CollectorRegistry|Path|Where|Which|Window|_Paced)"),
-    ("py:.*", r"kis_retry\.(decorators\.F|protecting\.T|client\.base\._\w+|tokens\.cache\.Clock)"),
+    ("py:.*", r"(CollectorRegistry|Fields|Path|Where|Which|Window|_Paced)"),
+    ("py:.*", r"kis_retry\.(decorators\.F|protecting\.T|client\.client\._\w+|tokens\.cache\.Clock)"),
 ]
 
 MODULES = ("kis_retry", "kis_retry.testing", "kis_retry.instrumentation")

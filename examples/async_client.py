@@ -1,5 +1,5 @@
 """
-Two hundred tasks on one `AsyncKisClient`, over an expiry, refusals and dropped connections: none of them notices.
+Sixty tasks on one `AsyncKisClient`, over an expiry, refusals and dropped connections: none of them notices.
 
     pip install '.[async]'
     python async_client.py
@@ -16,7 +16,7 @@ from collections import Counter
 from kis_retry import AsyncKisClient, MemoryTokenStore, RateLimiter, TokenManager
 from kis_retry.testing import KisGateway
 
-SYMBOLS = [f"{number:06d}" for number in range(200)]
+SYMBOLS = [f"{number:06d}" for number in range(60)]
 
 
 async def run(gateway: KisGateway) -> Counter[str]:
@@ -37,7 +37,7 @@ def main() -> int:
         print("This example needs httpx: pip install '.[async]' in a clone of the repository", file=sys.stderr)
         return 1
     with KisGateway() as gateway:
-        gateway.expire_at(100)
+        gateway.expire_at(30)
         gateway.refuse_calls("EGW00201", 10)
         gateway.drop("calls", 2)
         answers = asyncio.run(run(gateway))

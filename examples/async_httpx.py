@@ -1,5 +1,5 @@
 """
-Two hundred tasks over one expiry, with httpx: they share one refresh.
+Sixty tasks over one expiry, with httpx: they share one refresh.
 
     pip install kis-retry httpx
     python async_httpx.py
@@ -17,7 +17,7 @@ from typing import Any
 from kis_retry import MemoryTokenStore, TokenManager, refresh_on_expired_token
 from kis_retry.testing import KisGateway
 
-TASKS = 200
+TASKS = 60
 PATH = "/uapi/domestic-stock/v1/quotations/inquire-price"
 
 

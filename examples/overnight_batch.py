@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from kis_retry import ConfigurationError, KisClient, MemoryTokenStore, RateLimiter, TokenManager, on_event
 from kis_retry.testing import KisGateway
 
-SYMBOLS = ["005930", "000660", "035420", "005380", "051910", "006400", "035720", "105560"] * 50
+SYMBOLS = ["005930", "000660", "035420", "005380", "051910", "006400", "035720", "105560"] * 25
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def connect() -> Iterator[KisClient]:
     except ConfigurationError as error:
         print(f"Running on a KIS of its own, since {error}")
         with KisGateway() as gateway:
-            gateway.expire_at(150, 300)
+            gateway.expire_at(75, 150)
             credentials, store = gateway.credentials, MemoryTokenStore()
             limiter = RateLimiter(credentials, rate=0, store=store)
             yield KisClient(tokens=TokenManager(credentials, store=store), limiter=limiter)

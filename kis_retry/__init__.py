@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from .pace.limiter import RateLimiter
     from .policy import RetryPolicy
     from .protecting import install, protect, uninstall, unprotect
-    from .stores.base import TokenStore
+    from .stores.base import MemoryTokenStore, TokenStore
     from .stores.file import FileTokenStore
-    from .stores.memory import MemoryTokenStore
     from .stores.redis import RedisTokenStore
     from .token import AccessToken
     from .tokens.manager import TokenManager
@@ -48,9 +47,8 @@ _MODULES = {
     ".pace.limiter": "RateLimiter",
     ".policy": "RetryPolicy",
     ".protecting": "install protect uninstall unprotect",
-    ".stores.base": "TokenStore",
+    ".stores.base": "MemoryTokenStore TokenStore",
     ".stores.file": "FileTokenStore",
-    ".stores.memory": "MemoryTokenStore",
     ".stores.redis": "RedisTokenStore",
     ".token": "AccessToken",
     ".tokens.manager": "TokenManager",

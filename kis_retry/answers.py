@@ -1,38 +1,26 @@
 """
 Judge what an answer of KIS, or an error, says about calling again: the one table of codes, and the predicates.
 
-Nothing here has a clock, does I/O, logs or raises, whatever comes in. The table is KIS's error table where that has the
-code, and what was observed where it has not; where the code does not say, the message does. The HTTP status decides
-nothing that KIS has spoken about: refusals come as 500 and as 200 (observed).
+Nothing here does I/O, logs or raises, whatever comes in. The table is KIS's error table where that has the code, and
+what was observed where it has not; where the code does not say, the message does. The HTTP status decides nothing that
+KIS has spoken about: refusals come as 500 and as 200 (observed). Errors of the network are known by the names of their
+package and class, so that none of the HTTP libraries is imported here.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from .failures import failure_of
-
-__all__ = [
-    "CODES",
-    "EXPIRED_CODES",
-    "Meaning",
-    "Verdict",
-    "is_rate_limited_response",
-    "is_token_expired_error",
-    "is_token_expired_response",
-    "is_transient_error",
-    "is_transient_response",
-    "judge",
-    "judge_answer",
-    "judge_error",
-]
+__all__ = ["CODES", "EXPIRED_CODES", "Meaning", "Verdict", "attribute_of", "judge", "judge_answer", "judge_error"]
+__all__ += ["is_rate_limited_response", "is_token_expired_error", "is_token_expired_response"]
+__all__ += ["is_transient_error", "is_transient_response"]
 
 
 class Meaning(Enum):
@@ -58,18 +46,12 @@ CODES: dict[str, Meaning] = {
     **dict.fromkeys(("OPSQ0003", "OPSQ0010", "OPSQ0011", "OPSQ1002"), Meaning.TRANSIENT),  # busy; 1002: SESSION FULL
     "EGW00301": Meaning.UNCERTAIN,  # 연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.
     "EGW00302": Meaning.UNCERTAIN,  # 거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.
-    "EGW00103": Meaning.FINAL,  # 유효하지 않은 AppKey입니다.
-    "EGW00105": Meaning.FINAL,  # 유효하지 않은 AppSecret입니다.
+    **dict.fromkeys(("EGW00103", "EGW00105"), Meaning.FINAL),  # 유효하지 않은 AppKey, AppSecret
     "EGW00120": Meaning.FINAL,  # 기간이 만료된 code 입니다.
-    "EGW00124": Meaning.FINAL,  # 유효하지 않은 session_key 입니다.
-    "EGW00125": Meaning.FINAL,  # session_key를 찾을 수 없습니다.
-    "EGW00126": Meaning.FINAL,  # 기간이 만료된 session_key 입니다.
+    **dict.fromkeys(("EGW00124", "EGW00125", "EGW00126"), Meaning.FINAL),  # … session_key …
     "EGW00133": Meaning.FINAL,  # 접근토큰 발급 잠시 후 다시 시도하세요(1분당 1회); of the token endpoint alone
-    "EGW00206": Meaning.FINAL,  # API 사용 권한이 없습니다.
-    "EGW00207": Meaning.FINAL,  # IP 주소가 없거나 유효하지 않습니다.
-    "EGW00303": Meaning.FINAL,  # 허용되지 않은 IP 입니다.
-    "EGW02004": Meaning.FINAL,  # 실전투자 TR 이 아닙니다.
-    "EGW02006": Meaning.FINAL,  # 모의투자 TR 이 아닙니다.
+    **dict.fromkeys(("EGW00206", "EGW00207", "EGW00303"), Meaning.FINAL),  # rights, IP address
+    **dict.fromkeys(("EGW02004", "EGW02006"), Meaning.FINAL),  # 실전투자, 모의투자 TR 이 아닙니다.
 }
 """A code that is not here is a verdict like any other: final, unless its message says otherwise."""
 
@@ -84,6 +66,43 @@ _CODE = re.compile(r"[A-Za-z0-9]{1,16}")
 _ENDLESS = re.compile(r"\s*(text/event-stream|application/(x-ndjson|json-seq))", re.IGNORECASE)
 
 
+def _names(**packages: str) -> set[str]:
+    return {f"{package}.{name}" for package, names in packages.items() for name in names.split()}
+
+
+_NEVER_LEFT = _names(
+    aiohttp="ClientConnectorError ConnectionTimeoutError",
+    builtins="ConnectionRefusedError",
+    httpx="ConnectError ConnectTimeout PoolTimeout",
+    requests="ConnectTimeout",
+    socket="gaierror",
+    urllib3="ConnectTimeoutError NewConnectionError",
+)
+_UNANSWERED = _NEVER_LEFT | _names(
+    aiohttp="ClientConnectionError ClientPayloadError HttpProcessingError",
+    asyncio="TimeoutError",
+    builtins="ConnectionError TimeoutError Unreachable",
+    concurrent="TimeoutError",
+    http="BadStatusLine IncompleteRead",
+    httpx="NetworkError ProxyError RemoteProtocolError TimeoutException",
+    requests="ChunkedEncodingError ConnectionError Timeout",
+    urllib3="ProtocolError ProxyError TimeoutError TooManyErrorResponses",
+)
+_WRAPPERS = _names(  # it is what they were made of that says when it failed
+    aiohttp="ClientResponseError",
+    requests="ConnectionError RetryError",
+    urllib="URLError",
+    urllib3="MaxRetryError ProxyError",
+)
+_TLS = _names(
+    aiohttp="ClientSSLError ServerFingerprintMismatch", requests="SSLError", ssl="SSLError", urllib3="SSLError"
+)
+_DROPPED_TLS = _names(ssl="SSLEOFError SSLZeroReturnError SSLSyscallError")
+_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
+_TOO_MANY = re.compile(r"too many (429|5(?!00)\d\d) error responses")  # urllib3's words for a status that it repeated
+_CHAIN = 12  # errors that one was made of; far more than any library makes
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How an answer or an error was judged."""
@@ -91,10 +110,13 @@ class Verdict:
     meaning: Meaning
     code: str | None = None  # KIS's (`msg_cd`, of the token endpoint `error_code`), if it is fit for an event
     error: str | None = None  # the type name of the exception, if it was one
-    unanswered: bool = (
-        False  # nothing was heard from KIS itself: no answer, none with its words, or a body not yet read
-    )
+    unanswered: bool = False  # nothing was heard of KIS: no answer, none with its words, or a body not yet read
     rate_limited: bool = False  # too many calls in this second, by the gateway's count or by the ledger's
+
+    @property
+    def reason(self) -> dict[str, Any]:
+        """Return what an event says of this failure: KIS's code, else what was raised."""
+        return {"msg_cd": self.code, "error": None if self.code is not None else self.error or "HTTPError"}
 
 
 def judge_answer(
@@ -122,24 +144,18 @@ def judge_answer(
 
 
 def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
-    """
-    Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises.
-
-    A group of exceptions passes where each in it does.
-    """
+    """Judge an exception: by the answer that it carries as `.response`, else by its type. Never raises."""
     name = type(error).__name__
     final = Verdict(Meaning.FINAL, error=name, unanswered=True)
     if not isinstance(error, Exception):  # Ctrl-C, a cancelled task: no failure that passes
         return final
     try:
-        response = None
-        with suppress(Exception):  # a property that raises; the type may still say enough
-            response = getattr(error, "response", None)
+        response = attribute_of(error, "response")
         carried = judge(response, codes)
         if carried.meaning is not Meaning.GOOD:
             return replace(carried, error=name)
-        return replace(final, meaning=_meaning_of_error(error), unanswered=response is None or carried.unanswered)
-    except Exception:  # as above
+        return replace(final, meaning=_failure_of(error), unanswered=response is None or carried.unanswered)
+    except Exception:  # of its own properties
         return final
 
 
@@ -156,9 +172,8 @@ def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
         if isinstance(kept, Verdict):  # judged already
             return kept
         status = _status_of(value)
-        if isinstance(value, Mapping) or status is not None or _has_json(value):
-            return judge_answer(status, _body_of(value), codes)
-        return Verdict(Meaning.GOOD)
+        is_answer = isinstance(value, Mapping) or status is not None or _has_json(value)
+        return judge_answer(status, _body_of(value), codes) if is_answer else Verdict(Meaning.GOOD)
     except Exception as error:  # the body cannot be had: it broke off, or it has not been read
         if judge_error(error).meaning in _PASSING:
             return Verdict(Meaning.TRANSIENT, unanswered=True)
@@ -167,14 +182,12 @@ def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
 
 def is_token_expired_response(value: object, codes: Collection[str] = EXPIRED_CODES) -> bool:
     """
-    Say whether KIS refused this call because its access token is expired, unknown or missing.
+    Say whether KIS refused this call because its access token is expired, unknown or missing. Never raises.
 
-    The predicate for `tenacity.retry_if_result`; useful by itself wherever an answer of KIS is looked at. Never raises.
-
-    Recognised: `msg_cd` EGW00123 (기간이 만료된 token 입니다.), EGW00121 (유효하지 않은 token 입니다.) and EGW00122
-    (token을 찾을 수 없습니다.); without a code of the table the same messages and looser ones ("token이
-    만료되었습니다"), whatever their case and white space. Not recognised: `rt_cd` "0", EGW00120 (code), EGW00124 to
-    EGW00126 (session_key), and every other failure (KIS error table; the messages were observed).
+    The predicate for `tenacity.retry_if_result`. Recognised: `msg_cd` EGW00123 (기간이 만료된 token 입니다.), EGW00121
+    (유효하지 않은 token 입니다.) and EGW00122 (token을 찾을 수 없습니다.); without a code of the table their messages
+    and looser ones ("token이 만료되었습니다"). Not recognised: `rt_cd` "0", EGW00120 (code), EGW00124 to EGW00126
+    (session_key), and every other failure (KIS error table; messages observed).
 
     Args:
         value: a mapping, a `requests.Response`, `httpx.Response` or `aiohttp.ClientResponse` (once its body has been
@@ -190,10 +203,6 @@ def is_token_expired_error(exc: object, codes: Collection[str] = EXPIRED_CODES) 
 
     For code that calls `raise_for_status()` before `.json()`: `requests.HTTPError` and `httpx.HTTPStatusError` keep
     the body, `aiohttp.ClientResponseError` does not (inside a decorated function its answer is seen all the same).
-
-    Args:
-        exc: the exception.
-        codes: as in `is_token_expired_response`.
     """
     return judge_error(exc, codes).meaning is Meaning.EXPIRED
 
@@ -203,8 +212,7 @@ def is_rate_limited_response(value: object) -> bool:
     Say whether KIS refused this call because there were too many in this second. Never raises.
 
     Recognised: EGW00201 (초당 거래건수를 초과하였습니다.), EGW00215 (원장에서 허용 가능한 초당 거래건수를 …, the
-    ledger's own limit), and without a code their messages. KIS refuses calls within the limit too (observed), so a
-    batch at any pace meets these.
+    ledger's own limit), and without a code their messages. KIS refuses calls within the limit too (observed).
     """
     return judge(value).rate_limited
 
@@ -226,13 +234,21 @@ def is_transient_error(exc: object) -> bool:
     """
     Say whether this exception is a failure that passes by itself: nobody answered, or the answer says so. Never raises.
 
-    Recognised, without importing any of them: dropped and refused connections, time-outs and DNS failures of
-    `requests`, `httpx`, `aiohttp`, `urllib3` and the standard library; an exception whose `.response` is a transient
-    answer; one that keeps nothing of its answer but a status (`aiohttp`, `urllib.error`) of 429 or 5xx, 500 excepted,
-    since KIS's verdict may have come with that; an exception group of nothing else. Not recognised: a TLS certificate
-    error, an invalid URL, and every other exception, one that was made `from` a transient failure included.
+    Recognised: dropped and refused connections, time-outs and DNS failures of `requests`, `httpx`, `aiohttp`, `urllib3`
+    and the standard library; an exception whose `.response` is a transient answer; one that keeps only a status
+    (`aiohttp`, `urllib.error`) of 429 or 5xx, 500 excepted, since KIS's verdict may have come with that; a group of
+    nothing else. Not recognised: a TLS certificate error, an invalid URL, and every other exception, one that was made
+    `from` a transient failure included.
     """
     return judge_error(exc).meaning in _PASSING
+
+
+def attribute_of(target: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
+    try:
+        return getattr(target, name, default)
+    except Exception:
+        return default
 
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
@@ -257,13 +273,48 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
     return Verdict(Meaning.GOOD if rt_cd == "7" else Meaning.FINAL, shown)
 
 
-def _meaning_of_error(error: Exception) -> Meaning:
+def _failure_of(error: BaseException) -> Meaning:
+    """Tell a failure of the network from every other exception, and whether there was a connection on which to send."""
     if type(error).__name__ == "ExceptionGroup":
-        meanings = {judge_error(part).meaning for part in getattr(error, "exceptions", ())}
-        if not meanings <= _PASSING:
-            return Meaning.FINAL
-        return meanings.pop() if len(meanings) == 1 else Meaning.TRANSIENT
-    return Meaning.TRANSIENT if _is_not_of_kis(_status_of(error)) else Meaning(failure_of(error))
+        passing = all(is_transient_error(part) for part in getattr(error, "exceptions", ()))
+        return Meaning.TRANSIENT if passing else Meaning.FINAL
+    if _is_not_of_kis(_status_of(error)):
+        return Meaning.TRANSIENT
+    chain = [_names_of(each) for each in _made_of(error)]
+    own, every = chain[0], set().union(*chain)
+    if not own & (_UNANSWERED | _TLS | _WRAPPERS):
+        return Meaning.FINAL
+    if every & _DROPPED_TLS:  # requests and urllib say "no connection" of a drop after the handshake too
+        return Meaning.TRANSIENT
+    if every & _TLS or not every & _UNANSWERED:  # a handshake that failed fails again
+        return Meaning.FINAL
+    if own & _NEVER_LEFT or (own & _WRAPPERS and every & _NEVER_LEFT):
+        return Meaning.NEVER_LEFT
+    # urllib raises it while it connects; an answer's time-out comes as it is.
+    connecting = "urllib.URLError" in own and every & {"builtins.TimeoutError", "builtins.Unreachable"}
+    return Meaning.NEVER_LEFT if connecting else Meaning.TRANSIENT
+
+
+def _names_of(error: BaseException) -> set[str]:
+    """Return its classes as "package.Class": where in its package a class lives differs between versions."""
+    packages = ((kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__)
+    names = {f"{'httpx' if package == 'httpx2' else package}.{name}" for package, name in packages}
+    if isinstance(error, OSError) and error.errno in _UNREACHABLE:
+        names.add("builtins.Unreachable")
+    if "urllib3.ResponseError" in names and _TOO_MANY.fullmatch(str(error)):
+        names.add("urllib3.TooManyErrorResponses")
+    return names
+
+
+def _made_of(error: BaseException) -> list[BaseException]:
+    """Return the error, its cause, its reason, the exceptions among its arguments, and theirs."""
+    found = [error]
+    for each in found:  # not its `__context__`: that may be another request's failure, or a step of a TLS handshake
+        parts = (each.__cause__, getattr(each, "reason", None), *each.args[:_CHAIN])
+        found += [part for part in parts if isinstance(part, BaseException) and part not in found]
+        if len(found) > _CHAIN:
+            break
+    return found
 
 
 def _is_not_of_kis(status: int | None) -> bool:
@@ -273,11 +324,8 @@ def _is_not_of_kis(status: int | None) -> bool:
 
 def _status_of(value: object) -> int | None:
     """Return the HTTP status of a response or an error: `status_code` as requests has it, or `status` as aiohttp."""
-    for name in ("status_code", "status"):
-        status = getattr(value, name, None)
-        if isinstance(status, int) and not isinstance(status, bool):
-            return status
-    return None
+    found = (getattr(value, name, None) for name in ("status_code", "status"))
+    return next((status for status in found if isinstance(status, int) and not isinstance(status, bool)), None)
 
 
 def _has_json(value: object) -> bool:
@@ -297,8 +345,7 @@ def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
     except (ValueError, RecursionError):  # a proxy's page, or half an object
         return b""
     if hasattr(answer, "__await__"):
-        with suppress(AttributeError):
-            answer.close()  # a coroutine that nobody awaits would warn
+        getattr(answer, "close", bool)()  # a coroutine that nobody awaits would warn
         body = getattr(value, "_body", None)  # aiohttp keeps it there once it has been read, and has no other way in
         return body if isinstance(body, bytes) else None
     return answer if isinstance(answer, Mapping) else b""

@@ -10,28 +10,22 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
+from .answers import attribute_of
 from .forking import after_fork
 from .token import AccessToken, bare
 
-__all__ = ["Arguments", "Binding", "attribute_of", "is_authorization"]
+__all__ = ["Binding"]
 
-Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+_Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+_Place: TypeAlias = tuple[Any, Callable[[Any], object]]
+"""What stands in one place, and what puts another there."""
 
-_TOKEN_NAMES = ("authorization", "access_token", "token")
-
-
-class _Place(Protocol):
-    """One way of keeping a token; the same object serves every call of a function."""
-
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """Return the bare token there, "" where there is none yet; None where this call has no such place."""
-
-    def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
-        """Put `token` there, and return the arguments to go on with."""
+_NAMES = ("headers", "authorization", "access_token", "token")
 
 
 class Binding:
@@ -44,60 +38,69 @@ class Binding:
     """
 
     def __init__(self, function: Callable[..., object], bind: Callable[..., object] | None) -> None:
-        arguments, self._first, open_ended = _arguments_of(function)
-        names = [name for name in ("headers", *_TOKEN_NAMES) if name in arguments or open_ended]
-        self._places: list[_Place] = [
-            _Headers(_named(arguments, name)) if name == "headers" else _Value(_named(arguments, name))
-            for name in names
-        ]
-        if self._first is not None:
-            self._places.append(_Attribute(self._first))
+        parameters = _parameters_of(function)
+        self._first = parameters[0].name if parameters else ""
+        self._defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self._positions = {each.name: index for index, each in enumerate(parameters) if each.kind in by_position}
         self._callback = _Callback(bind) if bind is not None else None
+        self.has_callback = bind is not None  # so that nobody can look at what the function keeps
 
-    def first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Return the first argument, or None."""
-        if args:
-            return args[0]
-        return self._first.get(args, kwargs) if self._first is not None else None
+        return args[0] if args else kwargs.get(self._first, self._defaults.get(self._first))
 
     def kept(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Return the bare token that a call keeps: "" where its place is empty, None where it has no place."""
-        found = [token for place in self._places if (token := place.read(args, kwargs)) is not None]
-        return next((token for token in found if token), "" if found else None)
+        found = [_token_of(value) for value, _ in self._places(list(args), kwargs)]
+        return next(filter(None, found), "" if "" in found else None)
 
-    def has_callback(self) -> bool:
-        """Say whether `bind=` was given, so that nobody can look at what the function keeps."""
-        return self._callback is not None
-
-    def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any], dead: str | None, token: AccessToken) -> Arguments:
+    def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any], dead: str | None, token: AccessToken) -> _Arguments:
         """
-        Put `token` wherever the call keeps `dead`, and return the arguments to go on with.
+        Put `token` wherever the call keeps the bare token `dead`, and return the arguments to go on with.
 
-        Args:
-            args: of the call.
-            kwargs: of the call.
-            dead: the bare token that is replaced; None puts it into the first place that is empty.
-            token: the new one.
+        Without one that is dead it goes into the first place that is empty.
         """
-        for place in self._places:
-            if place.read(args, kwargs) == (dead or ""):
-                args, kwargs = place.write(args, kwargs, token)
+        by_position, by_name = list(args), dict(kwargs)
+        for value, put in self._places(by_position, by_name):
+            if _token_of(value) == (dead or ""):
+                put(_in_form_of(value, token))
                 if dead is None:
                     break
-        return args, kwargs
+        return tuple(by_position), by_name
 
     def call_back(self, first: Any, token: AccessToken) -> None:
         """Hand `token` to `bind=`, once for each token and first argument."""
         if self._callback is not None:
             self._callback(first, token)
 
+    def _places(self, args: list[Any], kwargs: dict[str, Any]) -> Iterator[_Place]:
+        """Yield the places of a call; what is put there changes `args` and `kwargs`, or the caller's own objects."""
+        for name in _NAMES:
+            index = self._positions.get(name, len(args))
+            if name not in kwargs and index < len(args):
+                value, put = args[index], partial(args.__setitem__, index)
+            else:
+                value, put = kwargs.get(name, self._defaults.get(name)), partial(kwargs.__setitem__, name)
+            if name == "headers":
+                yield from _entries(value, put)
+            elif _token_of(value):
+                yield value, put
+        first = self.first(args, kwargs)
+        view = getattr(type(first), "access_token", None)
+        if not isinstance(view, property) or view.fset is not None:  # else it is a view on a source, which is asked
+            yield attribute_of(first, "access_token", self), partial(setattr, first, "access_token")
+
 
 class _Callback:
     """`bind=`: it runs on one thread at a time, since what it does may not be safe for more."""
 
     def __init__(self, bind: Callable[..., object]) -> None:
+        required = [each for each in _parameters_of(bind) if each.default is each.empty]
         self._bind = bind
-        self._takes_self = _takes_two(bind)
+        self._takes_self = (
+            sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in required) == 2
+        )
         self._bound: dict[int, str] = {}  # by the object's id
         self._remake_lock()
         after_fork(self, _Callback._remake_lock)  # the thread that was in `bind` does not exist in a forked child
@@ -105,141 +108,50 @@ class _Callback:
     def __call__(self, first: Any, token: AccessToken) -> None:
         owner = first if self._takes_self else self
         with self._binding:
-            if self._bound.get(id(owner)) != token.value:
-                self._bind(*((owner, token) if self._takes_self else (token,)))
-                self._note(owner, token.value)
-
-    def _note(self, owner: Any, value: str) -> None:
-        with suppress(TypeError):  # one with __slots__: nothing tells when it goes, so it is bound again next time
-            if id(owner) not in self._bound:
-                weakref.finalize(owner, self._bound.pop, id(owner), None).atexit = False
-            self._bound[id(owner)] = value
+            if self._bound.get(id(owner)) == token.value:
+                return
+            self._bind(*((owner, token) if self._takes_self else (token,)))
+            with suppress(TypeError):  # one with __slots__: nothing tells when it goes, so it is bound again next time
+                if id(owner) not in self._bound:
+                    weakref.finalize(owner, self._bound.pop, id(owner), None).atexit = False
+                self._bound[id(owner)] = token.value
 
     def _remake_lock(self) -> None:
         self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
 
 
-class _Argument:
-    """An argument, whether it is given by keyword, by position or left to its default."""
-
-    def __init__(self, name: str, index: int | None = None, default: Any = None) -> None:
-        self.name = name
-        self.index = index
-        self.default = default
-
-    def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.name in kwargs:
-            return kwargs[self.name]
-        if self.index is not None and self.index < len(args):
-            return args[self.index]
-        return self.default
-
-    def put(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> Arguments:
-        if self.index is not None and self.index < len(args) and self.name not in kwargs:
-            return (*args[: self.index], value, *args[self.index + 1 :]), kwargs
-        return args, {**kwargs, self.name: value}
-
-
-class _Headers:
-    """The `authorization` entry of a mapping of headers, whatever its case: in the caller's own mapping."""
-
-    def __init__(self, argument: _Argument) -> None:
-        self._argument = argument
-
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        headers = self._argument.get(args, kwargs)
-        if not isinstance(headers, Mapping):
-            return None
-        value = next((headers[key] for key in headers if is_authorization(key)), "")
-        text = value.decode("latin-1") if isinstance(value, bytes) else value
-        return bare(text) if isinstance(text, str) else None
-
-    def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
-        headers = self._argument.get(args, kwargs)
-        keys = [key for key in headers if is_authorization(key)] or ["authorization"]
-        changes: dict[Any, Any] = {key: _in_form_of(headers.get(key), token) for key in keys}
+def _entries(headers: Any, put: Callable[[Any], object]) -> Iterator[_Place]:
+    """Yield the `authorization` entries of headers, whatever their case; where there is none, its empty place."""
+    if not isinstance(headers, Mapping):
+        return
+    for key in [key for key in headers if str(_text(key)).lower() == "authorization"] or ["authorization"]:
         if isinstance(headers, MutableMapping):
-            for key, value in changes.items():
-                headers[key] = value
-            return args, kwargs
-        return self._argument.put(args, kwargs, {**headers, **changes})
+            yield headers.get(key), partial(headers.__setitem__, key)
+        else:
+            yield headers.get(key), partial(_put_entry, headers, put, key)
 
 
-class _Value:
-    """An argument that is the token: a text with or without "Bearer ", or an `AccessToken`."""
-
-    def __init__(self, argument: _Argument) -> None:
-        self._argument = argument
-
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        return _token_of(self._argument.get(args, kwargs)) or None
-
-    def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
-        return self._argument.put(args, kwargs, _in_form_of(self._argument.get(args, kwargs), token))
+def _put_entry(headers: Mapping[Any, Any], put: Callable[[Any], object], key: Any, value: Any) -> None:
+    put({**headers, key: value})
 
 
-class _Attribute:
-    """`access_token` of the first argument, as the brokers of other libraries have it."""
-
-    def __init__(self, first: _Argument) -> None:
-        self._first = first
-
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        first = args[0] if args else self._first.get(args, kwargs)
-        view = getattr(type(first), "access_token", None)
-        if isinstance(view, property) and view.fset is None:  # a view on a source, which is asked anyway
-            return None
-        value = attribute_of(first, "access_token", self)
-        return _token_of(value) if value is None or isinstance(value, (str, AccessToken)) else None
-
-    def write(self, args: tuple[Any, ...], kwargs: dict[str, Any], token: AccessToken) -> Arguments:
-        first = args[0] if args else self._first.get(args, kwargs)
-        first.access_token = _in_form_of(first.access_token, token)
-        return args, kwargs
-
-
-def attribute_of(target: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
+def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
     try:
-        return getattr(target, name, default)
-    except Exception:
-        return default
-
-
-def is_authorization(key: Any) -> bool:
-    """Say whether a key of headers, text or bytes, is the one that carries the token."""
-    text = key.decode("latin-1") if isinstance(key, bytes) else key
-    return isinstance(text, str) and text.lower() == "authorization"
-
-
-def _named(arguments: dict[str, _Argument], name: str) -> _Argument:
-    return arguments.get(name) or _Argument(name)
-
-
-def _arguments_of(function: Callable[..., object]) -> tuple[dict[str, _Argument], _Argument | None, bool]:
-    """Return the named arguments, the first of them, and whether others may come by keyword."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a built-in without a signature
-        return {}, _Argument("", 0), True
-    arguments: dict[str, _Argument] = {}
-    first: _Argument | None = None
-    for index, parameter in enumerate(parameters):
-        if parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        by_position = parameter.kind is not parameter.KEYWORD_ONLY
-        default = None if parameter.default is parameter.empty else parameter.default
-        argument = _Argument(parameter.name, index if by_position else None, default)
-        first = first or argument
-        if parameter.kind is not parameter.VAR_POSITIONAL:
-            arguments[parameter.name] = argument
-    return arguments, first, any(p.kind is p.VAR_KEYWORD for p in parameters)
+        return []
 
 
-def _token_of(value: Any) -> str:
+def _text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _token_of(value: Any) -> str | None:
+    """Return the bare token that stands somewhere: "" for none yet, None for what is no token at all."""
     if isinstance(value, AccessToken):
         return value.value
-    return bare(value) if isinstance(value, str) else ""
+    text = _text(value)
+    return "" if text is None else bare(text) if isinstance(text, str) else None
 
 
 def _in_form_of(found: Any, token: AccessToken) -> Any:
@@ -247,18 +159,8 @@ def _in_form_of(found: Any, token: AccessToken) -> Any:
     if isinstance(found, AccessToken):
         return token
     if isinstance(found, bytes):
-        return token.bearer.encode()
+        return _in_form_of(_text(found), token).encode()
     if isinstance(found, str) and bare(found):
         head, _, tail = found.rpartition(bare(found))
         return f"{head}{token.value}{tail}"
     return token.bearer
-
-
-def _takes_two(bind: Callable[..., object]) -> bool:
-    """Say whether `bind=` is a function of `(self, token)`, by the arguments that it cannot do without."""
-    try:
-        parameters = inspect.signature(bind).parameters.values()
-    except (TypeError, ValueError):  # a built-in without a signature
-        return False
-    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in by_position and p.default is p.empty for p in parameters) == 2

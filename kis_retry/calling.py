@@ -1,138 +1,196 @@
 """
-A decorated function whose requests nobody sees (another library's, a fake in a test): called again by the cards.
+One call of a decorated function; where nobody sees its requests, it is called again by the cards.
 
-Where one of its requests was seen, that one has been dealt with where it left, and the function is not called again.
+Such are another library's, or a fake's in a test. Where one of its requests was seen, that one has been dealt with
+where it left, and the function is not called again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
-from .answers import Meaning, Verdict, judge, judge_error
+from .answers import Meaning, Verdict, attribute_of, judge, judge_error
+from .binding import Binding
 from .clock import Monotonic
-from .context import ACTIVE
-from .engine import Flow, Send, Sleep, Wait
+from .context import ACTIVE, is_unprotected
+from .engine import Flow, Send, Sleep, Wait, run, run_async
 from .events import RefreshEvent, emit, warn_once
-from .renewal import renewed
-from .retrying import passing, refreshing, repeat
+from .policy import RetryPolicy
+from .retrying import passing, refreshing, renewed, repeat
 from .signals import is_from_signal_handler
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
-from .wire.protection import Protection
+from .wire import watch
+from .wire.protection import Protection, Rules
+from .wire.request import Sent
 
-__all__ = ["FunctionCall", "Returned", "raised"]
+__all__ = ["DecoratedFunction"]
 
 _PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
+_GOOD = Verdict(Meaning.GOOD)
 _READS = ("GET", "HEAD")
 _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, or call tokens.headers() inside"
 
 
-@dataclass(frozen=True)
-class Returned:
-    """What a function returned or raised, judged once."""
+class DecoratedFunction:
+    """
+    A function with rules in force around each call.
 
-    verdict: Verdict
-    value: Any = None
-    error: Exception | None = None
+    Attributes:
+        is_unseen: its last call came to its end without a request that was seen, so that it takes its slots itself.
+    """
 
-    def end(self) -> Any:
-        """Return the value, or raise the error."""
-        error = self.error
-        try:
-            if error is not None:
-                raise error
-            return self.value
-        finally:
-            del error, self  # a circle would keep the call's arguments alive
+    def __init__(self, function: Callable[..., Any], rules: Rules, binding: Binding) -> None:
+        self.function = function
+        self.rules = rules
+        self.binding = binding
+        self.is_unseen = False
+        self._environment: RetryPolicy | None = None
 
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall | None:
+        """Begin one call; None where it is to be left alone."""
+        if is_unprotected():
+            return None
+        first = args[0] if args else self.binding.first(args, kwargs)
+        policy = self.rules.policy or self._policy_of(first)
+        if not policy.enabled:
+            return None
+        watch()
+        return FunctionCall(self, Protection(self.rules, policy, first, args, kwargs, ACTIVE.get()))
 
-def raised(error: Exception, protection: Protection) -> Returned:
-    """Judge an error, and let go of the frame of this package, which would keep it alive."""
-    trace = error.__traceback__
-    verdict = judge_error(error, protection.policy.expired_codes)
-    return Returned(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None))
+    def _policy_of(self, first: Any) -> RetryPolicy:
+        """Return the policy of the first argument, of the source, or of the environment."""
+        for holder in (first, attribute_of(first, "tokens"), *self.rules.sources):
+            policy = attribute_of(holder, "policy")
+            if isinstance(policy, RetryPolicy):
+                return policy
+        if self._environment is None:
+            self._environment = RetryPolicy.from_env()
+        return self._environment
 
 
 class FunctionCall:
-    """One call of a function, to be made again."""
+    """One call of a decorated function."""
 
-    def __init__(self, protection: Protection, function: Callable[..., Any]) -> None:
+    def __init__(self, decorated: DecoratedFunction, protection: Protection) -> None:
+        self._decorated = decorated
         self._protection = protection
-        self._function = function
+        self._rules = protection.rules
         self._calls = 1
         self._joined = False  # it has a token that somebody else got
 
-    def concerns(self, returned: Returned) -> bool:
-        """Say whether what came of it is a failure that its decorator is about, and that nobody has dealt with."""
-        protection, rules = self._protection, self._protection.rules
-        if protection.seen:
-            return False
-        if rules.refreshes and returned.verdict.meaning is Meaning.EXPIRED:
-            return "refresh" not in protection.settled
-        return rules.repeats and returned.verdict.meaning in _PASSING and "passing" not in protection.settled
+    def run(self) -> Any:
+        """Call the function, until its outcome is final; a coroutine that it hands on is protected until it is done."""
+        returned = self._send()
+        try:
+            if isinstance(returned.response, CoroutineType):
+                return self.run_async(returned.response)
+            if self._concerns(returned):
+                returned = run(self._flow(returned), self._send)
+            return returned.end()
+        finally:
+            del returned  # a circle would keep the call's arguments alive
 
-    def flow(self, first: Returned) -> Flow[Returned]:
-        """Call the function until its outcome is final."""
-        protection, policy = self._protection, self._protection.policy
-        returned, refreshes = first, first.verdict.meaning is Meaning.EXPIRED
-        if protection.rules.calls_again and protection.orders_left == 0:
-            if refreshes:
-                returned = yield from repeat(partial(refreshing, policy), first, self._again, self._renew)
-            elif policy.transient_deadline > 0 and self._may_repeat(first):
-                deadline = Monotonic.now() + policy.transient_deadline
-                cause = partial(passing, self._may_repeat, deadline, False)
-                returned = yield from repeat(cause, first, self._again, self._await_repeat)
-        self._tell_end(returned, "refresh" if refreshes else "passing")
-        return returned
+    async def run_async(self, coroutine: Any = None) -> Any:
+        """Await the function, or the coroutine that it handed on, until its outcome is final."""
+        returned = await self._send_async(coroutine)
+        try:
+            if self._concerns(returned):
+                returned = await run_async(self._flow(returned), self._send_async)
+            return returned.end()
+        finally:
+            del returned  # as above
 
-    def send(self) -> Returned:
-        """Call the function once more."""
-        protection = self._protection
+    # -- once
+
+    def _send(self) -> Sent:
+        protection, decorated = self._protection, self._decorated
+        limiter = protection.any_limiter() if decorated.is_unseen else None  # else its requests take their slots
+        if limiter is not None:
+            limiter.acquire()
         before = ACTIVE.set(protection)
         try:
-            value = self._function(*protection.args, **protection.kwargs)
-            return Returned(judge(value, protection.policy.expired_codes), value)
+            value = decorated.function(*protection.args, **protection.kwargs)
+            if not isinstance(value, CoroutineType):
+                decorated.is_unseen = self._rules.repeats and not protection.seen
+            return self._judged(value)
         except Exception as error:
             if is_from_signal_handler(error):
                 raise
-            return raised(error, protection)
+            return self._raised(error)
         finally:
             ACTIVE.reset(before)
 
-    async def send_async(self, value: Any = None) -> Returned:
-        """Await what the function gave, or call it and await that."""
-        protection = self._protection
+    async def _send_async(self, coroutine: Any = None) -> Sent:
+        protection, decorated = self._protection, self._decorated
+        limiter = protection.any_limiter() if decorated.is_unseen and coroutine is None else None
+        if limiter is not None:
+            await limiter.acquire_async()
         before = ACTIVE.set(protection)
         try:
-            coroutine = value if value is not None else self._function(*protection.args, **protection.kwargs)
-            answer = await coroutine
-            return Returned(judge(answer, protection.policy.expired_codes), answer)
+            value = await (coroutine or decorated.function(*protection.args, **protection.kwargs))
+            if coroutine is None:
+                decorated.is_unseen = self._rules.repeats and not protection.seen
+            return self._judged(value)
         except Exception as error:
-            return raised(error, protection)
+            return self._raised(error)
         finally:
             if ACTIVE.get() is protection:  # one that is collected unfinished must not reset another's
                 ACTIVE.reset(before)
 
-    def _again(self) -> Flow[Returned]:
-        self._calls += 1
-        returned: Returned = yield Send()
+    def _judged(self, value: Any) -> Sent:
+        is_good = self._protection.seen or (type(value) is dict and value.get("rt_cd") == "0")
+        return Sent(_GOOD if is_good else judge(value, self._protection.policy.expired_codes), value)
+
+    def _raised(self, error: Exception) -> Sent:
+        """Judge an error, and let go of the frame of this package, which would keep it alive."""
+        trace = error.__traceback__
+        verdict = judge_error(error, self._protection.policy.expired_codes)
+        return Sent(verdict, error=error.with_traceback(trace.tb_next if trace is not None else None))
+
+    # -- again
+
+    def _flow(self, first: Sent) -> Flow[Sent]:
+        """Call the function until its outcome is final: the card of an expired token inside, the other one outside."""
+        returned = yield from self._renewed(first)
+        if self._may_repeat(returned):
+            deadline = Monotonic.now() + self._protection.policy.transient_deadline
+            cause = partial(passing, self._may_repeat, deadline, False)
+            returned = yield from repeat(cause, returned, self._again, self._await_repeat)
+        self._tell_end(returned)
         return returned
 
-    # -- an expired token
+    def _renewed(self, returned: Sent) -> Flow[Sent]:
+        if returned.verdict.meaning is Meaning.EXPIRED and self._may_call(returned):
+            cause = partial(refreshing, self._protection.policy)
+            returned = yield from repeat(cause, returned, self._call, self._renew)
+        return returned
 
-    def _renew(self, returned: Returned, seconds: float) -> Flow[bool]:
+    def _again(self) -> Flow[Sent]:
+        return (yield from self._renewed((yield from self._call())))
+
+    def _call(self) -> Flow[Sent]:
+        self._calls += 1
+        returned: Sent = yield Send()
+        return returned
+
+    # -- before it is called again
+
+    def _renew(self, returned: Sent, seconds: float) -> Flow[bool]:
         """Get another token, and put it where the function keeps its own; False where that cannot help."""
-        protection = self._protection
+        if not self._may_call(returned):
+            return False
+        protection, code = self._protection, returned.verdict.code
         source, rejected, is_known = yield from self._find_rejected()
         if source is None or not is_known:
             advice = "pass tokens=TokenManager.from_env() to the decorator" if source is None else _KEEP_IT
-            self._advise(f"nothing was seen of the requests of this function: {advice}")
+            advice = f"nothing was seen of the requests of this function: {advice}"
+            warn_once("function_not_repeated", callable=self._rules.name, advice=advice)
             return False
-        code = returned.verdict.code
         replacement = yield from renewed(source, rejected, code, None, self._tell)
         if replacement is None:
             return False
@@ -142,58 +200,59 @@ class FunctionCall:
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
         if seconds:
             yield Sleep(seconds)
-        return not protection.seen
+        return True
 
     def _find_rejected(self) -> Flow[tuple[LiveSource | None, str | None, bool]]:
         """Return the source, the token that was refused, and whether the next call would have another one."""
-        protection = self._protection
+        protection, binding = self._protection, self._decorated.binding
         if protection.handed is not None:  # it asked for its token by itself, and will again
             return *protection.handed, True
         source = next(iter(protection.sources()), None) or protection.broker()
-        binding = protection.rules.binding
-        kept = binding.kept(protection.args, protection.kwargs) if binding is not None else None
+        kept = binding.kept(protection.args, protection.kwargs)
         if source is None or kept:
             return source, kept, True
-        has_place = kept is not None or (binding is not None and binding.has_callback())
-        if not has_place and isinstance(source, TokenManager):
+        if kept is None and not binding.has_callback and isinstance(source, TokenManager):
             return source, None, False  # it would have told who asked it
         future = source.token_future()
         yield Wait(future)
         current = future.result() if future.exception() is None else None
         return source, current.value if current is not None and kept is None else None, True
 
-    # -- failures that pass
-
-    def _may_repeat(self, returned: Returned) -> bool:
-        idempotent, meaning = self._protection.rules.idempotent, returned.verdict.meaning
-        if idempotent is False or meaning not in _PASSING or self._protection.seen:
-            return False
-        return meaning is Meaning.LIMITED or idempotent is True or _method_of(returned) in _READS
-
-    def _await_repeat(self, returned: Returned, seconds: float) -> Flow[bool]:
-        verdict = returned.verdict
-        error = None if verdict.code is not None else verdict.error or "HTTPError"
-        self._tell("call_retried", msg_cd=verdict.code, error=error, wait=seconds)
-        limiter = self._protection.any_limiter()
-        if limiter is not None:
-            slot = limiter.reserve()
-            try:
-                yield Wait(slot)
-            except BaseException:
-                slot.cancel()
-                raise
+    def _await_repeat(self, returned: Sent, seconds: float) -> Flow[bool]:
+        self._tell("call_retried", wait=seconds, **returned.verdict.reason)
         if seconds:
             yield Sleep(seconds)
         return True
 
+    # -- judgements
+
+    def _concerns(self, returned: Sent) -> bool:
+        """Say whether what came of it is a failure that its decorator is about, and that nobody has dealt with."""
+        rule = None if self._protection.seen else self._rule_of(returned)
+        return rule is not None and rule not in self._protection.settled
+
+    def _rule_of(self, returned: Sent) -> str | None:
+        """Return which of its rules is about such an outcome."""
+        if returned.verdict.meaning is Meaning.EXPIRED:
+            return "refresh" if self._rules.refreshes else None
+        return "passing" if self._rules.repeats and returned.verdict.meaning in _PASSING else None
+
+    def _may_call(self, returned: Sent) -> bool:
+        return self._rules.calls_again and self._protection.orders_left == 0 and self._concerns(returned)
+
+    def _may_repeat(self, returned: Sent) -> bool:
+        idempotent, meaning = self._rules.idempotent, returned.verdict.meaning
+        if meaning is Meaning.EXPIRED or idempotent is False or not self._may_call(returned):
+            return False
+        is_read = idempotent is True or _method_of(returned) in _READS
+        return self._protection.policy.transient_deadline > 0 and (meaning is Meaning.LIMITED or is_read)
+
     # -- what is told
 
-    def _tell_end(self, returned: Returned, rule: str) -> None:
-        verdict = returned.verdict
-        failures = {Meaning.EXPIRED} if rule == "refresh" else _PASSING
-        if verdict.meaning in failures:
-            error = None if verdict.code is not None else verdict.error or "HTTPError"
-            self._tell("call_given_up", msg_cd=verdict.code, error=error)
+    def _tell_end(self, returned: Sent) -> None:
+        rule = self._rule_of(returned)
+        if rule is not None:
+            self._tell("call_given_up", **returned.verdict.reason)
             outer = self._protection.outer
             while outer is not None:
                 outer.settled |= {rule}
@@ -201,23 +260,16 @@ class FunctionCall:
         elif self._calls > 1:
             self._tell("call_recovered", quiet=self._joined)
 
-    def _advise(self, advice: str) -> None:
-        warn_once("function_not_repeated", callable=self._protection.rules.name, advice=advice)
-
     def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
-        told = RefreshEvent(name=event, callable=self._protection.rules.name, attempt=self._calls, **found)
+        told = RefreshEvent(name=event, callable=self._rules.name, attempt=self._calls, **found)
         emit(told, level=logging.DEBUG if quiet else None)
 
 
-def _method_of(returned: Returned) -> str | None:
+def _method_of(returned: Sent) -> str | None:
     """Return the method of the request that a response or an exception carries; None where it carries none."""
-    try:
-        carriers = (returned.value, returned.error, getattr(returned.error, "response", None))
-        for found in carriers:
-            request = getattr(found, "request", None) or getattr(found, "request_info", None)
-            method = getattr(request, "method", None) or getattr(found, "method", None)
-            if isinstance(method, str):
-                return method.upper()
-    except Exception:  # httpx raises where an error has no request
-        return None
+    for carrier in (returned.response, returned.error, attribute_of(returned.error, "response")):
+        request = attribute_of(carrier, "request") or attribute_of(carrier, "request_info")
+        method = attribute_of(request, "method") or attribute_of(carrier, "method")
+        if isinstance(method, str):
+            return method.upper()
     return None

@@ -21,12 +21,7 @@ def _copy_of(module: Any) -> Any:
 
 
 class Monotonic:
-    """
-    Seconds that only ever grow.
-
-    `freezegun` replaces the functions of the module `time`, and wherever else it finds them. Those of a copy of that
-    module it does not know, not even where this module is first imported while the clock is frozen.
-    """
+    """Seconds that only ever grow; `freezegun` knows nothing of a copy of the module `time`, and so cannot stop it."""
 
     now = staticmethod(_copy_of(sys.modules["time"]).monotonic)
 

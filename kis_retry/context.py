@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any
 
-__all__ = ["ACTIVE", "Activity", "is_unprotected", "unprotected"]
+__all__ = ["ACTIVE", "is_unprotected", "unprotected"]
 
-
-class Activity(Protocol):
-    """A decorated call, as those see it who know nothing of protection."""
-
-    def note_handed(self, source: object, value: str) -> None:
-        """Take note that the function asked `source` for its token."""
-
-
-ACTIVE: ContextVar[Activity | None] = ContextVar("kis_retry_active", default=None)
-"""The innermost decorated call that is under way here: threads and tasks have their own."""
+ACTIVE: ContextVar[Any] = ContextVar("kis_retry_active", default=None)
+"""The innermost `Protection` that is in force here, or None: threads and tasks have their own."""
 
 _unprotected: ContextVar[bool] = ContextVar("kis_retry_unprotected", default=False)
 

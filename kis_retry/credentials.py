@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -87,28 +88,25 @@ class Credentials:
         """
         environment = Environment(prefix)
         names = {**credential_variables(prefix), "base_url": (f"{prefix}BASE_URL",)}
-        found = {name: environment.find(*variables) for name, variables in names.items()}
-        missing = [names[name] for name in ("app_key", "app_secret") if found[name] is None]
+        found = {name: setting for name, each in names.items() if (setting := environment.find(*each)) is not None}
+        missing = [names[name] for name in ("app_key", "app_secret") if name not in found]
         if missing:
             first = " and ".join(variables[0] for variables in missing) + (" is" if len(missing) == 1 else " are")
             every = " and ".join(" or ".join(variables) for variables in missing)
             looked = f"{first} not set, {environment.where()}"
             raise ConfigurationError(f"{looked}: set {every} to what the KIS developer portal shows")
-        settings = {name: setting for name, setting in found.items() if setting is not None}
-        problem = _problem_with({name: (setting.variable, setting.text) for name, setting in settings.items()})
+        problem = _problem_with({name: (setting.variable, setting.text) for name, setting in found.items()})
         if problem is not None:
             raise ConfigurationError(problem)
         paper = environment.read(boolean, "true or false", f"{prefix}PAPER")
-        texts = {name: setting.text for name, setting in settings.items()}
+        texts = {name: setting.text for name, setting in found.items()}
         return cls(**texts, paper=prefix.endswith("PAPER_") if paper is None else paper)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Credentials that the environment holds are read there again, so that no secret travels to a worker."""
-        try:
+        with suppress(ConfigurationError):
             if Credentials.from_env() == self:
                 return Credentials.from_env, ()
-        except ConfigurationError:
-            pass
         make = partial(Credentials, paper=self.paper, base_url=self.base_url)
         return make, (self.app_key, self.app_secret, self.account)
 

@@ -13,35 +13,26 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, overload
 
-from .answers import judge
-from .binding import Binding, attribute_of
-from .calling import FunctionCall, Returned, raised
-from .context import ACTIVE, is_unprotected
-from .engine import run, run_async
-from .pace.limiter import RateLimiter, is_limiter
+from .binding import Binding
+from .calling import DecoratedFunction
+from .pace.limiter import RateLimiter
 from .policy import RetryPolicy
-from .signals import is_from_signal_handler
 from .tokens.foreign import as_source
 from .tokens.source import TokenSource, is_source
 from .wire import watch
-from .wire.protection import Protection, Rules
+from .wire.protection import Rules
 
 __all__ = ["decorated", "is_decoratable", "refresh_on_expired_token", "retry_on_transient_error", "rules_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_PLAIN = frozenset((str, int, float, bytes, bool, dict, list, tuple, type(None)))  # first arguments without a policy
-
-
-@overload
-def refresh_on_expired_token(
-    fn: None = None,
-    *,
-    tokens: TokenSource | None = None,
-    policy: RetryPolicy | None = None,
-    bind: Callable[..., object] | None = None,
-    watch_transport: bool = True,
-) -> Callable[[F], F]: ...
+_TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tokens": (is_source, "a TokenSource (TokenManager.from_env())"),
+    "policy": (lambda value: isinstance(value, RetryPolicy), "a RetryPolicy"),
+    "bind": (lambda value: callable(value) and not isinstance(value, type), "a function of (token) or (self, token)"),
+    "limiter": (lambda value: isinstance(value, RateLimiter), "a RateLimiter (RateLimiter.from_env())"),
+    "idempotent": (lambda value: isinstance(value, bool), "True, False or None"),
+}
 
 
 @overload
@@ -55,6 +46,16 @@ def refresh_on_expired_token(
 ) -> F: ...
 
 
+@overload
+def refresh_on_expired_token(
+    *,
+    tokens: TokenSource | None = None,
+    policy: RetryPolicy | None = None,
+    bind: Callable[..., object] | None = None,
+    watch_transport: bool = True,
+) -> Callable[[F], F]: ...
+
+
 def refresh_on_expired_token(
     fn: Any = None,
     *,
@@ -66,12 +67,10 @@ def refresh_on_expired_token(
     """
     Have each request that KIS refuses for its expired token leave once more, with a new one.
 
-    For functions, methods and coroutine functions that call KIS. Bare, with `()` or with arguments. The requests inside
-    are protected where they leave (`requests`, `httpx`, `aiohttp`, `urllib.request`), in the threads that the function
-    starts and in the tasks that it hands to a pool too; the function never sees the refusal. What the caller gets is
-    always the function's own last value or its own last exception.
-
-    A function whose requests nobody sees is itself called once more after such a refusal.
+    For functions, methods and coroutine functions; bare, with `()` or with arguments. The requests inside are protected
+    where they leave (`requests`, `httpx`, `aiohttp`, `urllib.request`), in the threads that the function starts and in
+    the tasks that it hands to a pool too; the function never sees the refusal. A function whose requests nobody sees is
+    itself called once more. The caller always gets the function's own last value or its own last exception.
 
     Args:
         fn: the function.
@@ -89,28 +88,20 @@ def refresh_on_expired_token(
     Raises:
         TypeError: when decorating: not a function, a generator function or a class; an argument of a wrong kind.
     """
-    watches = bool(watch_transport)
-    return _decorate(fn, refreshes=True, tokens=tokens, policy=policy, bind=bind, watches=watches)
+    options = {"tokens": tokens, "policy": policy, "bind": bind, "watches": bool(watch_transport)}
+    return _decorate(fn, refreshes=True, **options)
 
 
 @overload
 def retry_on_transient_error(
-    fn: None = None,
-    *,
-    limiter: RateLimiter | None = None,
-    policy: RetryPolicy | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]: ...
-
-
-@overload
-def retry_on_transient_error(
-    fn: F,
-    *,
-    limiter: RateLimiter | None = None,
-    policy: RetryPolicy | None = None,
-    idempotent: bool | None = None,
+    fn: F, *, limiter: RateLimiter | None = None, policy: RetryPolicy | None = None, idempotent: bool | None = None
 ) -> F: ...
+
+
+@overload
+def retry_on_transient_error(
+    *, limiter: RateLimiter | None = None, policy: RetryPolicy | None = None, idempotent: bool | None = None
+) -> Callable[[F], F]: ...
 
 
 def retry_on_transient_error(
@@ -145,28 +136,14 @@ def retry_on_transient_error(
     return _decorate(fn, repeats=True, limiter=limiter, policy=policy, idempotent=idempotent)
 
 
-def rules_of(
-    *,
-    tokens: Any = None,
-    policy: Any = None,
-    bind: Any = None,
-    limiter: Any = None,
-    idempotent: Any = None,
-    **other: Any,
-) -> Rules:
+def rules_of(**arguments: Any) -> Rules:
     """Return the rules of a decorator with these arguments, which are checked here."""
-    if tokens is not None and not is_source(tokens):
-        raise TypeError(f"tokens= takes a TokenSource (TokenManager.from_env()), not {_shown(tokens)}")
-    if policy is not None and not isinstance(policy, RetryPolicy):
-        raise TypeError(f"policy= takes a RetryPolicy, not {_shown(policy)}")
-    if bind is not None and (isinstance(bind, type) or not callable(bind)):
-        raise TypeError(f"bind= takes a function of (token) or (self, token), not {_shown(bind)}")
-    if limiter is not None and not is_limiter(limiter):
-        raise TypeError(f"limiter= takes a RateLimiter (RateLimiter.from_env()), not {_shown(limiter)}")
-    if idempotent is not None and not isinstance(idempotent, bool):
-        raise TypeError(f"idempotent= takes True, False or None, not {_shown(idempotent)}")
-    sources = (as_source(tokens),) if tokens is not None else ()
-    return Rules(sources=sources, policy=policy, bind=bind, limiter=limiter, idempotent=idempotent, **other)
+    for name, (is_right, takes) in _TAKES.items():
+        value = arguments.get(name)
+        if value is not None and not is_right(value):
+            raise TypeError(f"{name}= takes {takes}, not {_shown(value)}")
+    tokens = arguments.pop("tokens", None)
+    return Rules(sources=(as_source(tokens),) if tokens is not None else (), **arguments)
 
 
 def is_decoratable(function: Any) -> bool:
@@ -180,9 +157,20 @@ def is_decoratable(function: Any) -> bool:
 def decorated(function: F, rules: Rules) -> F:
     """Return `function` with `rules` in force around each call; its signature, docstring and types stay."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    own = replace(rules, name=name, binding=Binding(function, rules.bind))
-    wrapped = _coroutine_function if inspect.iscoroutinefunction(function) else _function
-    return wrapped(function, own)  # type: ignore[return-value]  # called and awaited as `function` is
+    binding = Binding(function, rules.bind)
+    begin = DecoratedFunction(function, replace(rules, name=name, binding=binding), binding).begin
+
+    @wraps(function)
+    def protected(*args: Any, **kwargs: Any) -> Any:
+        call = begin(args, kwargs)
+        return function(*args, **kwargs) if call is None else call.run()
+
+    @wraps(function)
+    async def protected_coroutine(*args: Any, **kwargs: Any) -> Any:
+        call = begin(args, kwargs)
+        return await (function(*args, **kwargs) if call is None else call.run_async())
+
+    return protected_coroutine if inspect.iscoroutinefunction(function) else protected  # type: ignore[return-value]  # called and awaited as `function` is
 
 
 def _decorate(fn: Any, **arguments: Any) -> Any:
@@ -200,130 +188,6 @@ def _decorate(fn: Any, **arguments: Any) -> Any:
         return decorated(function, rules)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
-    begin = _Beginning(rules)
-
-    @wraps(function)
-    def protected(*args: Any, **kwargs: Any) -> Any:
-        protection = begin(args, kwargs)
-        if protection is None:
-            return function(*args, **kwargs)
-        if begin.takes_slots and not begin.is_awaited:
-            begin.take_slot(protection)
-        before = ACTIVE.set(protection)
-        try:
-            value = function(*args, **kwargs)
-            begin.is_awaited = inspect.iscoroutine(value)
-            if inspect.iscoroutine(value):
-                return _awaited(value, function, protection, begin)
-            begin.learn(protection)
-            if protection.seen or (type(value) is dict and value.get("rt_cd") == "0"):
-                return value
-            returned = Returned(judge(value, protection.policy.expired_codes), value)
-        except Exception as error:
-            if protection.seen or is_from_signal_handler(error):
-                raise
-            returned = raised(error, protection)
-        finally:
-            ACTIVE.reset(before)
-        call = FunctionCall(protection, function)
-        try:
-            if call.concerns(returned):
-                returned = run(call.flow(returned), call.send)
-            return returned.end()
-        finally:
-            del returned  # a circle would keep the call's arguments alive
-
-    return protected
-
-
-def _coroutine_function(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
-    begin = _Beginning(rules)
-
-    @wraps(function)
-    async def protected(*args: Any, **kwargs: Any) -> Any:
-        protection = begin(args, kwargs)
-        if protection is None:
-            return await function(*args, **kwargs)
-        return await _awaited(None, function, protection, begin)
-
-    return protected
-
-
-async def _awaited(value: Any, function: Callable[..., Any], protection: Protection, begin: _Beginning) -> Any:
-    """Await what the function gave, or gives now, under its protection."""
-    if begin.takes_slots:
-        await begin.take_slot_async(protection)
-    call = FunctionCall(protection, function)
-    returned = await call.send_async(value)
-    try:
-        if returned.error is None:
-            begin.learn(protection)
-        if call.concerns(returned):
-            returned = await run_async(call.flow(returned), call.send_async)
-        return returned.end()
-    finally:
-        del returned  # as above
-
-
-class _Beginning:
-    """
-    What is needed to begin a call: the first argument, the policy in force, and a slot.
-
-    Attributes:
-        takes_slots: no request of the last call was seen, so that the next call takes a slot itself.
-        is_awaited: the last call gave a coroutine, so that the slot is waited for in that: here it would stop the loop.
-    """
-
-    def __init__(self, rules: Rules) -> None:
-        self.takes_slots = self.is_awaited = False
-        self._rules = rules
-        self._environment: RetryPolicy | None = None
-
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Protection | None:
-        """Return the protection of one call; None where it is to be left alone."""
-        rules = self._rules
-        if is_unprotected():
-            return None
-        first = args[0] if args else rules.binding.first(args, kwargs) if rules.binding is not None else None
-        policy = rules.policy or self._policy_of(first)
-        if not policy.enabled:
-            return None
-        watch()
-        return Protection(rules, policy, first, args, kwargs, ACTIVE.get())  # type: ignore[arg-type]  # nothing else is set
-
-    def learn(self, protection: Protection) -> None:
-        """Take note of whether the requests of a call that came to its end were seen: one that raised may have none."""
-        self.takes_slots = self._rules.repeats and not protection.seen
-
-    def take_slot(self, protection: Protection) -> None:
-        """Wait for the slot of a function whose requests nobody sees."""
-        limiter = protection.any_limiter()
-        if limiter is not None:
-            limiter.acquire()
-
-    async def take_slot_async(self, protection: Protection) -> None:
-        """Wait as `take_slot` does, without stopping the event loop."""
-        limiter = protection.any_limiter()
-        if limiter is not None:
-            await limiter.acquire_async()
-
-    def _policy_of(self, first: Any) -> RetryPolicy:
-        """Return the policy of the first argument, of the source, or of the environment."""
-        if type(first) not in _PLAIN:
-            for holder in (first, attribute_of(first, "tokens")):
-                policy = attribute_of(holder, "policy")
-                if isinstance(policy, RetryPolicy):
-                    return policy
-        for source in self._rules.sources:
-            policy = getattr(source, "policy", None)
-            if isinstance(policy, RetryPolicy):
-                return policy
-        if self._environment is None:
-            self._environment = RetryPolicy.from_env()
-        return self._environment
 
 
 def _shown(value: Any) -> str:

@@ -89,12 +89,11 @@ async def _do_async(step: Step, send: Callable[[], Awaitable[Any]]) -> Any:
         return await send()
     if isinstance(step, Sleep):
         return await asyncio.sleep(step.seconds)
-    if step.future.done():
-        return True
-    loop = asyncio.get_running_loop()
-    told = loop.create_future()
-    step.future.add_done_callback(lambda _: _tell(loop, told))
-    await asyncio.wait((told,), timeout=step.seconds)
+    if not step.future.done():
+        loop = asyncio.get_running_loop()
+        told = loop.create_future()
+        step.future.add_done_callback(lambda _: _tell(loop, told))
+        await asyncio.wait((told,), timeout=step.seconds)
     return step.future.done()
 
 

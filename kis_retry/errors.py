@@ -11,7 +11,7 @@ class KisRetryError(Exception):
     """Everything this package raises of its own accord is one of these."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, vars(self))
+        return type(self).__new__, (type(self), *self.args), vars(self)  # past `__init__`, which takes keywords
 
 
 class ConfigurationError(KisRetryError, ValueError):
@@ -57,9 +57,3 @@ class TokenIssueError(KisRetryError):
 
 class TokenIssueLimited(TokenIssueError):  # noqa: N818  # the settled name; its base says Error
     """KIS issues one token a minute for an app key, and somebody else just had it (EGW00133; since 2023-10-27)."""
-
-
-def _rebuild(kind: type[KisRetryError], args: tuple[object, ...], fields: dict[str, Any]) -> KisRetryError:
-    error = kind.__new__(kind, *args)  # past `__init__`, which would put the fields into the text again
-    vars(error).update(fields)
-    return error

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from functools import cache, partial
 from typing import Literal, get_args
@@ -76,7 +76,6 @@ class RefreshEvent:
 Hook = Callable[[RefreshEvent], object]
 
 _hooks: dict[object, Hook] = {}  # by an object for each subscription; a lock could be held at a fork
-_log_failures: set[str] = set()  # the types that were told
 
 
 def on_event(hook: Hook) -> Callable[[], None]:
@@ -107,11 +106,8 @@ def emit(event: RefreshEvent, level: int | None = None) -> None:
     """
     Log the event, then hand it to every hook. Whatever they raise stays here, but for what a signal raised.
 
-    `level` says how loud, instead of the name: `logging.DEBUG` for those who joined another's refresh. A call that was
-    given up without a code and an error is told as an "HTTPError".
+    `level` says how loud, instead of the name: `logging.DEBUG` for those who joined another's refresh.
     """
-    if event.name == "call_given_up" and event.msg_cd is None and event.error is None:
-        event = replace(event, error="HTTPError")
     if level is not None:
         object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
     found = {spec.name: getattr(event, spec.name) for spec in fields(event) if spec.name != "name"}
@@ -146,10 +142,14 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
         kind = type(error).__name__  # its text may hold anything
         if hook is not None:
             warn_once("hook_failed", hook=hook, error=kind)
-        elif kind not in _log_failures:  # as `logging` itself does it; a handler that failed would fail again
-            _log_failures.add(kind)
-            with suppress(Exception):
-                print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
+        else:
+            _say_log_failed(kind)
+
+
+@cache
+def _say_log_failed(kind: str) -> None:
+    with suppress(Exception):  # as `logging` itself does it: a handler that failed would fail again
+        print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
 
 
 def _is_of_signal(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from .events import warn
@@ -49,19 +49,13 @@ def _await_imports() -> None:
 
 
 def _let_imports_begin() -> None:
-    try:
+    with suppress(RuntimeError):  # it took too long, and is another's
         _importing.release()
-    except RuntimeError:  # it took too long
-        return
 
 
 def _begin_as_child() -> None:
     global _importing
     _importing = threading.RLock()
-    _run_hooks()
-
-
-def _run_hooks() -> None:
     for reference, hook in list(_hooks.values()):
         target = reference()
         try:

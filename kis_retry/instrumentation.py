@@ -82,8 +82,7 @@ class PrometheusHook:
     - `kis_retry_refresh_seconds`, a histogram by `event`: how long a refresh, an adoption or a failure took.
     - `kis_retry_wait_seconds_total`, a counter by `event`: seconds waited at most before a call or a token request is
       made again. Slots of the pace are not in it.
-    - `kis_retry_token_expires_timestamp_seconds`, a gauge, from the first refresh on: when the newest token dies. Of
-      several processes that share a token the latest value is the right one.
+    - `kis_retry_token_expires_timestamp_seconds`, a gauge, from the first refresh on: when the newest token dies.
     - `kis_retry_rate_calls_per_second`, a gauge: the rate in force; without `limiter` from its first change here on.
 
     Args:

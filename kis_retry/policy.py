@@ -32,7 +32,7 @@ class RetryPolicy:
         refresh_margin: how long before its expiry a token is renewed, 0 to 43,200 (twelve of its 24 hours).
         issue_timeout: how long one token request may take, 0.1 to 120.
         issue_wait: how long a refresh may take in all, whatever it waits for, 0 to 600; 0: one try.
-        issue_cooldown: how long nobody asks for a token after a failed issue, 0 to 3,600.
+        issue_cooldown: how long nobody asks for a token after an issue that failed for good, 0 to 3,600.
         transient_deadline: how long a call is repeated after what passes by itself, 0 to 86,400; 0: not at all.
         order_deadline: how long an order may wait before its first attempt for anything but its slot, and how long
             after that it may still be repeated, 0 to 3,600; 0: an order leaves once.
@@ -79,10 +79,9 @@ class RetryPolicy:
         found = {}
         for spec in fields(cls):
             usual = variable_of(spec.name)
-            value = environment.read(partial(parse, spec), takes(spec), prefix + usual.removeprefix("KIS_"), usual)
-            if value is not None:
-                found[spec.name] = value
-        return cls(**found)
+            own = prefix + usual.removeprefix("KIS_")
+            found[spec.name] = environment.read(partial(parse, spec), takes(spec), own, usual)
+        return cls(**{name: value for name, value in found.items() if value is not None})
 
 
 def variable_of(name: str) -> str:

@@ -10,17 +10,18 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, TypeVar
 
 from .decorators import decorated, is_decoratable, rules_of
 from .pace.limiter import RATE_TAKES, RateLimiter, checked_rate, parse_rate
 from .policy import RetryPolicy
 from .settings import Environment
-from .stores.from_env import store_from_env
+from .stores.entry import store_from_env
 from .tokens.source import LiveSource, TokenSource
 from .wire import watch
 from .wire.account import credentials_of
-from .wire.protection import Protection, protect_process
+from .wire.protection import Protection, Rules, protect_process
 from .wire.request import KisRequest
 
 __all__ = ["install", "protect", "uninstall", "unprotect"]
@@ -31,7 +32,6 @@ _KEPT = "__kis_retry_kept__"  # what stood in a class or a module before, by nam
 _ORIGINAL = "__kis_retry_original__"  # the function behind one that stands in its place
 _OBJECT = "__kis_retry_object__"  # what is known of a protected object, in the class that stands in its class's place
 _ABSENT: Any = object()
-_SHOWN = 8  # names in a message
 
 
 def protect(
@@ -69,32 +69,24 @@ def protect(
         ValueError: nothing in the target matches; the message says what was looked for.
         TypeError: a method named outright cannot be protected, or the target cannot be changed.
     """
-    calls_again, watches = methods is not None, bool(watch_transport)
-    refreshing = rules_of(
-        refreshes=True, tokens=tokens, policy=policy, bind=bind, calls_again=calls_again, watches=watches
+    arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
+    again = partial(protect, **arguments, methods=methods, watch_transport=watch_transport)
+    rules = rules_of(
+        **arguments, refreshes=True, repeats=True, calls_again=methods is not None, watches=bool(watch_transport)
     )
-    repeating = rules_of(repeats=True, policy=policy, limiter=limiter, calls_again=calls_again, watches=watches)
     watch()
-
-    def both(function: Any) -> Any:
-        return decorated(decorated(function, refreshing), repeating)
-
-    ours = {name: _around(member, both) for name, member in _matching(target, methods).items()}
+    ours = {name: _around(member, rules) for name, member in _matching(target, methods).items()}
     delegate = inspect.getattr_static(target, "__getattr__", None)
     if methods is None and inspect.isfunction(delegate) and not isinstance(target, types.ModuleType):
-        ours["__getattr__"] = _delegating(delegate, both)
+        ours["__getattr__"] = _delegating(delegate, rules)
     if not ours:
         raise ValueError(f"nothing in {_name_of(target)} can be protected: it has no public methods; give its classes")
-    if isinstance(target, (type, types.ModuleType)):
-        _replace(target, ours)
-        return target
-    held = {name: member for name, member in ours.items() if name in getattr(target, "__dict__", {})}
-    if ours.keys() - held.keys():
-        arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
-        arguments.update(methods=methods, watch_transport=watch_transport)
-        _with_class(target, {name: member for name, member in ours.items() if name not in held}, arguments)
+    is_shared = isinstance(target, (type, types.ModuleType))
+    held = {name for name in ours if is_shared or name in getattr(target, "__dict__", {})}
+    if len(held) < len(ours):
+        _with_class(target, {name: member for name, member in ours.items() if name not in held}, again)
     if held:
-        _replace(target, held)
+        _replace(target, {name: ours[name] for name in held})
     return target
 
 
@@ -178,19 +170,17 @@ class _Limiters:
         return self._made[account]
 
 
-def _around(member: Any, both: Callable[[Any], Any]) -> Any:
-    """Return a member with both decorators on its function, as the kind of member that it is."""
+def _around(member: Any, rules: Rules) -> Any:
+    """Return a member with the rules around its function, as the kind of member that it is."""
     if isinstance(member, (staticmethod, classmethod)):
-        return type(member)(_once(member.__func__, both))
+        return type(member)(_around(member.__func__, rules))
     if isinstance(member, types.MethodType):
-        return types.MethodType(_once(member.__func__, both), member.__self__)
-    return _once(member, both)
+        return types.MethodType(_around(member.__func__, rules), member.__self__)
+    original = _original_of(member)
+    return _marked(decorated(original, rules), original)
 
 
-def _once(function: Any, both: Callable[[Any], Any]) -> Any:
-    """Decorate the function itself where `protect` has decorated it before: the later arguments are in force."""
-    original = _original_of(function)
-    ours = both(original)
+def _marked(ours: Any, original: Any) -> Any:
     setattr(ours, _ORIGINAL, (id(ours), original))
     return ours
 
@@ -201,18 +191,17 @@ def _original_of(function: Any) -> Any:
     return original if marked == id(function) else function
 
 
-def _delegating(delegate: Any, both: Callable[[Any], Any]) -> Any:
-    """Return a `__getattr__` that puts both decorators on the methods of others that it hands on."""
+def _delegating(delegate: Any, rules: Rules) -> Any:
+    """Return a `__getattr__` that puts the rules around the methods of others that it hands on."""
     original = _original_of(delegate)
 
     @functools.wraps(original)
     def ours(target: Any, name: str) -> Any:
         found = original(target, name)
         is_method = _is_public(name) and isinstance(found, types.MethodType) and _can_be_repeated(found)
-        return _around(found, both) if is_method else found
+        return _around(found, rules) if is_method else found
 
-    setattr(ours, _ORIGINAL, (id(ours), original))
-    return ours
+    return _marked(ours, original)
 
 
 def _replace(target: Any, members: dict[str, Any]) -> None:
@@ -227,55 +216,40 @@ def _replace(target: Any, members: dict[str, Any]) -> None:
     setattr(target, _KEPT, kept)
 
 
-def _with_class(target: Any, members: dict[str, Any], arguments: dict[str, Any]) -> None:
-    """Give one object a class of its own, which differs in its methods alone."""
-    before = vars(type(target)).get(_OBJECT) or _OfObject(type(target), {}, ())
-    own = _OfObject(before.original, {**before.members, **members}, (*before.calls, arguments))
-    space = {
-        **own.members,
-        "__slots__": (),
-        "__module__": own.original.__module__,
-        "__qualname__": own.original.__qualname__,
-        "__doc__": own.original.__doc__,
-        "__reduce_ex__": _reduced,
-        _OBJECT: own,
-    }
-    try:
-        object.__setattr__(target, "__class__", type(own.original.__name__, (own.original,), space))
-    except Exception:  # of an enum, of a builtin, of what its base class asks of subclasses
-        raise TypeError(f"a {own.original.__name__} does not let its methods be replaced: protect its class") from None
-
-
 @dataclass(frozen=True)
 class _OfObject:
     """What stands in the place of an object's class: its own one, the methods, and the calls of `protect`."""
 
     original: type
     members: dict[str, Any]
-    calls: tuple[dict[str, Any], ...]
+    calls: tuple[Callable[[Any], Any], ...]
 
 
-class _Calls(tuple[dict[str, Any], ...]):
-    """The calls of `protect`, which the copies of an object share."""
-
-    __slots__ = ()
-
-    def __deepcopy__(self, memo: Any) -> _Calls:
-        return self
+def _with_class(target: Any, members: dict[str, Any], again: Callable[[Any], Any]) -> None:
+    """Give one object a class of its own, which differs in its methods alone."""
+    before = vars(type(target)).get(_OBJECT) or _OfObject(type(target), {}, ())
+    own = _OfObject(before.original, {**before.members, **members}, (*before.calls, again))
+    names = ("__module__", "__qualname__", "__doc__")
+    space = {**own.members, **{name: getattr(own.original, name) for name in names}}
+    space.update({"__slots__": (), "__reduce_ex__": _reduced, _OBJECT: own})
+    try:
+        object.__setattr__(target, "__class__", type(own.original.__name__, (own.original,), space))
+    except Exception:  # of an enum, of a builtin, of what its base class asks of subclasses
+        raise TypeError(f"a {own.original.__name__} does not let its methods be replaced: protect its class") from None
 
 
 def _reduced(target: Any, protocol: Any) -> tuple[Any, ...]:
-    """Pickle or copy an object as its own class does, and have the copy protected again."""
+    """Pickle or copy an object as its own class does, and have the copy protected again, with the same arguments."""
     own, ours = getattr(target, _OBJECT), type(target)
     make, args, *state = own.original.__reduce_ex__(target, protocol)
     args = tuple(own.original if each is ours else each for each in args)
-    return _remade, (_Calls(own.calls), own.original if make is ours else make, args), *state
+    return partial(_remade, own.calls, own.original if make is ours else make), args, *state
 
 
-def _remade(calls: _Calls, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _remade(calls: tuple[Callable[[Any], Any], ...], make: Callable[..., Any], *args: Any) -> Any:
     target = make(*args)
-    for arguments in calls:
-        protect(target, **arguments)
+    for again in calls:
+        again(target)
     return target
 
 
@@ -285,21 +259,14 @@ def _matching(target: Any, methods: str | Iterable[str] | None) -> dict[str, Any
     if methods is None:
         return {name: member for name, member in members.items() if _is_public(name) and _can_be_repeated(member)}
     found: dict[str, Any] = {}
-    for pattern in [methods] if isinstance(methods, str) else list(methods):
-        if pattern in members:
-            if not _can_be_repeated(members[pattern]):
-                raise TypeError(f"{pattern} of {_name_of(target)} cannot be protected: it is no method to be repeated")
-            found[pattern] = members[pattern]
-            continue
-        matching = {
-            name: member
-            for name, member in members.items()
-            if fnmatchcase(name, pattern) and not name.startswith("__") and _can_be_repeated(member)
-        }
+    for pattern in [methods] if isinstance(methods, str) else methods:
+        if pattern in members and not _can_be_repeated(members[pattern]):
+            raise TypeError(f"{pattern} of {_name_of(target)} cannot be protected: it is no method to be repeated")
+        names = [name for name in members if fnmatchcase(name, pattern) and (name == pattern or name[:2] != "__")]
+        matching = {name: members[name] for name in names if _can_be_repeated(members[name])}
         if not matching:
-            raise ValueError(
-                f"nothing in {_name_of(target)} matches methods={pattern!r}; it has {_methods_of(members)}"
-            )
+            has = ", ".join(_matching(target, None)) or "no methods of its own"
+            raise ValueError(f"nothing in {_name_of(target)} matches methods={pattern!r}; it has {has}")
         found.update(matching)
     return found
 
@@ -313,13 +280,6 @@ def _can_be_repeated(member: Any) -> bool:
     bound = isinstance(member, (staticmethod, classmethod, types.MethodType))
     function = member.__func__ if bound else member
     return inspect.isroutine(function) and not inspect.isbuiltin(function) and is_decoratable(function)
-
-
-def _methods_of(members: dict[str, Any]) -> str:
-    """Return what somebody may have meant, in a line."""
-    names = [name for name, member in members.items() if _is_public(name) and _can_be_repeated(member)]
-    shown = ", ".join(names[:_SHOWN]) or "no methods of its own"
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _name_of(target: Any) -> str:

@@ -8,8 +8,9 @@ tenacity 9.2 the wrapper of `@tenacity.retry` shares one statistics dict between
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tenacity import (
     RetryCallState,
@@ -22,12 +23,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from .answers import Meaning, Verdict, is_token_expired_error, is_token_expired_response
+from .answers import Meaning, is_token_expired_error, is_token_expired_response
 from .clock import Monotonic
-from .engine import Flow
+from .engine import Flow, Wait
 from .policy import RetryPolicy
+from .token import fingerprint
+from .tokens.source import LiveSource, Replacement
 
-__all__ = ["Outcome", "passing", "refreshing", "repeat"]
+__all__ = ["passing", "refreshing", "renewed", "repeat"]
 
 _DROPPED_WAIT = wait_random_exponential(multiplier=0.2, max=5)
 """Seconds before a call is made again that nobody answered, or that was told to ask again: with full jitter."""
@@ -37,16 +40,7 @@ _LIMITED_WAIT = wait_random(0.05, 0.15) + wait_random_exponential(multiplier=0.1
 
 _LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
 
-
-class Outcome(Protocol):
-    """What came of a call, read and judged once: the predicates below take its verdict as it is."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """What it says about calling again."""
-
-
-O = TypeVar("O", bound=Outcome)  # noqa: E741  # an outcome
+O = TypeVar("O")  # noqa: E741  # an outcome, with its `verdict`: read and judged once, and taken by the predicates
 
 BeforeSleep = Callable[[RetryCallState], None]
 
@@ -71,14 +65,15 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
         may_repeat: the table of failures, for a read or for an order.
         deadline: an instant of `Monotonic.now`; no repeat begins after it.
         paced: its next slot is the wait after EGW00201.
-        before_sleep: told of each repeat.
+        before_sleep: takes note of each repeat.
     """
 
     def wait(state: RetryCallState) -> float:
-        left = max(deadline - Monotonic.now(), 0.0)
-        if _meaning_of(state) is Meaning.LIMITED:
-            return 0.0 if paced else float(min(_LIMITED_WAIT(state), left))
-        return float(min(_DROPPED_WAIT(state), left))
+        limited = _last_outcome(state).verdict.meaning is Meaning.LIMITED
+        if limited and paced:
+            return 0.0
+        seconds = (_LIMITED_WAIT if limited else _DROPPED_WAIT)(state)
+        return float(min(seconds, max(deadline - Monotonic.now(), 0.0)))
 
     return Retrying(
         retry=retry_if_result(may_repeat),
@@ -116,8 +111,44 @@ def repeat(
     return outcome
 
 
-def _meaning_of(state: RetryCallState) -> Meaning | None:
-    return state.outcome.result().verdict.meaning if state.outcome is not None else None
+def renewed(
+    source: LiveSource, rejected: str | None, code: str | None, seconds: float | None, tell: Callable[..., None]
+) -> Flow[Replacement | None]:
+    """
+    Get a token in place of the one that KIS refused with `code`, and tell what came of it; None where none can be had.
+
+    Args:
+        source: of the account.
+        rejected: the bare token that was refused; None where there was none.
+        code: of the refusal.
+        seconds: how long to wait at most; None: for as long as the source takes.
+        tell: emits an event by its name and fields; of the one refresh all but the first tell quietly.
+    """
+    joined = rejected is not None and source.is_dead(rejected)
+    refused = fingerprint(rejected) if rejected is not None else None
+    if rejected is not None:
+        source.note_refused(rejected)  # before it is told, which takes its time: whoever comes meanwhile has joined
+    tell("token_expired", quiet=joined, msg_cd=code, token=refused)
+    began = time.monotonic()
+    future = source.replace_future(rejected)
+    failure: Any = future.exception() if (yield Wait(future, seconds)) else TimeoutError()
+    took = time.monotonic() - began
+    if failure is not None:
+        error, why = type(failure).__name__, getattr(failure, "code", None)
+        tell("token_refresh_failed", previous_token=refused, msg_cd=why, error=error, elapsed=took)
+        return None
+    replacement: Replacement = future.result()
+    tell(
+        "token_refreshed" if replacement.origin == "issued" else "token_adopted",
+        quiet=replacement.origin == "memory",
+        msg_cd=code,
+        token=replacement.token.fingerprint,
+        previous_token=refused,
+        expires_at=replacement.token.expires_at,
+        source=replacement.origin,
+        elapsed=took,
+    )
+    return replacement
 
 
 def _last_outcome(state: RetryCallState) -> Any:

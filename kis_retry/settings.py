@@ -22,9 +22,9 @@ from typing import TypeVar
 from .errors import ConfigurationError
 from .events import warn_once
 from .forking import no_fork
-from .ownership import is_owned, may_be_written_by_strangers
 
-__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "without_password"]
+__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "is_owned"]
+__all__ += ["without_password"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ CREDENTIAL_VARIABLES = {  # our name first, then the one that people have set al
     "account": ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
 }
 
+_ROOT = 0  # could change everything anyway
 _TRUE, _FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
 
 
@@ -63,15 +64,14 @@ class Environment:
         self.env_file: Path | None = None  # the one that counts
         self.searched: list[Path] = []  # the folders where the search began
         self.ignored: list[tuple[Path, str]] = []  # what does not count of `.env` files, with the reason of each
-        problem = None
         try:
-            self.searched = _starting_folders()
             self._read()
+            return
         except (OSError, UnicodeDecodeError) as error:
             place = self.env_file or "at or above the working directory"
             problem = f"the .env file {place} cannot be read ({type(error).__name__})"
-        if problem is not None:  # raised out here, for what it is raised from would keep the lines that were read
-            raise ConfigurationError(f"{problem}; it takes lines of NAME=value in UTF-8")
+        # Out here, for what it is raised from would keep the lines that were read.
+        raise ConfigurationError(f"{problem}; it takes lines of NAME=value in UTF-8")
 
     def find(self, *variables: str) -> Setting | None:
         """Return the first of `variables` that is set and not blank."""
@@ -105,6 +105,7 @@ class Environment:
         return sorted(name for name in names if name.startswith("KIS_RETRY_") and name not in known)
 
     def _read(self) -> None:
+        self.searched = _starting_folders()
         self.env_file = self._file()
         if self.env_file is None:
             return
@@ -114,10 +115,11 @@ class Environment:
         self._lines = dotenv_values(self.env_file, interpolate=False)
         names = credential_variables(self._prefix)
         found = [self.find(*names[name]) for name in ("app_key", "app_secret")]
-        if not all(setting and setting.origin == ".env" for setting in found):
-            for variable in (f"{self._prefix}BASE_URL", "KIS_TOKEN_STORE"):
-                if self._lines.pop(variable, None) and variable not in os.environ:
-                    self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
+        if all(setting and setting.origin == ".env" for setting in found):
+            return
+        for variable in (f"{self._prefix}BASE_URL", "KIS_TOKEN_STORE"):
+            if self._lines.pop(variable, None) and variable not in os.environ:
+                self._ignore(self.env_file, f"{variable} counts only beside the app key and secret in force")
 
     def _file(self) -> Path | None:
         folders = dict.fromkeys(folder for start in self.searched for folder in (start, *start.parents))
@@ -136,9 +138,8 @@ class Environment:
 
 def credential_variables(prefix: str = "KIS_") -> dict[str, tuple[str, ...]]:
     """Return the variables of app key, secret and account; the other library's names stand in for `KIS_` alone."""
-    if prefix == "KIS_":
-        return dict(CREDENTIAL_VARIABLES)
-    return {name: (prefix + ours.removeprefix("KIS_"),) for name, (ours, _) in CREDENTIAL_VARIABLES.items()}
+    names = CREDENTIAL_VARIABLES.items()
+    return {name: both if prefix == "KIS_" else (prefix + both[0].removeprefix("KIS_"),) for name, both in names}
 
 
 def boolean(text: str) -> bool:
@@ -161,36 +162,61 @@ def without_password(text: str) -> str:
 
 def _unquoted(text: str) -> str:
     text = text.strip()
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-    return text[1:-1].strip() if quoted else text
+    quoted = re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL)
+    return quoted[2].strip() if quoted else text
 
 
 def _starting_folders() -> list[Path]:
     """Return the working directory and the script's folder, unless the script came with an installation, as pytest."""
-    folders = [Path.cwd()]
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if isinstance(script, str):
-        folder = Path(script).resolve().parent
-        installed = folder == Path(sys.executable).parent or {"site-packages", "dist-packages"} & set(folder.parts)
-        if not installed and folder not in folders:
-            folders.append(folder)
-    return folders
+    if not isinstance(script, str):
+        return [Path.cwd()]
+    folder = Path(script).resolve().parent
+    installed = folder == Path(sys.executable).parent or {"site-packages", "dist-packages"} & set(folder.parts)
+    return [Path.cwd()] if installed or folder == Path.cwd() else [Path.cwd(), folder]
 
 
 def _why_not(path: Path) -> str | None:
     """Say why the file does not count, None if it does. Nothing is opened: a FIFO would wait for its writer."""
-    found, target = path.lstat(), None
-    if stat.S_ISLNK(found.st_mode):
-        try:
-            target = path.resolve(strict=True)
-        except (OSError, RuntimeError):  # the latter: a loop, before 3.13
-            return "it is a link to nothing"
-    elif not stat.S_ISREG(found.st_mode):
-        return "it is no regular file"
+    found = path.lstat()
     if not is_owned(found, or_by_root=True):
         return f"it belongs to another user (uid {found.st_uid})"
-    if target is None and may_be_written_by_strangers(found):
-        return "others may write it"
-    if may_be_written_by_strangers(path.parent.stat()):  # those above it do not matter: this one stays this user's
+    if _may_be_written_by_strangers(path.parent.stat()):  # those above do not matter: this one stays this user's
         return "others may write to its folder"
-    return None if target is None else _why_not(target)
+    if stat.S_ISLNK(found.st_mode):
+        try:
+            return _why_not(path.resolve(strict=True))
+        except (OSError, RuntimeError):  # the latter: a loop, before 3.13
+            return "it is a link to nothing"
+    if not stat.S_ISREG(found.st_mode):
+        return "it is no regular file"
+    return "others may write it" if _may_be_written_by_strangers(found) else None
+
+
+def is_owned(found: os.stat_result, *, or_by_root: bool = False) -> bool:
+    """Say whether this process's user owns a file. Windows tells no owner by a number: there all is believed."""
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid() or (or_by_root and found.st_uid == _ROOT)
+
+
+def _may_be_written_by_strangers(found: os.stat_result) -> bool:
+    """
+    Say whether somebody who is neither this user nor root may write it, or put files into it if it is a folder.
+
+    The sticky bit changes nothing: in /tmp everybody may put a file where there is none. A group counts as strangers
+    unless it is root's or this user's own without other members, which many systems give to each user with umask 002.
+    """
+    if not hasattr(os, "geteuid"):
+        return False
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid != _ROOT and not _is_private_group(found.st_gid)
+    return bool(by_group or found.st_mode & stat.S_IWOTH) or not is_owned(found, or_by_root=True)
+
+
+def _is_private_group(gid: int) -> bool:
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:  # without an entry nobody knows who else is in it
+        return False
+    return gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

@@ -7,7 +7,7 @@ import io
 import json
 import warnings
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -15,42 +15,39 @@ import aiohttp
 import httpx
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kis_retry import is_rate_limited_response, is_token_expired_response, is_transient_error, is_transient_response
 from kis_retry.answers import CODES, EXPIRED_CODES, Meaning, Verdict, judge, judge_answer
 
 TABLE = {
-    Meaning.EXPIRED: {
-        "EGW00121": "유효하지 않은 token 입니다.",
-        "EGW00122": "token을 찾을 수 없습니다.",
-        "EGW00123": "기간이 만료된 token 입니다.",
-    },
-    Meaning.LIMITED: {"EGW00201": "초당 거래건수를 초과하였습니다."},
-    Meaning.TRANSIENT: {
-        "EGW00215": "원장에서 허용 가능한 초당 거래건수를 초과하였습니다.",
-        "EGW00316": "재 조회 수행 부탁드립니다",
-        "OPSQ1002": "SESSION FULL",
-        **dict.fromkeys(("EGW00300", "EGW00001", "EGW00002", "EGW00202", "EGW00203"), ""),
-        **dict.fromkeys(("OPSQ0003", "OPSQ0010", "OPSQ0011"), ""),
-    },
-    Meaning.UNCERTAIN: {
-        "EGW00301": "연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
-        "EGW00302": "거래시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
-    },
-    Meaning.FINAL: {
-        "EGW00103": "유효하지 않은 AppKey입니다.",
-        "EGW00120": "기간이 만료된 code 입니다.",
-        "EGW00124": "유효하지 않은 session_key 입니다.",
-        "EGW00125": "session_key를 찾을 수 없습니다.",
-        "EGW00126": "기간이 만료된 session_key 입니다.",
-        **dict.fromkeys(("EGW00105", "EGW00133", "EGW00206", "EGW00207", "EGW00303", "EGW02004", "EGW02006"), ""),
-    },
+    Meaning.EXPIRED: "EGW00121 EGW00122 EGW00123",
+    Meaning.LIMITED: "EGW00201",
+    Meaning.TRANSIENT: "EGW00001 EGW00002 EGW00202 EGW00203 EGW00215 EGW00300 EGW00316 "
+    "OPSQ0003 OPSQ0010 OPSQ0011 OPSQ1002",
+    Meaning.UNCERTAIN: "EGW00301 EGW00302",
+    Meaning.FINAL: "EGW00103 EGW00105 EGW00120 EGW00124 EGW00125 EGW00126 EGW00133 EGW00206 EGW00207 EGW00303 "
+    "EGW02004 EGW02006",
 }
-ROWS = [(code, message, meaning) for meaning, rows in TABLE.items() for code, message in rows.items()]
+CURABLE = {
+    "EGW00121": "유효하지 않은 token 입니다.",
+    "EGW00122": "token을 찾을 수 없습니다.",
+    "EGW00123": "기간이 만료된 token 입니다.",
+}
+LOOSE = {
+    "EGW00201": "초당 거래건수를 초과하였습니다.",
+    "EGW00215": "원장에서 허용 가능한 초당 거래건수를 초과하였습니다.",
+    "EGW00316": "재 조회 수행 부탁드립니다",
+    "OPSQ1002": "SESSION FULL",
+}
+MESSAGES = CURABLE | LOOSE
+MESSAGES |= {
+    "EGW00301": "연결 시간이 초과되었습니다. 직전 거래를 반드시 확인하세요.",
+    "EGW00120": "기간이 만료된 code 입니다.",
+    "EGW00125": "session_key를 찾을 수 없습니다.",
+    "EGW00126": "기간이 만료된 session_key 입니다.",
+}
+ROWS = [(code, MESSAGES.get(code, ""), meaning) for meaning, codes in TABLE.items() for code in codes.split()]
 RATE_LIMITS = ("EGW00201", "EGW00215")
-CURABLE = TABLE[Meaning.EXPIRED]
 SPEAKING_OF_A_DEAD_TOKEN = [
     *CURABLE.values(),
     *(message.rstrip(".") for message in CURABLE.values()),
@@ -127,16 +124,10 @@ def test_a_code_outweighs_the_message_and_the_token_endpoint_has_field_names_of_
     assert judge({"error_code": code, "error_description": message}) == judge(refusal(code, message))
 
 
-@pytest.mark.parametrize("rt_cd", ["0", 0, " 0 "])
-def test_rt_cd_zero_is_success_whatever_else_is_said(rt_cd: object) -> None:
-    assert {judge(refusal(code, message, rt_cd)).meaning for code, message, _ in ROWS} == {Meaning.GOOD}
-
-
-@pytest.mark.parametrize("rt_cd", ["1", 1, -1, "7", 7, "2", "", None])
-def test_any_other_rt_cd_is_a_failure_where_the_code_says_so(rt_cd: object) -> None:
-    for code, _, meaning in ROWS:
-        assert judge(refusal(code, rt_cd=rt_cd)).meaning is meaning
-    assert judge({"msg_cd": "EGW00123"}).meaning is Meaning.EXPIRED
+def test_rt_cd_zero_is_success_and_any_other_a_failure_where_the_code_says_so() -> None:
+    for code, message, meaning in ROWS:
+        assert {judge(refusal(code, message, rt_cd)).meaning for rt_cd in ("0", 0, " 0 ")} == {Meaning.GOOD}
+        assert {judge(refusal(code, rt_cd=rt_cd)).meaning for rt_cd in ("1", -1, "7", "", None)} == {meaning}
 
 
 def test_no_such_data_is_an_answer_and_every_unknown_verdict_is_final() -> None:
@@ -159,15 +150,9 @@ def test_a_message_that_does_not_speak_of_a_dead_token_is_no_refusal(message: ob
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace(" ", ""), " \n".join])
 def test_looser_words_of_a_failure_that_passes_are_recognised(change: Callable[[str], str]) -> None:
-    for code in ("EGW00201", "EGW00215", "EGW00316", "OPSQ1002"):
-        message = change({**TABLE[Meaning.LIMITED], **TABLE[Meaning.TRANSIENT]}[code])
-        found = judge(refusal("APBK0919", message))
+    for code, message in LOOSE.items():
+        found = judge(refusal("APBK0919", change(message)))
         assert (found.meaning, found.rate_limited) == (Meaning.TRANSIENT, code in RATE_LIMITS)
-
-
-def test_a_message_without_end_is_judged_in_a_moment_and_a_refusal_inside_the_payload_is_not_the_answer() -> None:
-    assert judge(refusal("", "초당 거래건수" * 200_000)).meaning is Meaning.FINAL
-    assert judge({**refusal("APBK0919"), "output": refusal()}).meaning is Meaning.FINAL
 
 
 def test_a_policy_has_codes_of_its_own() -> None:
@@ -198,25 +183,6 @@ def test_a_status_counts_where_kis_has_not_spoken(status: int, body: bytes) -> N
     assert meaning is not Meaning.GOOD or status < 400
     assert judge(response_of_requests(body, status)).meaning is meaning
     assert status < 100 or judge(httpx.Response(status, content=body)).meaning is meaning
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "unanswered"),
-    [
-        (200, b'{"rt_cd": "0"}', False),
-        (500, b'{"rt_cd": "1", "msg_cd": "EGW00301"}', False),
-        (200, b'{"HASH": "x"}', False),
-        (200, PAGE, True),
-        (404, PAGE, True),
-        (503, b"{}", True),
-        (200, None, True),
-        (500, None, True),
-    ],
-)
-def test_an_answer_without_kis_words_leaves_the_request_unanswered(
-    status: int, body: bytes | None, unanswered: bool
-) -> None:
-    assert judge_answer(status, body).unanswered is unanswered
 
 
 @pytest.mark.parametrize(("status", "meaning"), [(500, Meaning.GOOD), (200, Meaning.GOOD), (503, Meaning.TRANSIENT)])
@@ -272,23 +238,17 @@ async def test_an_answer_of_aiohttp_is_judged_once_it_has_been_read(listen: Call
         assert judge(response).code == "EGW00201"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp949"])
-def test_a_body_in_another_encoding_is_read_for_its_code(encoding: str) -> None:
-    body = json.dumps(refusal("EGW00123", "기간이 만료된"), ensure_ascii=False).encode(encoding)
-    assert judge_answer(500, body).meaning is Meaning.EXPIRED
-
-
 # -- whatever comes in
 
 
-@pytest.mark.parametrize("value", [None, True, 1.5, "EGW00123", b"EGW00123", [refusal()], {1}, dict, ValueError()])
+NOTHING: list[Any] = [None, True, 1.5, "EGW00123", b"EGW00123", [refusal()], {1}, dict, ValueError()]
+NOTHING += [SimpleNamespace(), SimpleNamespace(json=None)]
+
+
+@pytest.mark.parametrize("value", NOTHING)
 def test_a_value_that_is_no_answer_is_good(value: object) -> None:
     assert judge(value) == Verdict(Meaning.GOOD)
-
-
-@pytest.mark.parametrize("response", [requests.Response(), SimpleNamespace(), SimpleNamespace(json=None), object])
-def test_a_stand_in_without_a_body_is_no_failure(response: object) -> None:
-    assert judge(response).meaning is Meaning.GOOD
+    assert judge(requests.Response()).meaning is Meaning.GOOD, "a stand-in without a body"
 
 
 class HostileText(str):
@@ -312,26 +272,14 @@ class HostileProperties:
         raise RuntimeError
 
 
-class OddlyAwaitable:
-    def __await__(self) -> Iterator[None]:
-        yield
-
-
 HOSTILE: list[Callable[[], Any]] = [
     HostileMapping,
     HostileProperties,
-    OddlyAwaitable,
     lambda: {"rt_cd": HostileText("1")},
     lambda: refusal(HostileText("EGW00123")),
     lambda: refusal(RuntimeError, RuntimeError, RuntimeError),
+    lambda: {"rt_cd": [], "msg_cd": {}, "msg1": 1.5},
 ]
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-LEAVES |= st.sampled_from([code for code, *_ in ROWS] + SPEAKING_OF_A_DEAD_TOKEN)
-KEYS = st.sampled_from(["rt_cd", "msg_cd", "msg1", "output"]) | st.text(max_size=8)
-JSON = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=8
-)
-ANYTHING = st.sampled_from(HOSTILE) | JSON.map(lambda value: lambda: value)
 
 
 class CarryingError(Exception):
@@ -340,7 +288,7 @@ class CarryingError(Exception):
         self.response = response
 
 
-@given(ANYTHING)
+@pytest.mark.parametrize("make", HOSTILE)
 def test_no_value_makes_the_judgement_raise(make: Callable[[], Any]) -> None:
     for value in (make(), SimpleNamespace(json=make), SimpleNamespace(status_code=200, json=lambda: make())):
         expired, transient = is_token_expired_response(value), is_transient_response(value)
@@ -348,11 +296,3 @@ def test_no_value_makes_the_judgement_raise(make: Callable[[], Any]) -> None:
         assert transient or not is_rate_limited_response(value)
         assert is_transient_error(CarryingError(value)) is transient
     assert judge_answer(200, make()).meaning in Meaning
-
-
-@given(st.sampled_from(SPEAKING_OF_A_DEAD_TOKEN + SPEAKING_OF_SOMETHING_ELSE), st.data())
-def test_white_space_and_case_of_the_message_change_nothing(message: str, data: st.DataObject) -> None:
-    gaps = data.draw(st.lists(st.sampled_from(["", " ", "\t", "\u3000"]), min_size=len(message), max_size=len(message)))
-    spaced = "".join(gap + letter for gap, letter in zip(gaps, message, strict=True))
-    change = data.draw(st.sampled_from([str.upper, str.lower, str.title, str.swapcase]))
-    assert judge(refusal("", change(spaced))) == judge(refusal("", message))

@@ -8,13 +8,11 @@ import concurrent.futures
 import contextlib
 import errno
 import gc
-import http.client
 import io
 import os
 import socket
 import ssl
 import struct
-import sys
 import urllib.error
 import urllib.request
 import warnings
@@ -96,13 +94,6 @@ def test_an_http_error_of_a_page_is_judged_by_its_status(status: int, meaning: M
         assert judge_error(error) == Verdict(meaning, error=type(error).__name__, unanswered=True)
 
 
-def test_a_policy_has_codes_of_its_own() -> None:
-    (error, _) = errors_of(500, b'{"rt_cd": "1", "msg_cd": "EGW00123"}')
-    assert not is_token_expired_error(error, codes=("EGW00121",))
-    error.response = {"msg_cd": "EGW00121"}  # a mapping is an answer too
-    assert is_token_expired_error(error, codes=("EGW00121",))
-
-
 @pytest.mark.parametrize("status", [404, 429, 500, 502])
 async def test_an_error_that_keeps_a_status_alone_is_judged_by_it_unless_kis_may_have_spoken(
     status: int, listen: Listen
@@ -134,32 +125,15 @@ def test_the_answer_that_an_error_carries_outweighs_its_type() -> None:
     assert found == [Meaning.UNCERTAIN, Meaning.TRANSIENT]
 
 
-class Shy(requests.Timeout):
-    """An error whose answer cannot be had."""
-
-    @property
-    def response(self) -> Any:
-        raise RuntimeError
-
-    @response.setter
-    def response(self, value: Any) -> None:
-        pass
-
-
 class Hostile(requests.ConnectionError):
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(name)
 
 
-def test_an_error_of_which_nothing_can_be_read_is_judged_all_the_same() -> None:
-    assert meaning_of(Shy()) is Meaning.TRANSIENT
+def test_an_error_of_which_nothing_can_be_read_and_what_is_no_error_do_not_pass() -> None:
     assert judge_error(Hostile()) == Verdict(Meaning.FINAL, error="Hostile", unanswered=True)
-
-
-@pytest.mark.parametrize("value", [None, 503, "timed out", {"msg_cd": "EGW00201"}, TimeoutError])
-def test_what_is_no_exception_is_no_error(value: object) -> None:
-    assert not is_transient_error(value)
-    assert not is_token_expired_error(value)
+    assert not is_transient_error({"msg_cd": "EGW00201"})
+    assert not is_token_expired_error({"msg_cd": "EGW00123"})
 
 
 GROUP: Any = getattr(builtins, "ExceptionGroup", None)
@@ -169,12 +143,7 @@ GROUP: Any = getattr(builtins, "ExceptionGroup", None)
 def test_a_group_passes_if_every_exception_in_it_does() -> None:
     away, refused = httpx.ReadTimeout(""), httpx.ConnectError("")
     assert meaning_of(GROUP("", [away, refused, GROUP("", [away])])) is Meaning.TRANSIENT
-    assert meaning_of(GROUP("", [refused, refused])) is Meaning.NEVER_LEFT
     assert meaning_of(GROUP("", [away, GROUP("", [ValueError()])])) is Meaning.FINAL
-    endless = GROUP("", [away])
-    for _ in range(sys.getrecursionlimit()):
-        endless = GROUP("", [endless])
-    assert meaning_of(endless) in Meaning
 
 
 # -- the libraries: each asks for a URL, trusting a file of certificates, and reads the body
@@ -204,17 +173,12 @@ def with_urllib3(url: str, trusted: str) -> None:
         pool.request("GET", url)
 
 
-def with_urllib3_that_repeats(url: str, trusted: str) -> None:
-    with urllib3.PoolManager(timeout=TIMEOUT, retries=1, ca_certs=trusted) as pool:
-        pool.request("GET", url)
-
-
 def with_urllib(url: str, trusted: str) -> None:
     with urllib.request.urlopen(url, timeout=TIMEOUT, context=ssl.create_default_context(cafile=trusted)) as response:
         response.read()
 
 
-CLIENTS: list[Ask] = [with_requests, with_httpx, with_aiohttp, with_urllib3, with_urllib3_that_repeats, with_urllib]
+CLIENTS: list[Ask] = [with_requests, with_httpx, with_aiohttp, with_urllib3, with_urllib]
 every_client = pytest.mark.parametrize("ask", CLIENTS, ids=lambda ask: ask.__name__.removeprefix("with_"))
 
 
@@ -271,16 +235,15 @@ FAULTS_OF_TLS: list[Handler] = [closes_at_once, resets, breaks_off_the_handshake
 FAULTS_WITHIN_TLS: list[Handler] = [closes_unanswered, closes_mid_body, closes_mid_chunk]
 
 
-def within_tls(fault: Handler, *, abruptly: bool = False) -> Handler:
-    """The fault on a connection whose handshake went well; abruptly: without TLS's own goodbye."""
+def within_tls(fault: Handler) -> Handler:
+    """The fault on a connection whose handshake went well, and that ends without TLS's own goodbye."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
 
     def handle(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as inner:
             fault(inner)
-            if abruptly:
-                os.close(inner.detach())
+            os.close(inner.detach())
 
     return handle
 
@@ -305,12 +268,11 @@ def test_a_handshake_that_is_dropped_or_hangs_passes(fault: Handler, ask: Ask, l
 
 
 @every_client
-@pytest.mark.parametrize("abruptly", [False, True])
 @pytest.mark.parametrize("fault", FAULTS_WITHIN_TLS)
 def test_a_tls_connection_that_is_dropped_may_have_carried_the_request(
-    *, fault: Handler, abruptly: bool, ask: Ask, listen: Listen, patient: None
+    fault: Handler, ask: Ask, listen: Listen, patient: None
 ) -> None:
-    error = error_of(ask, f"https://{listen(within_tls(fault, abruptly=abruptly))}/")
+    error = error_of(ask, f"https://{listen(within_tls(fault))}/")
     assert meaning_of(error) is Meaning.TRANSIENT, repr(error)
 
 
@@ -362,31 +324,23 @@ UNREACHABLE = OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         (asyncio.exceptions.TimeoutError(), Meaning.TRANSIENT),  # a class of its own on Python 3.10, and the next
         (concurrent.futures.TimeoutError(), Meaning.TRANSIENT),
         (BrokenPipeError(), Meaning.TRANSIENT),
-        (http.client.IncompleteRead(b""), Meaning.TRANSIENT),
         (UNREACHABLE, Meaning.TRANSIENT),
         (DROPPED, Meaning.TRANSIENT),
         (ConnectionRefusedError(), Meaning.NEVER_LEFT),
         (urllib.error.URLError(TimeoutError()), Meaning.NEVER_LEFT),
-        (urllib.error.URLError(urllib.error.URLError(UNREACHABLE)), Meaning.NEVER_LEFT),
-        (urllib.error.URLError(BrokenPipeError()), Meaning.TRANSIENT),
+        (urllib.error.URLError(UNREACHABLE), Meaning.NEVER_LEFT),
         (urllib.error.URLError(DROPPED), Meaning.TRANSIENT),
         (requests.exceptions.SSLError(DROPPED), Meaning.TRANSIENT),
-        (requests.exceptions.ConnectionError(DROPPED), Meaning.TRANSIENT),
-        (requests.exceptions.ProxyError(), Meaning.TRANSIENT),
         (httpx.PoolTimeout(""), Meaning.NEVER_LEFT),
         (httpx.ProxyError(""), Meaning.TRANSIENT),
-        (aiohttp.ServerTimeoutError(), Meaning.TRANSIENT),
         (type("Away", (requests.ReadTimeout,), {})(), Meaning.TRANSIENT),
         (type("ConnectTimeout", (Exception,), {"__module__": "httpx2"})(), Meaning.NEVER_LEFT),
         (type("NetworkError", (Exception,), {"__module__": "httpx2._x"})(), Meaning.TRANSIENT),
         # and what does not pass
         (ValueError("timed out"), Meaning.FINAL),
-        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), Meaning.FINAL),
         (OSError(DROPPED), Meaning.FINAL),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), Meaning.FINAL),
-        (requests.exceptions.SSLError("certificate verify failed"), Meaning.FINAL),
         (requests.exceptions.JSONDecodeError("Expecting value", "<html>502 Bad Gateway</html>", 0), Meaning.FINAL),
-        (httpx.LocalProtocolError(""), Meaning.FINAL),
         (aiohttp.ServerFingerprintMismatch(b"", b"", "127.0.0.1", 443), Meaning.FINAL),
         (urllib.error.URLError("unknown url type: ftp2"), Meaning.FINAL),
         (TokenIssueError("the token endpoint could not be reached"), Meaning.FINAL),
@@ -428,42 +382,3 @@ def test_the_cause_of_an_error_of_ours_and_what_was_handled_when_it_was_raised_s
         timeout = requests.exceptions.ReadTimeout()
         timeout.__context__ = context
         assert meaning_of(timeout) is Meaning.TRANSIENT
-
-
-def test_a_certificate_error_is_found_where_a_library_hides_it() -> None:
-    certificate = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    wrapped = requests.exceptions.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", certificate))
-    caused = httpx.ConnectError("")
-    caused.__cause__ = certificate
-    assert [meaning_of(wrapped), meaning_of(caused)] == [Meaning.FINAL] * 2
-
-
-@pytest.mark.parametrize(
-    ("cause", "meaning"),
-    [(aiohttp.http_exceptions.BadHttpMessage("no such thing"), Meaning.TRANSIENT), (ValueError(), Meaning.FINAL)],
-)
-def test_an_answer_that_was_no_http_is_a_drop(cause: Exception, meaning: Meaning) -> None:
-    request: Any = None
-    error = aiohttp.ClientResponseError(request, (), status=400)
-    error.__cause__ = cause
-    assert meaning_of(error) is meaning
-
-
-def a_long_chain() -> Exception:
-    first = link = requests.ConnectionError()
-    for _ in range(50_000):
-        link.__cause__ = link = requests.ConnectionError()
-    return first
-
-
-def a_ring() -> Exception:
-    one, other = requests.ConnectionError(), requests.ConnectionError()
-    one.__cause__, other.__cause__, one.args = other, one, (other, one)
-    return one
-
-
-@pytest.mark.parametrize("make", [a_long_chain, a_ring, lambda: requests.ConnectionError(*range(1_000_000))])
-def test_a_chain_of_any_length_is_judged_by_its_beginning(make: Callable[[], Exception]) -> None:
-    assert meaning_of(make()) is Meaning.TRANSIENT
-    certificate = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    assert meaning_of(requests.ConnectionError(make(), certificate)) is Meaning.FINAL, "what is near is looked at first"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 import traceback
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +72,23 @@ def test_what_is_no_account_number_is_refused_with_what_is(account: Any, keys: p
 
 
 @pytest.mark.parametrize("field", ["app_key", "app_secret"])
-@pytest.mark.parametrize("value", ["", " \n", None, 5, b"PSappkey"])
-def test_a_missing_key_or_secret_is_named(field: str, value: Any) -> None:
-    text = refusal_of(lambda: Credentials(**{"app_key": KEY, "app_secret": SECRET, field: value}))
-    assert text.startswith(f"{field} must be a non-empty string, not {type(value).__name__}")
+def test_a_missing_key_or_secret_is_named(field: str) -> None:
+    for value in ("", " \n", None, b"PSappkey"):
+        text = refusal_of(lambda value=value: Credentials(**{"app_key": KEY, "app_secret": SECRET, field: value}))
+        assert text.startswith(f"{field} must be a non-empty string, not {type(value).__name__}")
 
 
-@pytest.mark.parametrize("variable", ["KIS_APP_KEY", "KIS_APP_SECRET"])
-@pytest.mark.parametrize("mark", ["\r\n", "\x1b", "\x7f", "\u201c", "키"])
+@pytest.mark.parametrize("mark", ["\r\n", "\x1b", "\u201c", "키"])
 def test_a_character_that_no_header_may_carry_is_refused_by_the_name_that_was_used(
-    keys: pytest.MonkeyPatch, variable: str, mark: str
+    keys: pytest.MonkeyPatch, mark: str
 ) -> None:
     bad = f"verysecret{mark}X-Evil: 1"
-    keys.setenv(variable, bad)
-    assert refusal_of(Credentials.from_env).startswith(f"{variable} holds a line break, a Korean letter")
-    field = variable.removeprefix("KIS_").lower()
-    keys.delenv(variable)
-    keys.setenv(f"KOREA_INVESTMENT_API_{field.removeprefix('app_').upper()}", bad)
-    assert refusal_of(Credentials.from_env).startswith("KOREA_INVESTMENT_API_")
-    pair: dict[str, Any] = {"app_key": KEY, "app_secret": SECRET, field: bad}
-    assert refusal_of(lambda: Credentials(**pair)).startswith(field)
+    assert refusal_of(lambda: Credentials(KEY, bad)).startswith("app_secret holds a line break, a Korean letter")
+    keys.setenv("KIS_APP_SECRET", bad)
+    assert refusal_of(Credentials.from_env).startswith("KIS_APP_SECRET holds")
+    keys.delenv("KIS_APP_SECRET")
+    keys.setenv("KOREA_INVESTMENT_API_SECRET", bad)
+    assert refusal_of(Credentials.from_env).startswith("KOREA_INVESTMENT_API_SECRET holds")
 
 
 @pytest.mark.parametrize(
@@ -105,11 +100,6 @@ def test_an_address_that_is_none_is_refused_with_what_is(url: Any) -> None:
     assert text.endswith("is not usable: it takes an address that begins with http:// or https:// and names a host")
 
 
-def test_host_and_kind_of_trading_are_given_by_name_alone() -> None:
-    with pytest.raises(TypeError):
-        Credentials(KEY, SECRET, ACCOUNT, True)  # type: ignore[call-arg]  # the mistake this is about
-
-
 # -- a value
 
 
@@ -119,14 +109,6 @@ def test_credentials_show_the_fingerprint_of_the_key_and_the_host_alone() -> Non
     assert repr(credentials) == str(credentials) == expected
 
 
-def test_credentials_are_frozen_and_equal_by_value() -> None:
-    credentials = Credentials(KEY, SECRET)
-    assert len({credentials, Credentials(app_key=KEY, app_secret=SECRET)}) == 1
-    assert credentials != Credentials(KEY, SECRET, paper=True)
-    with pytest.raises(FrozenInstanceError):
-        credentials.paper = True  # type: ignore[misc]  # the mistake this is about
-
-
 # -- the warning
 
 
@@ -134,11 +116,8 @@ def test_credentials_are_frozen_and_equal_by_value() -> None:
     ("url", "shown"),
     [
         ("http://10.0.0.5:8080", "http://10.0.0.5:8080"),
-        ("http://[::2]:1", "http://[::2]:1"),
-        ("http://[x", "http://[x"),
         ("http://user:passw0rd@proxy.example:8443", "http://***@proxy.example:8443"),
         *((url, None) for url in ("https://10.0.0.6", "http://127.8.8.8", "http://localhost:9", "http://[::1]:80")),
-        *((url, None) for url in ("http://kis.localhost", "http://user:word@localhost")),
     ],
 )
 def test_an_address_without_tls_is_one_warning_unless_it_is_this_machine(
@@ -174,8 +153,6 @@ def test_the_names_of_another_library_are_read_where_ours_are_missing_or_blank(m
     ("present", "named"),
     [
         ({}, "KIS_APP_KEY and KIS_APP_SECRET are not set, neither in the environment nor in a .env file at or above "),
-        ({"KIS_APP_KEY": KEY}, "KIS_APP_SECRET is not set, "),
-        ({"KIS_APP_SECRET": SECRET}, "KIS_APP_KEY is not set, "),
         ({"KIS_APP_KEY": KEY, "KIS_APP_SECRET": " \t"}, "KIS_APP_SECRET is not set, "),
     ],
 )
@@ -190,17 +167,10 @@ def test_a_missing_credential_is_named_with_where_it_was_looked_for(
     assert "or KOREA_INVESTMENT_API_" in text
 
 
-@pytest.mark.parametrize(
-    ("variable", "text", "takes"),
-    [("KIS_PAPER", "2", "true or false"), ("KIS_PAPER", "예", "true or false"), ("KIS_BASE_URL", "kis", "http://")],
-)
-def test_a_bad_kind_of_trading_or_address_is_refused_with_what_it_takes(
-    keys: pytest.MonkeyPatch, variable: str, text: str, takes: str
-) -> None:
+@pytest.mark.parametrize(("variable", "text"), [("KIS_PAPER", "예"), ("KIS_BASE_URL", "kis")])
+def test_a_bad_kind_of_trading_or_address_is_refused(keys: pytest.MonkeyPatch, variable: str, text: str) -> None:
     keys.setenv(variable, f" {text} ")
-    message = refusal_of(Credentials.from_env)
-    assert message.startswith(f"{variable}={text!r} is not usable: it takes ")
-    assert takes in message
+    assert refusal_of(Credentials.from_env).startswith(f"{variable}={text!r} is not usable: it takes ")
 
 
 # -- a second pair of keys
@@ -217,16 +187,9 @@ def test_a_prefix_is_a_second_pair_of_keys(keys: pytest.MonkeyPatch) -> None:
     paper = Credentials.from_env(prefix="KIS_PAPER_")
     assert (paper.base_url, paper.paper) == ("http://127.0.0.1:1", False)
     assert Credentials.from_env() == Credentials(KEY, SECRET, ACCOUNT)
-    keys.setenv("ISA_APP_KEY", "PSisa")
-    keys.setenv("ISA_APP_SECRET", "isa-secret")
-    assert Credentials.from_env("ISA_") == Credentials("PSisa", "isa-secret")
-
-
-def test_another_prefix_takes_no_key_of_the_first_pair(keys: pytest.MonkeyPatch) -> None:
     keys.setenv("KOREA_INVESTMENT_API_KEY", KEY)
-    keys.setenv("KOREA_INVESTMENT_API_SECRET", SECRET)
-    text = refusal_of(lambda: Credentials.from_env("KIS_PAPER_"))
-    assert text.startswith("KIS_PAPER_APP_KEY and KIS_PAPER_APP_SECRET are not set, ")
+    text = refusal_of(lambda: Credentials.from_env("ISA_"))
+    assert text.startswith("ISA_APP_KEY and ISA_APP_SECRET are not set, ")
     assert "KOREA_INVESTMENT" not in text
 
 
@@ -234,7 +197,7 @@ def test_another_prefix_takes_no_key_of_the_first_pair(keys: pytest.MonkeyPatch)
 
 
 def pickles(value: object) -> list[bytes]:
-    return [pickle.dumps(value, protocol) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    return [pickle.dumps(value, protocol) for protocol in (2, pickle.HIGHEST_PROTOCOL)]
 
 
 def carries(data: bytes, secret: str) -> bool:
@@ -264,13 +227,3 @@ def test_credentials_that_the_environment_holds_do_not_travel_and_are_read_again
 def test_credentials_that_the_environment_does_not_hold_travel_whole(other: Credentials) -> None:
     for data in pickles(other):
         assert pickle.loads(data) == other != Credentials.from_env()
-
-
-@pytest.mark.parametrize("paper", ["", "maybe"])
-def test_credentials_travel_whole_where_the_environment_holds_none_or_bad_ones(
-    paper: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_PAPER", paper)
-    credentials = Credentials(KEY, SECRET, ACCOUNT)
-    assert all(pickle.loads(data) == credentials and carries(data, SECRET) for data in pickles(credentials))
-    assert copy.deepcopy(credentials) == credentials

@@ -17,7 +17,6 @@ ERRORS: list[tuple[KisRetryError, dict[str, Any]]] = [
     (ResponseError("no JSON", status=502), {"status": 502}),
     (PageError("page 3 was refused", page=3, answer=REFUSED), {"page": 3, "answer": REFUSED}),
     (TokenIssueError("away"), {"code": None, "retryable": False}),
-    (TokenIssueError("away", retryable=True), {"code": None, "retryable": True}),
     (TokenIssueError("a wrong secret", code="EGW00105"), {"code": "EGW00105", "retryable": False}),
     (TokenIssueLimited("a minute", code="EGW00133", retryable=True), {"code": "EGW00133", "retryable": True}),
 ]

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kis_retry import ConfigurationError, Credentials, RetryPolicy
 from kis_retry.credentials import REAL_URL
@@ -59,18 +57,6 @@ def test_the_nearest_dotenv_file_is_read_and_the_environment_wins_and_stays_as_i
     assert dict(os.environ) == before
 
 
-def test_a_setting_says_where_it_was_found_and_does_not_show_it(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (above / ".env").write_text("KIS_APP_KEY=from-file\n")
-    monkeypatch.setenv("KOREA_INVESTMENT_API_SECRET", " from-environment ")
-    key = Environment().find("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY")
-    secret = Environment().find("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET")
-    assert key is not None and secret is not None  # noqa: PT018  # for mypy
-    assert (key.text, key.variable, key.origin) == ("from-file", "KIS_APP_KEY", ".env")
-    assert (secret.text, secret.origin) == ("from-environment", "environment")
-    assert "from" not in repr((key, secret))
-    assert Environment().find("KIS_ACCOUNT_NO") is None
-
-
 def test_a_blank_counts_as_unset_and_hides_a_line_of_the_dotenv_file(
     above: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,11 +73,10 @@ def test_quotes_around_a_value_are_taken_off(quoted: str, above: Path, monkeypat
     assert Credentials.from_env() == Credentials(KEY, SECRET)
 
 
-@given(st.text("ab\"' ", min_size=1))
-def test_a_lone_or_inner_quote_belongs_to_the_value(text: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KIS_APP_KEY", f"x{text}y")
-        assert Environment().read(str, "", "KIS_APP_KEY") == f"x{text}y"
+@pytest.mark.parametrize("text", ['x"y', "'x", 'x"', "it's"])
+def test_a_lone_or_inner_quote_belongs_to_the_value(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", text)
+    assert Environment().read(str, "", "KIS_APP_KEY") == text
 
 
 @pytest.mark.parametrize(("line", "wait"), [("x=1", "7.0"), ("KIS_RETRY_WAIT=1", "1.0")])
@@ -147,11 +132,6 @@ def a_strangers_link(path: Path) -> None:
     os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
 
 
-def a_link_to_a_strangers(path: Path) -> None:
-    a_strangers(path.parent / "real")
-    path.symlink_to("real")
-
-
 def in_a_groups_folder(path: Path) -> None:
     os.chown(path.parent, -1, STRANGER)
     planted(path, folder=0o775)
@@ -167,13 +147,11 @@ PLANTED: list[Any] = [
     pytest.param(a_strangers, "another user", marks=needs_root),
     pytest.param(in_a_strangers_folder, "others may write to its folder", marks=needs_root),
     pytest.param(a_strangers_link, "another user", marks=needs_root),
-    pytest.param(a_link_to_a_strangers, "another user", marks=needs_root),
     pytest.param(in_a_groups_folder, "others may write to its folder", marks=needs_root),
     (a_link_into_an_open_folder, "others may write to its folder"),
     (lambda path: planted(path, folder=0o1777), "others may write to its folder"),
     (lambda path: planted(path, mode=0o666), "others may write it"),
     (os.mkfifo, "no regular file"),
-    (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
     (Path.mkdir, "no regular file"),
     (lambda path: path.symlink_to(path), "a link to nothing"),
 ]
@@ -216,7 +194,6 @@ def test_a_file_of_root_counts_for_another_user(below: Path, monkeypatch: pytest
     ("name", "members", "primary", "counts"),
     [
         ("me", [], True, True),
-        ("me", ["me"], True, True),
         ("me", ["me", "other"], True, False),
         ("staff", [], True, False),
         ("me", [], False, False),
@@ -242,12 +219,6 @@ def test_a_group_of_this_user_alone_is_no_stranger(
     assert (Environment().env_file == below / ".env") is counts
 
 
-def test_where_no_owner_is_told_by_a_number_all_is_believed(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planted(below / ".env", folder=0o1777)
-    monkeypatch.delattr(os, "geteuid")
-    assert Environment().env_file == below / ".env"
-
-
 # -- a host and a store count only beside their own key and secret
 
 
@@ -255,11 +226,9 @@ def test_where_no_owner_is_told_by_a_number_all_is_believed(below: Path, monkeyp
     ("environment", "file", "together"),
     [
         ({}, KEYS, True),
-        ({}, f"KOREA_INVESTMENT_API_KEY={KEY}\nKOREA_INVESTMENT_API_SECRET={SECRET}\n", True),
         ({"KIS_APP_KEY": KEY, "KIS_APP_SECRET": SECRET}, "", False),
         ({"KIS_APP_KEY": KEY}, f"KIS_APP_SECRET={SECRET}\n", False),
         ({"KIS_APP_KEY": KEY, "KIS_APP_SECRET": SECRET}, "KIS_APP_KEY=other\nKIS_APP_SECRET=other\n", False),
-        ({"KOREA_INVESTMENT_API_SECRET": SECRET}, f"KIS_APP_KEY={KEY}\n", False),
     ],
 )
 def test_host_and_store_count_only_beside_the_key_and_secret_in_force(
@@ -275,16 +244,6 @@ def test_host_and_store_count_only_beside_the_key_and_secret_in_force(
     said = " ".join(caplog.messages)
     assert (EVIL in said, KEY in said, SECRET in said) == (False, False, False)
     assert all((name in said and str(below) in said) is not together for name in ("KIS_BASE_URL", "KIS_TOKEN_STORE"))
-
-
-def test_with_another_prefix_they_count_beside_its_keys(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (above / ".env").write_text(LINES.replace("KIS_", "KIS_PAPER_") + "KIS_TOKEN_STORE=memory\n")
-    monkeypatch.setenv("KIS_APP_KEY", KEY)
-    monkeypatch.setenv("KIS_APP_SECRET", SECRET)
-    assert Environment("KIS_PAPER_").find("KIS_TOKEN_STORE") is not None
-    assert Environment().find("KIS_TOKEN_STORE") is None
-    assert Credentials.from_env("KIS_PAPER_").base_url == EVIL
-    assert Credentials.from_env().base_url == REAL_URL
 
 
 # -- errors
@@ -324,17 +283,11 @@ def test_variables_that_nobody_knows_are_named(above: Path, monkeypatch: pytest.
     ("text", "shown"),
     [
         ("redis://u:{}@h/0", "redis://***@h/0"),
-        ("redis://u:{}/@h/0", "redis://***@h/0"),
         ("redis://u:a@{}@h/0?ssl=1&password={}", "redis://***@h/0?***"),
         ("redis+sentinel://h/0?password={}", "redis+sentinel://h/0?***"),
         ("redis://h/0?password=a@{}", "redis://***"),
-        ("redis://u:a?{}@h/0", "redis://***"),
         ("h?password=a:{}", "h?***"),
-        ("redis:/u:{}@h", "***@h"),
         ("redis:u:{}@h//x?{}", "***@h//x?***"),
-        ("h?password={}", "h?***"),
-        ("http://h/a?", "http://h/a?***"),
-        ("user@host", "***@host"),
         ("7", "7"),
     ],
 )
@@ -344,11 +297,8 @@ def test_an_address_is_shown_without_its_password(text: str, shown: str) -> None
     assert PASSWORD not in found
 
 
-@given(st.text(max_size=8))
-def test_a_boolean_is_one_of_twelve_words(text: str) -> None:
-    words = dict.fromkeys(["1", "true", "t", "yes", "y", "on"], True)
-    words |= dict.fromkeys(["0", "false", "f", "no", "n", "off"], False)
-    assert [boolean(word.upper()) for word in words] == list(words.values())
-    if text.lower() not in words:
-        with pytest.raises(ValueError, match="not a boolean"):
-            boolean(text)
+def test_a_boolean_is_one_of_twelve_words() -> None:
+    for text, value in (("1 true t yes y on", True), ("0 false f no n off", False)):
+        assert {boolean(word.upper()) for word in text.split()} == {value}
+    with pytest.raises(ValueError, match="not a boolean"):
+        boolean("maybe")

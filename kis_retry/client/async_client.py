@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -14,10 +13,9 @@ from ..engine import run_async
 from ..errors import ConfigurationError
 from ..forking import after_fork
 from ..token import AccessToken
-from .base import ClientBase, answer_of
-from .endpoints import Answer, Call, Flow, Payload, checked
-from .paging import following
-from .redaction import harmless
+from .client import ClientBase, answer_of
+from .endpoints import Answer, Call, Fields, Flow, Payload, checked, following
+from .redaction import harmless, settled
 
 if TYPE_CHECKING:
     import httpx
@@ -56,9 +54,14 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
             token = (await asyncio.wrap_future(self._source.replace_future(token.value))).token
         return token.bearer
 
-    def pages(self, path: str, tr_id: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[Payload]:
+    async def pages(self, path: str, tr_id: str, params: Fields | None = None) -> AsyncIterator[Payload]:
         """Ask an endpoint that answers in pages (연속조회), as `KisClient.pages` does, for `async for`."""
-        return self._walk(checked("GET", path, tr_id, params, None))
+        call: Call | None = checked("GET", path, tr_id, params, None)
+        seen: list[Any] = []
+        while call is not None:
+            answer: Any = await self._pages(call, len(seen) + 1)
+            yield answer.payload
+            call = following(call, answer, seen)
 
     async def close(self) -> None:
         """Close the connections of this event loop, but for those of a session that was given."""
@@ -76,34 +79,27 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
         try:
             import httpx  # noqa: F401  # now, and not at the first request
         except ImportError as error:
-            needs = "AsyncKisClient needs httpx: pip install '.[async]' in a clone, or pip install httpx"
-            raise ImportError(needs) from error
+            raise ImportError("AsyncKisClient needs httpx: pip install httpx, or '.[async]' in a clone") from error
         # By event loop: one cannot use a connection of another.
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         after_fork(self._sessions, WeakKeyDictionary.clear)
 
-    def _session(self) -> Any:
-        loop = asyncio.get_running_loop()
-        return self._given_session or self._sessions.get(loop) or self._sessions.setdefault(loop, _new_httpx())
-
-    async def _walk(self, first: Call) -> AsyncIterator[Payload]:
-        pages = following(first)
-        call = next(pages)
-        while call is not None:
-            answer: Any = await self._pages(call)
-            call = pages.send(answer)
-            yield answer.payload
-        next(pages, None)  # which raises where the last one leads back
-
     async def _run(self, flow: Flow) -> Payload:
-        request: list[Any] = []
-        return await run_async(self._steps(flow, request), lambda: self._sent(*request))
+        answer: Any = None
+        while True:
+            try:
+                call = flow.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # as in `KisClient`
+            token = await run_async(self._token(call), lambda: asyncio.sleep(0))
+            answer = settled(await self._sent(call, token))
 
     async def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
         """Do what `KisClient` does."""
-        connect, read = self.timeout
+        loop, (connect, read) = asyncio.get_running_loop(), self.timeout
         try:
-            response = await self._session().request(
+            session = self._given_session or self._sessions.get(loop)
+            response = await (session or self._sessions.setdefault(loop, _new_httpx())).request(
                 **self._arguments(call, token),
                 content=call.body,
                 timeout=(connect, read, read, None),  # a free connection is waited for
@@ -119,10 +115,8 @@ def _new_httpx() -> httpx.AsyncClient:
     import httpx
 
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    verify: ssl.SSLContext | bool = True
-    if bundle:
-        path = Path(bundle)
-        if not path.exists():
-            raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {bundle}, which is not there")
-        verify = ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": bundle})  # type: ignore[arg-type]
+    try:
+        verify = ssl.create_default_context(cafile=bundle) if bundle else True
+    except OSError:
+        raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {bundle} is no file of certificates") from None
     return httpx.AsyncClient(verify=verify, limits=httpx.Limits(max_connections=64))

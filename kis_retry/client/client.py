@@ -1,23 +1,101 @@
-"""`KisClient`: the calls of the KIS Open API that a batch makes, on requests."""
+"""`KisClient`: the calls of the KIS Open API that a batch makes, on requests; and what both clients are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from ..engine import run
+from ..credentials import Credentials
+from ..decorators import rules_of
+from ..engine import Wait, run
+from ..errors import ConfigurationError, ResponseError, TokenIssueError
 from ..forking import after_fork
+from ..pace.limiter import RateLimiter
+from ..policy import RetryPolicy
 from ..sessions import leave_connections_to_parent
+from ..stores.base import TokenStore
 from ..token import AccessToken
-from .base import ClientBase, answer_of
-from .endpoints import Answer, Call, Flow, Payload, checked
-from .paging import following
-from .redaction import harmless
+from ..tokens.foreign import as_source
+from ..tokens.manager import TokenManager
+from ..tokens.source import TokenSource, headers_for
+from .endpoints import Answer, Call, Endpoints, Fields, Flow, Payload, R, checked, following
+from .redaction import harmless, settled
 
-__all__ = ["KisClient"]
+__all__ = ["ClientBase", "KisClient", "answer_of"]
+
+_Client = TypeVar("_Client", bound="ClientBase[Any]")
+
+
+class ClientBase(Endpoints[R]):
+    """A client without its way to KIS. The decorators find token source, policy and limiter as its attributes."""
+
+    _is_async = False
+    _connect: Callable[[], None]
+
+    def __init__(
+        self,
+        credentials: Credentials | None = None,
+        *,
+        tokens: TokenSource | None = None,
+        policy: RetryPolicy | None = None,
+        limiter: RateLimiter | None = None,
+        session: Any = None,
+        timeout: float | tuple[float, float] = (3.05, 10.0),
+    ) -> None:
+        rules_of(tokens=tokens, policy=policy, limiter=limiter)  # checks them
+        send = None if isinstance(session, type) else getattr(session, "request", None)
+        if session is not None and not (callable(send) and inspect.iscoroutinefunction(send) is self._is_async):
+            takes = "an httpx.AsyncClient" if self._is_async else "a requests.Session"
+            raise TypeError(f"session= takes {takes}, not {type(session).__name__}")
+        self.timeout = _valid_timeout(timeout)
+        self.credentials: Credentials = credentials or getattr(tokens, "credentials", None) or Credentials.from_env()
+        if tokens is None:
+            tokens = TokenManager(self.credentials, policy=policy, session=None if self._is_async else session)
+        self.tokens: TokenSource = tokens
+        self.policy: RetryPolicy = policy or getattr(tokens, "policy", None) or RetryPolicy.from_env()
+        store = getattr(tokens, "store", None)
+        self.limiter = limiter or RateLimiter(self.credentials, store=store if isinstance(store, TokenStore) else None)
+        self._source = as_source(tokens)
+        self._last_token: AccessToken | None = None
+        self._given_session = session
+        self._connect()
+
+    @classmethod
+    def from_env(cls: type[_Client], prefix: str = "KIS_") -> _Client:  # noqa: PYI019  # Self is of Python 3.11
+        """Make a client of the environment's credentials, token store, policy and pace; `prefix` begins their names."""
+        return cls(tokens=TokenManager.from_env(prefix=prefix), limiter=RateLimiter.from_env(prefix=prefix))
+
+    def _token(self, call: Call) -> Generator[Wait, bool, AccessToken]:
+        """Give the last token, be it dead: where it leaves it is replaced, or KIS says so. Wait for a first one."""
+        token = self._source.peek() or self._last_token
+        if token is None:
+            future = self._source.token_future()
+            if not (yield Wait(future, None if call.method == "GET" else self.policy.order_deadline or 5.0)):
+                raise TokenIssueError("no token in time for the order, which was not sent", retryable=True)
+            token = future.result()
+        self._last_token = token if self.policy.enabled else None
+        return token
+
+    def _arguments(self, call: Call, token: AccessToken) -> dict[str, Any]:
+        """Give what both libraries take for one request."""
+        keys = self.credentials
+        on_paper = keys.paper and call.tr_id[0] in "TJC"  # KIS: only those of trading have another name there
+        headers = headers_for(keys, token, "V" + call.tr_id[1:] if on_paper else call.tr_id, call.headers)
+        url = keys.base_url + call.path
+        return {"method": call.method, "url": url, "params": call.query or None, "headers": headers}
+
+    def __reduce__(self) -> tuple[Any, ...]:  # remade as new: sessions do not travel
+        given: dict[str, Any] = {"policy": self.policy, "limiter": self.limiter, "timeout": self.timeout}
+        return partial(type(self), self.credentials, tokens=self.tokens, **given), ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.credentials!r})"
 
 
 class KisClient(ClientBase[Payload]):
@@ -59,7 +137,7 @@ class KisClient(ClientBase[Payload]):
         token = self.tokens.token()
         return (self.tokens.refresh(token) if force else token).bearer
 
-    def pages(self, path: str, tr_id: str, params: Mapping[str, Any] | None = None) -> Iterator[Payload]:
+    def pages(self, path: str, tr_id: str, params: Fields | None = None) -> Iterator[Payload]:
         """
         Ask an endpoint that answers in pages (연속조회) with `GET`, and give one answer after the other.
 
@@ -71,7 +149,12 @@ class KisClient(ClientBase[Payload]):
             PageError: a page was refused, or led back to an earlier one: what came before it is not all there is.
             ValueError, ResponseError, requests.RequestException: as for `get`.
         """
-        return self._walk(checked("GET", path, tr_id, params, None))
+        call: Call | None = checked("GET", path, tr_id, params, None)
+        seen: list[Any] = []
+        while call is not None:
+            answer: Any = self._pages(call, len(seen) + 1)  # with its header, which tells whether more follow
+            yield answer.payload
+            call = following(call, answer, seen)
 
     def close(self) -> None:
         """Close the connections, but for those of a session that was given. A later call opens new ones."""
@@ -88,33 +171,45 @@ class KisClient(ClientBase[Payload]):
         self._session = self._given_session or _new_session(self.credentials.base_url)
         after_fork(self._session, leave_connections_to_parent)
 
-    def _walk(self, first: Call) -> Iterator[Payload]:
-        pages = following(first)
-        call = next(pages)
-        while call is not None:
-            answer: Any = self._pages(call)  # with its header, which tells whether more follow
-            call = pages.send(answer)
-            yield answer.payload
-        next(pages, None)  # which raises where the last one leads back
-
     def _run(self, flow: Flow) -> Payload:
-        request: list[Any] = []
-        return run(self._steps(flow, request), lambda: self._sent(*request))
+        answer: Any = None  # with which a generator starts
+        while True:
+            try:
+                call = flow.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # for `pages` it is an `Answer`
+            answer = settled(self._sent(call, run(self._token(call), lambda: None)))
 
     def _sent(self, call: Call, token: AccessToken) -> Answer | BaseException:
         """Send one request. What goes wrong is handed back, so that no traceback holds a frame that saw a header."""
         try:
-            return answer_of(call, self._response({**self._arguments(call, token), "data": call.body}))
+            arguments = {**self._arguments(call, token), "data": call.body}
+            # Not to be redirected: the headers hold the secret, and it goes to the configured host alone.
+            options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False}
+            if self._given_session is not None:
+                return answer_of(call, self._session.request(**arguments, **options))
+            arguments["headers"] = {**self._session.headers, **arguments["headers"]}
+            return answer_of(call, self._session.send(requests.Request(**arguments).prepare(), **options))
         except BaseException as error:  # Ctrl-C too
             return harmless(error)
 
-    def _response(self, arguments: dict[str, Any]) -> requests.Response:
-        # Not to be redirected: the headers hold the secret, and it goes to the configured host alone.
-        options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False}
-        if self._given_session is not None:
-            return self._session.request(**arguments, **options)
-        arguments["headers"] = {**self._session.headers, **arguments["headers"]}
-        return self._session.send(requests.Request(**arguments).prepare(), **options)
+
+def answer_of(call: Call, response: Any) -> Answer:
+    """Read an answer of `requests` or `httpx`; `ResponseError` where it is no JSON object."""
+    with suppress(ValueError, RecursionError):  # the latter: brackets without end
+        payload = response.json()
+        if isinstance(payload, dict):
+            return Answer(payload, response.headers.get("tr_cont"))
+    said = f"{call.path} answered HTTP {response.status_code} without a JSON object; is a proxy in between?"
+    raise ResponseError(said, status=response.status_code)
+
+
+def _valid_timeout(timeout: Any) -> tuple[float, float]:
+    """Give the seconds to connect and to read; a call without a time limit may hang for ever."""
+    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout, timeout)
+    if all(type(part) in (int, float) and 0 < part < float("inf") for part in parts):
+        return parts
+    raise ConfigurationError(f"timeout={timeout!r} is not usable: it takes seconds, or seconds to connect and to read")
 
 
 def _new_session(base_url: str) -> requests.Session:
@@ -122,7 +217,5 @@ def _new_session(base_url: str) -> requests.Session:
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=64))  # more threads than that do not keep theirs
-    settings = session.merge_environment_settings(base_url, {}, None, None, None)
-    session.proxies, session.verify, session.cert = settings["proxies"], settings["verify"], settings["cert"]
-    session.trust_env = False
+    vars(session).update(session.merge_environment_settings(base_url, {}, None, None, None), trust_env=False)
     return session

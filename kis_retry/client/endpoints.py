@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import wraps
 from inspect import unwrap
 from json import dumps
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
-from ..answers import is_token_expired_response
 from ..decorators import decorated, rules_of
+from ..errors import PageError
 
-__all__ = ["Answer", "Call", "Endpoints", "Flow", "Payload", "checked"]
+__all__ = ["Answer", "Call", "Endpoints", "Fields", "Flow", "Payload", "checked", "following"]
 
 Payload = dict[str, Any]
+Fields = Mapping[str, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _QUOTATIONS = "/uapi/domestic-stock/v1/quotations"
+_PUBLIC_OFFERS = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
 _EXCHANGES = {"US": "NYS NAS AMS BAY BAQ BAA", "HK": "HKS", "JP": "TSE", "CN": "SHS SZS", "VN": "HSX HNX"}
-_SHARED_CODES = "BAY BAQ BAA SHS SZS"  # a US day market has its night market's; Chinese ones overlap
 _PRODUCT_TYPES = {"KR": "300", "KRX": "300", "US": "512 513 529", "JP": "515", "HK": "501 543 558"}
 _PRODUCT_TYPES |= {"CN": "551 552", "VN": "507 508"}
 _PRICES = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
@@ -36,7 +36,9 @@ _SEOUL = timezone(timedelta(hours=9))  # no summer time since 1988
 _SYMBOL = re.compile(r"\s*\S.*", re.DOTALL)
 _PATH = re.compile(r"/?[^/\s?#\\]+(/[^/\s?#\\]+)*/?")  # below the host, and nowhere else: the request has the secret
 _TRANSACTION = re.compile(r"[A-Za-z0-9]+")
-_HEADER = re.compile(r"(?i)(?!(authorization|appkey|appsecret|tr_id):)[a-z0-9_-]+:[ -~]*")
+_HEADER = re.compile(r"(?!(authorization|appkey|appsecret|tr_id):)[a-z0-9_-]+:[ -~]*")
+_DATE = re.compile(r"[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
+_CURSOR = re.compile(r"(?i)(ctx_area_)?(fk|nk)(100|200)|keyb|cts")
 
 
 class Call(NamedTuple):
@@ -48,11 +50,6 @@ class Call(NamedTuple):
     query: Mapping[str, str]
     headers: Mapping[str, str] = {}
     body: bytes | None = None
-
-    @property
-    def is_order(self) -> bool:
-        """Say whether it may change something at KIS."""
-        return self.method != "GET" and self.path != "/uapi/hashkey"
 
 
 class Answer(NamedTuple):
@@ -79,12 +76,10 @@ def _each_request(flow: Callable[Concatenate[Endpoints[R], P], Flow]) -> Callabl
 class Endpoints(Generic[R]):
     """The calls of both clients; `R` is what a call gives: an answer, or a coroutine of one."""
 
-    _found: dict[str, str]  # where the last symbol was: a batch asks for those of one exchange after the other
+    _run: Callable[[Flow], R]  # drives a flow: sends what it yields, and hands it KIS's answers
 
     @_each_request
-    def get(
-        self, path: str, tr_id: str, params: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
-    ) -> Flow:
+    def get(self, path: str, tr_id: str, params: Fields | None = None, headers: Fields | None = None) -> Flow:
         """
         Ask any endpoint with `GET`.
 
@@ -102,9 +97,7 @@ class Endpoints(Generic[R]):
         return (yield checked("GET", path, tr_id, params, headers)).payload
 
     @_each_request
-    def post(
-        self, path: str, tr_id: str, json: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
-    ) -> Flow:
+    def post(self, path: str, tr_id: str, json: Fields | None = None, headers: Fields | None = None) -> Flow:
         """
         Send to any endpoint with `POST`, as `get` asks: orders, for one.
 
@@ -126,21 +119,17 @@ class Endpoints(Generic[R]):
         """
         Ask for the price in detail (해외주식 현재가상세) of a `symbol` like "AAPL" of "US", "HK", "JP", "CN" or "VN".
 
-        One request an exchange, in KIS's order, until one knows the symbol: the one of the last symbol first, where no
-        other has the same codes.
+        One request an exchange, in KIS's order, until one knows the symbol: each answers `rt_cd` "0" (observed).
 
         Raises:
             ValueError: no exchange of the country knows the symbol.
         """
         exchanges, symbol = _lookup("country_code", country_code, _EXCHANGES), _symbol(symbol)
-        for exchange in self._in_order(exchanges):
+        for exchange in exchanges.split():
             query = {"AUTH": "", "EXCD": exchange, "SYMB": symbol}
             call = Call("GET", "/uapi/overseas-price/v1/quotations/price-detail", "HHDFS76200200", query)
             answer: Payload = (yield call).payload
-            rt_cd, known = answer.get("rt_cd"), bool(_output(answer).get("rsym"))
-            if rt_cd == "0" and known and exchange not in _SHARED_CODES:
-                self._found[exchanges] = exchange
-            if rt_cd not in ("0", "7") or (rt_cd == "0" and known):  # an exchange answers "0" either way (observed)
+            if answer.get("rt_cd") not in ("0", "7") or _output(answer).get("rsym"):
                 return answer
         raise ValueError(f"no exchange of {country_code} ({exchanges}) knows the symbol {symbol!r}")
 
@@ -149,15 +138,12 @@ class Endpoints(Generic[R]):
         """
         Ask for the product information (상품기본조회) of a symbol of "KR", "KRX", "US", "JP", "HK", "CN" or "VN".
 
-        One request a product type, the one of the last symbol first, until one does not answer `rt_cd` "7" (no data).
+        One request a product type, in KIS's order, until one does not answer `rt_cd` "7" (no data).
         """
         product_types, symbol = _lookup("country_code", country_code, _PRODUCT_TYPES), _symbol(symbol)
-        answer: Payload = {}
-        for product_type in self._in_order(product_types):
+        for product_type in product_types.split():
             query = {"PDNO": symbol, "PRDT_TYPE_CD": product_type}
-            answer = (yield Call("GET", f"{_QUOTATIONS}/search-info", "CTPF1604R", query)).payload
-            if answer.get("rt_cd") == "0":
-                self._found[product_types] = product_type
+            answer: Payload = (yield Call("GET", f"{_QUOTATIONS}/search-info", "CTPF1604R", query)).payload
             if answer.get("rt_cd") != "7":
                 break
         return answer
@@ -185,8 +171,7 @@ class Endpoints(Generic[R]):
         if first.date() > last.date():
             raise ValueError(f"from_date {first:%Y%m%d} is after to_date {last:%Y%m%d}")
         query = {"SHT_CD": symbol, "CTS": "", "F_DT": f"{first:%Y%m%d}", "T_DT": f"{last:%Y%m%d}"}
-        path = "/uapi/domestic-stock/v1/ksdinfo/pub-offer"
-        return (yield Call("GET", path, "HHKDB669108C0", query, {"custtype": "P"})).payload
+        return (yield Call("GET", _PUBLIC_OFFERS, "HHKDB669108C0", query, {"custtype": "P"})).payload
 
     @_each_request
     def fetch_price(self, symbol: str, country_code: str = "KR") -> Flow:
@@ -194,22 +179,17 @@ class Endpoints(Generic[R]):
         if _lookup("country_code", country_code, {"KR": "KR", "US": "US"}) == "US":
             return (yield from unwrap(Endpoints.fetch_price_detail_oversea)(self, symbol, country_code))
         found = yield from unwrap(Endpoints.fetch_stock_info)(self, symbol, country_code)
-        if is_token_expired_response(found):
-            return found  # no other token could be had, and the price would be refused as well
+        if found.get("rt_cd") not in ("0", "7"):
+            return found
         kind = "ETF" if _output(found).get("prdt_clsf_name") == "ETF" else "Stock"
         return (yield from unwrap(Endpoints.fetch_domestic_price)(self, symbol, kind))
 
     @_each_request
-    def _pages(self, call: Call) -> Flow:
-        return (yield call)
-
-    def _in_order(self, places: str) -> list[str]:
-        """Give `places` in KIS's order, the one of the last find in front."""
-        return sorted(places.split(), key=lambda place: place != self._found.get(places))
-
-    def _run(self, flow: Flow) -> R:
-        """Drive a flow: send what it yields, and hand it KIS's answers."""
-        raise NotImplementedError
+    def _pages(self, call: Call, number: int) -> Flow:
+        answer = yield call
+        if answer.payload.get("rt_cd") not in ("0", "7"):
+            raise PageError(f"page {number} of {call.path} was refused", page=number, answer=answer.payload)
+        return answer
 
 
 def checked(method: str, path: object, tr_id: object, params: Any, headers: Any, *, body: bytes | None = None) -> Call:
@@ -217,13 +197,40 @@ def checked(method: str, path: object, tr_id: object, params: Any, headers: Any,
     place = "/" + _match("path", path, _PATH, "a path below the host, without a query, like '/uapi/…'").lstrip("/")
     transaction = _match("tr_id", tr_id, _TRANSACTION, "letters and digits like 'FHKST01010100'")
     query = {name: str(value) for name, value in (params or {}).items() if value is not None}
-    further = {str(name).lower(): value for name, value in (headers or {}).items()}
-    for name, value in further.items():
-        if not isinstance(value, str) or not _HEADER.fullmatch(f"{name}:{value}"):  # which may be secret: not shown
-            raise ValueError(
-                f"the header {name!r} takes printable ASCII characters, and is none that a client sends itself"
-            )
+    further = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
+    unusable = [name for name, value in further.items() if not _HEADER.fullmatch(f"{name}:{value}")]
+    if unusable:  # the values may be secret
+        raise ValueError(f"headers {unusable}: it takes printable ASCII, and none that a client sends itself")
     return Call(method, place, transaction, query, further, body)
+
+
+def following(call: Call, answer: Answer, seen: list[Any]) -> Call | None:
+    """
+    Make the request for the page (연속조회) after this one, judged from its header and its body; None after the last.
+
+    `seen` is empty at first, and gets the cursors of the pages, or the pages themselves where they have none.
+
+    Raises:
+        PageError: the page leads back to an earlier one.
+    """
+    payload, tr_cont = answer
+    if (tr_cont or "").strip().upper() not in ("F", "M"):
+        return None
+    cursor = _cursor_of(payload)
+    seen.append(cursor or payload)  # without a cursor KIS keeps the place, and has lost it where a page comes again
+    if seen[-1] in (_cursor_of(call.query), *seen[:-1]):
+        number = len(seen)
+        what = f"page {number + 1} of {call.path} cannot be asked for: page {number} leads back to an earlier one"
+        raise PageError(what, page=number + 1, answer=payload)
+    query = {name: value for name, value in call.query.items() if name.upper() not in cursor}
+    return call._replace(query={**query, **cursor}, headers={"tr_cont": "N"})
+
+
+def _cursor_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Give the cursor among `fields` under the names that the query takes; empty where all of it is blank."""
+    texts = {name.upper(): value for name, value in fields.items() if isinstance(value, str)}
+    found = {name: value for name, value in texts.items() if _CURSOR.fullmatch(name)}
+    return found if any(value.strip() for value in found.values()) else {}
 
 
 def _output(answer: Payload) -> Mapping[str, Any]:
@@ -248,7 +255,4 @@ def _symbol(given: object) -> str:
 
 
 def _date(name: str, given: object) -> datetime:
-    with suppress(ValueError):  # a thirteenth month
-        if isinstance(given, str) and re.fullmatch("[0-9]{8}", given):
-            return datetime.strptime(given, "%Y%m%d")
-    raise ValueError(f"{name} {given!r} is not usable: it takes a date as YYYYMMDD")
+    return datetime.strptime(_match(name, given, _DATE, "a date as YYYYMMDD"), "%Y%m%d")

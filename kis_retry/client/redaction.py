@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import Any
 
 import requests
 
 from ..errors import ConfigurationError
 from ..sessions import missing_bundle
+from .endpoints import Answer
 
-__all__ = ["harmless"]
+__all__ = ["harmless", "settled"]
 
 _QUERY = re.compile(r"\?[^\s'\"<>)]+")  # an account number stands there in many calls of KIS
-_HINT = " (REQUESTS_CA_BUNDLE and session= take what to trust)"
 
 
 def harmless(error: BaseException) -> BaseException:
@@ -24,8 +23,7 @@ def harmless(error: BaseException) -> BaseException:
     The frames that made headers go. One of `requests` or `httpx` keeps its type and the errors that it was made of, by
     which it is judged, its response, and a request that tells its method and address alone.
     """
-    problem = missing_bundle(error) if isinstance(error, OSError) else None
-    if problem is not None:
+    if isinstance(error, OSError) and (problem := missing_bundle(error)):
         return ConfigurationError(problem)
     parts = [error]
     is_of_library = isinstance(error, requests.RequestException) or type(error).__module__.startswith("httpx")
@@ -35,26 +33,36 @@ def harmless(error: BaseException) -> BaseException:
         part.__traceback__ = part.__context__ = None
         if is_of_library:
             part.args = tuple(_told("", value) for value in part.args)
-            for name, value in list(vars(part).items()):
-                with suppress(AttributeError):  # a property without a setter
-                    setattr(part, name, _told(name.strip("_"), value))
+            _clean(part)
     if is_of_library and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        error.args = (f"{error}{_HINT}",)
+        error.args = (f"{error} (REQUESTS_CA_BUNDLE and session= take what to trust)",)
     return error
+
+
+def settled(outcome: Answer | BaseException) -> Answer:
+    """Give the answer, or raise what went wrong, with no frame below this one."""
+    try:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+    finally:
+        del outcome  # an exception must not be kept by its own traceback
+
+
+def _clean(target: Any) -> None:
+    vars(target).update({name: _told(name.strip("_"), value) for name, value in vars(target).items()})
 
 
 def _told(name: str, value: Any) -> Any:
     """Give what may be known of an argument or an attribute."""
     if isinstance(value, str):
         return _QUERY.sub("?***", value)
-    if name in ("conn", "pool"):
+    if name in ("conn", "pool") or value is None:
         return None
-    if name == "request" and value is not None:
+    if name == "request":
         address = str(value.url).partition("?")[0]
         is_prepared = isinstance(value, requests.PreparedRequest)
         return requests.Request(value.method, address).prepare() if is_prepared else type(value)(value.method, address)
-    if name == "response" and value is not None:
-        value.request = _told("request", value.request)
-        with suppress(AttributeError):  # httpx's is its request's
-            value.url = _told("url", value.url)
+    if name == "response":
+        _clean(value)
     return value

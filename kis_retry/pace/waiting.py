@@ -8,17 +8,15 @@ whoever has gone costs nothing.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import queue
-import threading
+from bisect import insort
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import replace
 
-from .state import LATE, Ask, Block, interval_of
+from .schedule import LATE, Ask, Block, interval_of
 
 __all__ = ["Reservation", "WaitingLine"]
 
@@ -33,33 +31,25 @@ class Reservation(Future[None]):
     """
     A request that waits for its slot: a future that is done when it may leave, or when its time is over.
 
-    It is waited for without the lock of a future, which whoever is interrupted in it would leave locked behind. Made
-    with the same request's `earlier` one, it keeps that one's place in the queue, for a while.
+    Made with the same request's `earlier` one, it keeps that one's place in the queue, for a while.
     """
 
-    def __init__(
-        self, now: float, *, order: bool = False, earlier: Reservation | None = None, timeout: float = math.inf
-    ) -> None:
+    def __init__(self, deadline: float, *, order: bool = False, earlier: Reservation | None = None) -> None:
         super().__init__()
         if earlier is not None and earlier.slots >= KEEPS_PLACE:
             earlier = None
         self.number: int = next(_numbers) if earlier is None else earlier.number
         self.slots: int = 0 if earlier is None else earlier.slots  # that were had at this place
-        self.order, self.deadline = order, now + timeout
+        self.order, self.deadline = order, deadline
         self.granted = False  # there was a slot in time
         self.generation = -1  # of its slot
         self.gone = False  # nothing of the future's, whose lock an interrupted caller may have left locked
-        over = self._over = queue.SimpleQueue[None]()
+        # To wait for without the lock of a future, which whoever is interrupted in it would leave locked behind.
+        over = self.over = queue.SimpleQueue[None]()
         self.add_done_callback(lambda _: over.put(None))
 
     def __lt__(self, other: Reservation) -> bool:
         return (not self.order, self.number) < (not other.order, other.number)
-
-    def result(self, timeout: float | None = None) -> None:
-        with suppress(queue.Empty):
-            self._over.get(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
-            self._over.put(None)  # for whoever asks again
-        super().result(0)
 
     def cancel(self) -> bool:
         """Wait no longer. That costs nothing, or the slot where there is one already."""
@@ -78,26 +68,20 @@ class Reservation(Future[None]):
         return self.granted
 
 
-class _Slot(NamedTuple):
-    at: float
-    good_until: float
-    generation: int
-
-
 class WaitingLine:
     """The waiters and slots of one pace in this process, and what became of its calls. For one thread alone."""
 
     def __init__(self, rate: float, published: float) -> None:
         self.rate, self.published = rate, published
         self.fit, self.away = 0.0, False
-        self._waiters: list[Reservation] = []  # a heap
-        self._timed: list[Reservation] = []  # those of them who do not wait for ever
-        self._slots: deque[_Slot] = deque()
+        self.waiters: list[Reservation] = []  # the next one first
+        self._slots: deque[Block] = deque()  # each of one slot
         self._step = self._interval = interval_of(rate)  # of the pace that all share; of this process
         self._home = 0.0  # when this process may send next by its own rate
         self._trips: deque[float] = deque(maxlen=8)  # seconds from asking the store to its answer
+        self._trip, self._horizon = 0.0, self._step  # their mean; for so long slots must be there until others come
         self._asking = False
-        self._asked_at = self._answered_at = self._again_at = 0.0
+        self._asked_at = self._again_at = 0.0
         self._waited = 0.0  # seconds from asking to the slot
         self._used = 0  # slots since the store was asked
         self._told = Ask(rate, published)  # what is to be said when the store is asked next
@@ -107,16 +91,9 @@ class WaitingLine:
         """Calls a second that this process may send as far as it knows."""
         return min(self.rate, self.fit or self.rate)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody waits, and no answer is to come."""
-        return not self._asking and not self._somebody_waits()
-
     def add(self, reservation: Reservation) -> None:
         """Have a reservation wait: orders before reads, earlier numbers before later ones."""
-        heapq.heappush(self._waiters, reservation)
-        if reservation.deadline < math.inf:
-            self._timed.append(reservation)
+        insort(self.waiters, reservation)
 
     def report(self, generation: int, outcome: str, now: float) -> None:
         """Count a call: "answered", "limited" (EGW00201) or "failed" (nobody answered)."""
@@ -130,33 +107,31 @@ class WaitingLine:
 
     def hand_out(self, now: float) -> None:
         """Give the slots that are due to the first waiters, and dismiss those whose time is over."""
-        while self._slots and self._slots[0].good_until <= now:
+        while self._slots and self._slots[0].at + self._interval <= now:
             self._slots.popleft()
             self._used -= 1
-        while self._slots and self._somebody_waits() and (due := self._due()) <= now:
-            reservation = heapq.heappop(self._waiters)
+        while self._slots and self.waiters and (due := self._due()) <= now:
+            reservation = self.waiters.pop(0)
             if reservation.end(granted=True, generation=self._slots[0].generation):
                 self._slots.popleft()
-                self._told.late = max(self._told.late, now - max(due, self._answered_at))
+                self._told.late = max(self._told.late, now - due)
                 self._home = max(self._home, now) + self._interval
                 reservation.slots += 1
-        for reservation in self._timed:
+        for reservation in self.waiters:
             if self._dismissed_at(reservation) <= now:
                 reservation.end(granted=False)
-        self._timed = [reservation for reservation in self._timed if not reservation.gone]
+        self.waiters = [reservation for reservation in self.waiters if not reservation.gone]
 
     def wake_at(self, now: float) -> float:
         """Return when there is something to do even if nothing happens before."""
-        wake = min(map(self._dismissed_at, self._timed), default=math.inf)
-        if not self._somebody_waits():
-            return wake
-        if self._slots:
+        wake = min(map(self._dismissed_at, self.waiters), default=math.inf)
+        if self._slots and self.waiters:
             wake = min(wake, self._due())
-        return wake if self._asking or self._has_enough(now) else min(wake, self._ask_at())
+        return min(wake, self._ask_at(now))
 
     def ask(self, now: float) -> Ask | None:
         """Return what the store has to be asked now; None: nothing."""
-        if self._asking or not self._somebody_waits() or self._has_enough(now) or self._ask_at() > now:
+        if self._ask_at(now) > now:
             return None
         asked, self._told = self._told, Ask(self.rate, self.published, generation=self._told.generation)
         asked.count, asked.now, asked.lead = self._count(now), now, LEAD * self._trip
@@ -166,22 +141,19 @@ class WaitingLine:
     def learn(self, block: Block, now: float) -> None:
         """Take in what the store answered."""
         self._trips.append(now - self._asked_at)
-        self._asking, self._answered_at = False, now
+        self._trip = sum(self._trips) / len(self._trips)
+        self._asking = False
         if block.generation != self._told.generation:
             self._told.generation, self._told.passed, self._told.refused = block.generation, 0, 0
         self.fit, self.away = block.fit, block.away
         self._step, self._interval = block.interval, max(interval_of(self.rate), block.interval)
+        self._horizon = 1.25 * self._trip + self._step
         self._waited, self._used = block.at - self._asked_at, self._used + block.count
         self._again_at = 0.0 if block.count else block.at
         for number in range(block.count):
             at = block.at + number * block.interval
             # The first may come late, with its answer: a slow store would have no slot at all else.
-            self._slots.append(_Slot(at, max(at, 0.0 if number else now) + self._interval, block.generation))
-
-    def _somebody_waits(self) -> bool:
-        while self._waiters and self._waiters[0].gone:
-            heapq.heappop(self._waiters)
-        return bool(self._waiters)
+            self._slots.append(replace(block, at=at if number else max(at, now), count=1))
 
     def _dismissed_at(self, reservation: Reservation) -> float:
         return max(reservation.deadline, self._asked_at + ANSWER_WAIT if self._asking else 0.0)
@@ -190,16 +162,11 @@ class WaitingLine:
         """Return when the first slot is due: by a distant clock slots may seem nearer to each other than they are."""
         return max(self._slots[0].at, self._home - min(self._interval / 2, LATE + self._trip / 2))
 
-    @property
-    def _trip(self) -> float:
-        return sum(self._trips) / max(len(self._trips), 1)
-
-    @property
-    def _horizon(self) -> float:
-        """Seconds for which slots must be there so that the next ones come in time."""
-        return 1.25 * self._trip + self._step
-
-    def _ask_at(self) -> float:
+    def _ask_at(self, now: float) -> float:
+        """Return when the store is to be asked if nobody else comes."""
+        enough = len(self._slots) >= len(self.waiters) + self._used_in_a_trip(now)
+        if self._asking or not self.waiters or enough:
+            return math.inf
         ahead = self._horizon
         if not self._slots and self._interval > self._step:  # a slow process asks as early as its turn takes to come
             ahead = max(ahead, self._waited)
@@ -211,12 +178,9 @@ class WaitingLine:
     def _used_in_a_trip(self, now: float) -> float:
         return 1.25 * self._used * self._trip / max(now - self._asked_at, self._trip, 1e-9)
 
-    def _has_enough(self, now: float) -> bool:
-        return len(self._slots) >= len(self._waiters) + self._used_in_a_trip(now)
-
     def _count(self, now: float) -> int:
         """As many as were used in a trip's time and a few more; as many as wait would make newcomers wait for long."""
-        used, waiting = self._used_in_a_trip(now), len(self._waiters)
+        used, waiting = self._used_in_a_trip(now), len(self.waiters)
         if self._waited < self._horizon:  # the schedule has slots to spare
             used *= 2
         wanted = round(used) + (waiting > max(round(used), 1))

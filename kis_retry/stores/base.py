@@ -1,21 +1,24 @@
-"""Where a token is shared: the contract of a store, its key, and the base of the stores of this package."""
+"""Where a token is shared: the contract of a store, its key, the base of this package's stores, and the nearest one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ..forking import after_fork
 from ..token import AccessToken
 
 if TYPE_CHECKING:
     from ..credentials import Credentials
 
-__all__ = ["MAX_DOCUMENT", "TOKEN", "DocumentStore", "TokenStore", "key_of"]
+__all__ = ["MAX_DOCUMENT", "PROCESS_MEMORY", "TOKEN", "DocumentStore", "MemoryTokenStore", "TokenStore", "key_of"]
 
 TOKEN = "token"  # noqa: S105  # the kind of document, no secret
 MAX_DOCUMENT = 16 * 1024  # bytes; KIS's tokens have at most 350 (tokenP page)
@@ -61,7 +64,12 @@ class DocumentStore(ABC):
 
     def load(self, key: str) -> AccessToken | None:
         data = self.read(key, TOKEN)
-        return None if data is None else _decode(data, key)
+        try:
+            entry = json.loads((data or b"")[:MAX_DOCUMENT].decode())
+            token = AccessToken(entry["access_token"], datetime.fromisoformat(entry["expires_at"]))
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            return None
+        return token if entry == _entry_of(key, token) else None  # else it was not written for `key`
 
     def save(self, key: str, token: AccessToken) -> None:
         data = json.dumps(_entry_of(key, token)).encode()
@@ -72,7 +80,7 @@ class DocumentStore(ABC):
         """Return the document as it was written; None where there is none that this user may believe."""
 
     @abstractmethod
-    def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
+    def write(self, key: str, kind: str, data: bytes, ttl: float) -> None:
         """Put `data` in the place of whatever is there, in one step; nobody needs it after `ttl` seconds."""
 
     @abstractmethod
@@ -82,6 +90,52 @@ class DocumentStore(ABC):
     @abstractmethod
     def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> AbstractContextManager[bool]:
         """Wait for the one lock of `key` and `kind`, as `TokenStore.lock` does."""
+
+
+class MemoryTokenStore(DocumentStore):
+    """
+    Tokens shared by the threads of one process that hold this instance.
+
+    After `os.fork` and pickling there are two stores, with the same entries and locks of their own.
+    """
+
+    def __init__(self) -> None:
+        self._documents: dict[tuple[str, str], bytes] = {}
+        self._remake_locks()
+        # The thread that held a lock at the moment of a fork does not exist in the child and would never release it.
+        after_fork(self, MemoryTokenStore._remake_locks)
+
+    def read(self, key: str, kind: str) -> bytes | None:
+        return self._documents.get((key, kind))
+
+    def write(self, key: str, kind: str, data: bytes, ttl: float) -> None:
+        self._documents[key, kind] = data
+
+    def delete(self, key: str, kind: str = TOKEN) -> None:
+        self._documents.pop((key, kind), None)
+
+    @contextmanager
+    def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
+        lock = self._locks.setdefault((key, kind), threading.Lock())
+        held = lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryTokenStore, (), {"_documents": dict(self._documents)}
+
+    def __repr__(self) -> str:
+        return "MemoryTokenStore()"
+
+    def _remake_locks(self) -> None:
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
+
+
+PROCESS_MEMORY = MemoryTokenStore()
+"""One for all: two clients that were both told `memory` must not issue twice within the minute."""
 
 
 def key_of(credentials: Credentials) -> str:
@@ -98,13 +152,3 @@ def key_of(credentials: Credentials) -> str:
 def _entry_of(key: str, token: AccessToken) -> dict[str, Any]:
     # With its key, so that one copied to another place is seen to be foreign.
     return {"version": 1, "key": key, "access_token": token.value, "expires_at": token.expires_at.isoformat()}
-
-
-def _decode(data: bytes, key: str) -> AccessToken | None:
-    """Read an entry; None for anything that was not written for `key`, to the last field."""
-    try:
-        entry = json.loads(data[:MAX_DOCUMENT].decode())
-        token = AccessToken(entry["access_token"], datetime.fromisoformat(entry["expires_at"]))
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-        return None
-    return token if entry == _entry_of(key, token) else None

@@ -1,5 +1,5 @@
 """
-One app key's place in a store, as the manager wants it: nothing raises.
+Which store is used: the one that `KIS_TOKEN_STORE` names, and what takes the place of one that fails.
 
 A store that cannot be used is one warning. The machine's file store takes its place, so that its processes go on
 sharing, or else the memory of the process, until the first, tried after pauses that grow, works again.
@@ -7,7 +7,8 @@ sharing, or else the memory of the process, until the first, tried after pauses 
 
 from __future__ import annotations
 
-import itertools
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -15,18 +16,55 @@ from typing import TYPE_CHECKING, Any
 from ..clock import Monotonic
 from ..errors import ConfigurationError
 from ..events import warn
+from ..forking import no_fork
+from ..settings import Environment
 from ..token import AccessToken
+from .base import PROCESS_MEMORY, DocumentStore, MemoryTokenStore
 from .file import FileTokenStore
-from .memory import PROCESS_MEMORY, MemoryTokenStore
 
 if TYPE_CHECKING:
     from .base import TokenStore
 
-__all__ = ["FAILED", "Candidate", "StoreEntry", "candidates_for", "warn_unavailable"]
+__all__ = ["FAILED", "STORE_VARIABLE", "Candidate", "StoreEntry", "candidates_for", "store_from_env", "store_named"]
+__all__ += ["warn_unavailable"]
 
+STORE_VARIABLE = "KIS_TOKEN_STORE"
 FAILED: Any = object()
 
+_TAKES = "file, memory, a folder's path with a / in it (./tokens), redis://… or rediss://…"
+_ADDRESS = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # a mistyped address is no folder; one letter is a drive
+_REDIS = ("redis://", "rediss://", "unix://", "valkey://", "valkeys://")
 _PAUSES = 1.0, 2.0, 5.0, 10.0, 30.0, 60.0  # seconds without a store that failed: each try may take its time-out
+
+
+def store_from_env() -> TokenStore:
+    """Return the store that `KIS_TOKEN_STORE` names, by default `file`; `ConfigurationError` where it names none."""
+    setting = Environment().find(STORE_VARIABLE)
+    return store_named(setting.text if setting else "file")
+
+
+def store_named(name: str) -> TokenStore:
+    """Return the store for one value of the variable; no error shows what may hold a password."""
+    word = name.lower()
+    is_path = os.sep in name or "/" in name or name.startswith(("~", "."))
+    try:
+        if word == "memory":
+            return PROCESS_MEMORY
+        if word.startswith(_REDIS):
+            with no_fork():
+                from .redis import RedisTokenStore
+
+            return RedisTokenStore(name)
+        if word == "file" or (is_path and not _ADDRESS.match(name)):
+            return FileTokenStore(None if word == "file" else name)
+    except ConfigurationError as error:
+        problem = f"{STORE_VARIABLE} is not usable: {error}"
+    else:
+        # Of what looks like an address the scheme alone is shown, for a password may be anywhere in it.
+        shown = re.sub(r"(?<=://).*|^(?!.*://).*[:@?=].*", "…", name, flags=re.DOTALL)
+        problem = f"{STORE_VARIABLE}={shown!r} is not usable: it takes {_TAKES}"
+    del name, word  # what reports an error shows the locals of its frames, too
+    raise ConfigurationError(problem)
 
 
 class StoreEntry:
@@ -53,12 +91,8 @@ class StoreEntry:
         self._change("delete", lambda store: store.delete(self._key))
 
     @contextmanager
-    def lock(self, *, timeout: float, lease: float) -> Iterator[bool | None]:
-        """
-        Wait up to `timeout` seconds for the lock; True where this caller holds it, False where somebody else does.
-
-        None where nobody could look: somebody may be asking KIS for a token just now.
-        """
+    def lock(self, *, timeout: float, lease: float) -> Iterator[bool]:
+        """Wait up to `timeout` seconds for the lock; the context's value says whether this caller holds it."""
         ends = self._clock() + timeout
 
         def enter(store: TokenStore) -> tuple[AbstractContextManager[bool], bool]:
@@ -66,13 +100,12 @@ class StoreEntry:
             return lock, lock.__enter__()
 
         asked = (candidate.ask("lock", enter) for candidate in self._candidates)
-        lock, held = next((entered for entered in asked if entered is not FAILED), (None, None))
+        lock, held = next(entered for entered in asked if entered is not FAILED)  # memory always has one
         try:
             yield held
         finally:
             with suppress(Exception):  # what the body did must not be lost to it
-                if lock is not None:
-                    lock.__exit__(None, None, None)
+                lock.__exit__(None, None, None)
 
     def _change(self, operation: str, change: Callable[[TokenStore], object]) -> None:
         for candidate in self._candidates:
@@ -88,10 +121,13 @@ class Candidate:
     def __init__(
         self, store: TokenStore, clock: Callable[[], float], tell: Callable[[TokenStore, str, Exception], object]
     ) -> None:
-        self.failing = False
         self._store, self._clock, self._tell = store, clock, tell
-        self._failures = itertools.count()  # tells one thread that it was first, without a lock to be held at a fork
-        self._again_at = 0.0
+        self._failures, self._again_at = 0, 0.0
+
+    @property
+    def failing(self) -> bool:
+        """Whether it could not be used when it was last asked."""
+        return self._failures > 0
 
     @property
     def rests(self) -> bool:
@@ -106,14 +142,14 @@ class Candidate:
         try:
             result = ask(self._store)
         except Exception as error:  # any engine, any fault: a store never costs a call
-            failures = next(self._failures)
-            self.failing, self._again_at = True, self._clock() + _PAUSES[min(failures, len(_PAUSES) - 1)]
-            if failures == 0:
+            self._failures += 1
+            self._again_at = self._clock() + _PAUSES[min(self._failures, len(_PAUSES)) - 1]
+            if self._failures == 1:
                 self._tell(self._store, operation, error)
             return FAILED
         self._again_at = 0.0
-        if self.failing and operation not in ("load", "delete"):  # a store that can do these alone is of no use
-            self.failing, self._failures = False, itertools.count()
+        if operation not in ("load", "delete"):  # a store that can do these alone is of no use
+            self._failures = 0
         return result
 
 
@@ -129,8 +165,7 @@ def candidates_for(store: TokenStore) -> list[TokenStore]:
 def warn_unavailable(store: TokenStore, operation: str, error: Exception) -> None:
     """Log that `store` cannot do `operation`, and why: the type of the error, and what the operating system said."""
     # Another's store is shown as its class, since its `repr` may hold a password, as the text of its error may.
-    is_ours = getattr(type(store).__repr__, "__module__", "").startswith("kis_retry.stores.")
-    shown, cause = repr(store) if is_ours else type(store).__qualname__, type(error).__name__
+    shown, cause = repr(store) if isinstance(store, DocumentStore) else type(store).__qualname__, type(error).__name__
     behind = (error, error.__cause__, error.__context__)
     said = next((each.strerror for each in behind if isinstance(each, OSError) and each.strerror), None)
     warn("store_unavailable", store=shown, operation=operation, error=f"{cause}: {said}" if said else cause)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import re
 import stat
 import tempfile
 import time
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..forking import no_fork
-from ..ownership import is_owned
+from ..settings import is_owned
 from .base import MAX_DOCUMENT, TOKEN, DocumentStore
 
 __all__ = ["FileTokenStore"]
@@ -58,22 +56,19 @@ class FileTokenStore(DocumentStore):
 
     def read(self, key: str, kind: str) -> bytes | None:
         try:
-            descriptor = os.open(self._path(key, kind, "json"), _READ)
+            with open(self._path(key, kind, "json"), "rb", opener=lambda path, _: os.open(path, _READ)) as file:
+                found = os.fstat(file.fileno())
+                believed = stat.S_ISREG(found.st_mode) and is_owned(found, or_by_root=True)
+                return file.read(MAX_DOCUMENT + 1) if believed else None
         except OSError as error:
             if error.errno in _MISSES:
                 return None
             raise
-        try:
-            found = os.fstat(descriptor)
-            believed = stat.S_ISREG(found.st_mode) and is_owned(found, or_by_root=True)
-            return os.read(descriptor, MAX_DOCUMENT + 1) if believed else None
-        finally:
-            os.close(descriptor)
 
-    def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
+    def write(self, key: str, kind: str, data: bytes, ttl: float) -> None:
         # Not fsynced: a token lost with the power costs one request, which is cheaper than a wait for the disk.
         path = self._path(key, kind, "json")
-        _make_folder(self.folder)
+        self._make_folder()
         for left in self.folder.glob(f".{path.stem}.*.tmp"):  # by writers that were killed: it holds a token
             with suppress(OSError):
                 if time.time() - left.lstat().st_mtime > _STALE:
@@ -98,16 +93,16 @@ class FileTokenStore(DocumentStore):
     def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
         """Wait for the lock on this machine; OSError where the document could not be written either."""
         path = self._path(key, kind, "lock")
-        _make_folder(self.folder)
+        self._make_folder()
         _make_way(path)
         _make_way(self._path(key, kind, "json"), or_by_root=True)
         with tempfile.TemporaryFile(dir=self.folder, buffering=0) as probe:
             probe.write(b"\0")  # a token that could not be shared then must not be asked for
         import filelock  # by now it is loaded
 
-        lock = filelock.FileLock(path, mode=0o600, thread_local=False)
+        lock = filelock.FileLock(path, timeout=max(timeout, 0.0), mode=0o600, thread_local=False, poll_interval=_POLL)
         with suppress(filelock.Timeout):
-            lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
+            lock.acquire()
         try:
             yield lock.is_locked
         finally:
@@ -118,9 +113,13 @@ class FileTokenStore(DocumentStore):
         return f"FileTokenStore({str(self.folder)!r})"
 
     def _path(self, key: str, kind: str, suffix: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key):  # no key leads out of the folder
-            key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self.folder / (f"{key}.{suffix}" if kind == TOKEN else f"{key}.{kind}.{suffix}")
+
+    def _make_folder(self) -> None:
+        """Make the folder and those above it, each 0700; one that was there keeps its mode, for others may share it."""
+        for folder in reversed([self.folder, *self.folder.parents]):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)  # another process may be faster
 
 
 def _make_way(path: Path, *, or_by_root: bool = False) -> None:
@@ -131,12 +130,3 @@ def _make_way(path: Path, *, or_by_root: bool = False) -> None:
             path.rmdir()
         elif not (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and is_owned(found, or_by_root=or_by_root)):
             path.unlink()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, each 0700; one that was there keeps its mode, for others may share it."""
-    if folder.is_dir() or folder == folder.parent:
-        return
-    _make_folder(folder.parent)
-    with suppress(FileExistsError):  # another process was faster, or a file is there, which is told later
-        folder.mkdir(mode=0o700)

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -21,7 +22,6 @@ from .base import TOKEN, DocumentStore
 __all__ = ["RedisTokenStore"]
 
 _POLL = 0.05  # seconds between two tries for a lock that somebody else holds
-_LEASES = 0.1, 86_400.0  # seconds; no lock is for ever
 _TIMEOUT = 2.0  # seconds for a connection or an answer: a batch can do without the store, not without going on
 _LIMIT = 5.0  # seconds for a command in all: name look-up, connection, greeting and answer
 # Any other, such as one with a / in its password, redis-py would take for its default server's without a word.
@@ -83,8 +83,8 @@ class RedisTokenStore(DocumentStore):
             raise
         return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
 
-    def write(self, key: str, kind: str, data: bytes, ttl: float | None) -> None:
-        self.client.set(_name(key, kind), data, px=None if ttl is None else max(int(ttl * 1000), 1))
+    def write(self, key: str, kind: str, data: bytes, ttl: float) -> None:
+        self.client.set(_name(key, kind), data, px=int(ttl * 1000))
 
     def delete(self, key: str, kind: str = TOKEN) -> None:
         self.client.delete(_name(key, kind))
@@ -92,9 +92,8 @@ class RedisTokenStore(DocumentStore):
     @contextmanager
     def lock(self, key: str, kind: str = TOKEN, *, timeout: float, lease: float) -> Iterator[bool]:
         name, holder, pid = _name(key, "lock" if kind == TOKEN else f"{kind}:lock"), secrets.token_hex(16), os.getpid()
-        milliseconds = int(1000 * min(max(lease, _LEASES[0]), _LEASES[1]))
         ends = time.monotonic() + timeout
-        while not (held := bool(self.client.eval(_ACQUIRE, 1, name, holder, milliseconds))):
+        while not (held := bool(self.client.eval(_ACQUIRE, 1, name, holder, int(1000 * lease)))):
             left = ends - time.monotonic()
             if left <= 0:
                 break
@@ -137,26 +136,20 @@ class _BoundedClient:
 
 
 def _within_limit(command: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    answers: list[tuple[Any, BaseException | None]] = []
-
-    def answer() -> None:
-        try:
-            answers.append((command(*arguments, **options), None))
-        except BaseException as error:  # the caller's to see, whatever it is
-            answers.append((None, error.with_traceback(None)))  # frames of the client may hold its password
-
-    thread = threading.Thread(target=answer, name="kis_retry-redis", daemon=True)
-    thread.start()
-    thread.join(_LIMIT)
-    if not answers:
-        raise TimeoutError(f"the Redis server has not answered within {_LIMIT:g} seconds")
-    value, error = answers.pop()
-    if error is None:
-        return value
+    answer: Future[Any] = Future()
+    ask = partial(command, *arguments, **options)
+    threading.Thread(target=_settle, args=(answer, ask), name="kis_retry-redis", daemon=True).start()
     try:
-        raise error
+        return answer.result(_LIMIT)
     finally:
-        del error  # else error and frame would keep each other alive
+        del answer  # else an error and this frame would keep each other alive
+
+
+def _settle(answer: Future[Any], ask: Callable[[], Any]) -> None:
+    try:
+        answer.set_result(ask())
+    except BaseException as error:  # the caller's to see, whatever it is
+        answer.set_exception(error.with_traceback(None))  # frames of the client may hold its password
 
 
 def _name(key: str, kind: str) -> str:
@@ -188,8 +181,6 @@ def _connected(url: str) -> Any:
     options: dict[str, Any] = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
     options["retry"] = Retry(NoBackoff(), 0)  # since 6.0 the default is several tries with growing waits
     options["protocol"] = 2  # enough for a few commands, and no negotiation of what they do not need
-    if address.startswith("rediss"):  # older versions leave the host's name unchecked: anybody's certificate would do
-        options["ssl_check_hostname"] = True
     with suppress(ValueError, TypeError, redis.RedisError):  # their texts quote the URL, so none is chained
         if _USABLE.fullmatch(address):
             client = redis.Redis.from_url(address, **options)

@@ -12,25 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import responses
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Any, Literal
 
 from .answers import Response, error_body, failure, json_response, raw_response, require
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 Where = Literal["calls", "tokens"]
-WhereOrBoth = Literal["calls", "tokens", "both"]
 
+BAD_GATEWAY = b"<html><body>502 Bad Gateway</body></html>"
 TOKEN_PATH = "/oauth2/tokenP"  # noqa: S105  # a path
-
-
-class Which(TypedDict, total=False):
-    """Which requests a fault meets, and how: see `FaultInjection`."""
-
-    share: float | None
-    path: str
-    reached: bool
 
 
 @dataclass(eq=False)
@@ -39,7 +28,7 @@ class Fault:
 
     name: str
     reply: Response | None
-    where: WhereOrBoth
+    where: Literal["calls", "tokens", "both"]
     times: float | None = None
     share: float | None = None
     path: str = ""
@@ -49,10 +38,8 @@ class Fault:
     wait: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
-        times = self.times
-        require(isinstance(self.name, str), "msg_cd", self.name, "a code of KIS")
         require(self.where in {"calls", "tokens", "both"}, "where", self.where, '"calls" or "tokens"')
-        require(times is None or times >= 1, "times", times, "a whole number from 1, or None for ever")
+        require(self.times is None or self.times >= 1, "times", self.times, "a whole number from 1, or None for ever")
         self.path = self.path or (TOKEN_PATH if self.where == "tokens" else "")
 
     def meets(self, where: Where, path: str, now: float) -> bool:
@@ -69,7 +56,7 @@ class FaultInjection:
     def __init__(self, expired_status: int, clock: Callable[[], float] | None, seed: int | None) -> None:
         self._expired_status = expired_status
         self._clock = clock
-        self._lock = threading.Lock()  # guards everything below, and all that a subclass adds
+        self._lock = threading.RLock()  # guards everything below, and all that a subclass adds
         self._dice = random.Random(seed)  # noqa: S311  # dice, not keys
         self._faults: list[Fault] = []
         self._hands_same_token_out = False
@@ -77,7 +64,7 @@ class FaultInjection:
         self._released = threading.Event()  # set when what hangs may go on
 
     def refuse_calls(
-        self, msg_cd: str = "EGW00123", times: int | None = None, *, status: int | None = None, **which: Unpack[Which]
+        self, msg_cd: str = "EGW00123", times: int | None = None, *, status: int | None = None, **which: Any
     ) -> None:
         """
         Refuse API calls, whatever token they carry; they count as `refused`.
@@ -89,19 +76,17 @@ class FaultInjection:
         self._plan(Fault(msg_cd, reply, "calls", times, refuses=True, **which))
 
     def refuse_tokens(
-        self, msg_cd: str | None = "EGW00103", times: int | None = None, *, status: int = 403, **which: Unpack[Which]
+        self, msg_cd: str | None = "EGW00103", times: int | None = None, *, status: int = 403, **which: Any
     ) -> None:
         """Refuse token requests; they count as `token_requests_refused`. With None they get no code of KIS."""
         reply = json_response(status, error_body(msg_cd))
         self._plan(Fault(msg_cd or f"HTTP {status}", reply, "tokens", times, refuses=True, **which))
 
-    def drop(self, where: Where = "calls", times: int | None = None, **which: Unpack[Which]) -> None:
+    def drop(self, where: Where = "calls", times: int | None = None, **which: Any) -> None:
         """Close the connection without an answer; counted as "dropped"."""
         self._plan(Fault("dropped", None, where, times, **which))
 
-    def hang(
-        self, where: Where = "calls", times: int | None = None, seconds: float = 30.0, **which: Unpack[Which]
-    ) -> None:
+    def hang(self, where: Where = "calls", times: int | None = None, seconds: float = 30.0, **which: Any) -> None:
         """
         Keep the caller waiting for `seconds`, or until `heal()`; then answer, if it is still there. Counted as "hung".
 
@@ -114,9 +99,9 @@ class FaultInjection:
         self,
         where: Where = "calls",
         times: int | None = None,
-        body: bytes = b"<html><body>502 Bad Gateway</body></html>",
+        body: bytes = BAD_GATEWAY,
         status: int = 502,
-        **which: Unpack[Which],
+        **which: Any,
     ) -> None:
         """Answer with any bytes: a proxy's page, `b"{}"`, half a JSON object, an empty token. Counted as "garbled"."""
         self._plan(Fault("garbled", raw_response(status, body), where, times, **which))
@@ -129,7 +114,7 @@ class FaultInjection:
         *,
         retry_after: int | None = None,
         location: str | None = None,
-        **which: Unpack[Which],
+        **which: Any,
     ) -> None:
         """
         Answer with an HTTP status and no verdict of KIS: 429, 5xx, a redirect. Counted as "HTTP 503" by its status.
@@ -139,7 +124,9 @@ class FaultInjection:
         reply = _page(status, **{"Retry-After": retry_after, "Location": location})
         self._plan(Fault(f"HTTP {status}", reply, where, times, **which))
 
-    def outage(self, seconds: float | None = None, where: WhereOrBoth = "both", *, status: int = 500) -> None:
+    def outage(
+        self, seconds: float | None = None, where: Literal["calls", "tokens", "both"] = "both", *, status: int = 500
+    ) -> None:
         """
         Fail everything for a while, as KIS does in its maintenance (observed: HTTP 500 for one to two hours at night).
 

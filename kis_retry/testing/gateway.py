@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..credentials import PAPER_URL, REAL_URL, Credentials
+from ..credentials import Credentials
 from .answers import Cursor, Pages, require
 from .rules import ReceivedRequest, StateMachine
 
@@ -76,13 +77,10 @@ class KisGateway(StateMachine):
         clock: Callable[[], float] | None = None,
     ) -> None:
         # Random for each gateway, since token stores go by address and app key, and ports come round again.
-        keys = {"app_key": app_key or f"PS{secrets.token_hex(17)}"}
-        keys["app_secret"] = app_secret or secrets.token_urlsafe(135)
-        for name, key in keys.items():
-            is_usable = key.isascii() and key.isprintable() and " " not in key
-            require(is_usable, name, ..., "printable ASCII characters without spaces, or None")
+        keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
+        credentials = Credentials(*keys, "12345678-01", paper=paper)  # which checks the keys
         faults: dict[str, Any] = {"expired_status": expired_status, "clock": clock, "seed": seed}
-        super().__init__(**keys, paper=paper, issue_interval=issue_interval, **faults)
+        super().__init__(credentials, issue_interval, **faults)
         self.latency = latency
         self._address = host, port
         self._server: HttpServer | None = None
@@ -109,7 +107,7 @@ class KisGateway(StateMachine):
         from .hosts import divert
 
         with self, divert(self.url):
-            self._stands_in_for = PAPER_URL if self._paper else REAL_URL
+            self._stands_in_for = self._own.base_url
             yield self
 
     def close(self) -> None:
@@ -129,8 +127,7 @@ class KisGateway(StateMachine):
     @property
     def credentials(self) -> Credentials:
         """Credentials made for this gateway; no other one knows them."""
-        secret = self._secrets[self._app_key]
-        return Credentials(self._app_key, secret, "12345678-01", paper=self._paper, base_url=self.url)
+        return replace(self._own, base_url=self.url)
 
     @property
     def counts(self) -> Counts:
@@ -160,11 +157,6 @@ class KisGateway(StateMachine):
         """When each API call came in, in seconds of the gateway's clock, for tests of a pace."""
         return [request.at for request in self.received if not request.path.startswith("/oauth2/")]
 
-    def expire(self) -> None:
-        """Let every token die now, whatever its stamp says, as if a day had passed: a new one may be had at once."""
-        with self._lock:
-            self._expire()
-
     def expire_at(self, *calls: int) -> None:
         """Do what `expire` does just before the n-th API call, counted from 1 over the gateway's life."""
         with self._lock:
@@ -179,7 +171,7 @@ class KisGateway(StateMachine):
         It may be had within the minute, and another one not within the next. Counted nowhere.
         """
         with self._lock:
-            return self._issue(self._issued[self._paper, self._app_key], self._now())
+            return self._issue(self._issued[self._own.paper, self._own.app_key], self._now())
 
     def accept(self, app_key: str, app_secret: str) -> None:
         """Accept another app key beside its own, with tokens of its own."""

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 from weakref import WeakSet
 
-from .answers import Request, Response, failure, json_response
+from .answers import Request
 from .rules import StateMachine
 
 
@@ -56,14 +56,14 @@ class HttpServer(ThreadingTCPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    wbufsize = -1  # all leaves in one piece: a head by itself would wait for the other side's acknowledgement
     server: HttpServer
 
     def do_GET(self) -> None:
         current_thread().name = "kis-gateway-connection"
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdecimal():
-            self.close_connection = True
-            self._send(json_response(400, failure("EGW00101")))
+            self.send_error(400)
             return
         target, _, query = self.path.partition("?")
         path = "/" + unquote(urlsplit(target).path).lstrip("/")  # libraries write "//uapi/…"
@@ -73,17 +73,14 @@ class _Handler(BaseHTTPRequestHandler):
         response = self.server.gateway.answer(request, self._is_gone)
         if response is None:
             self.close_connection = True
-        else:
-            self._send(response)
+            return
+        self.send_response_only(response.status)
+        for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(response.body)
 
     do_POST = do_GET  # noqa: N815  # the name that http.server looks for
-
-    def _send(self, response: Response) -> None:
-        """Write all in one piece: a head that leaves by itself waits for the other side's acknowledgement."""
-        lines = [f"HTTP/1.1 {response.status} {self.responses.get(response.status, ('',))[0]}"]
-        lines += [f"{name}: {value}" for name, value in response.headers.items()]
-        lines += [f"Content-Length: {len(response.body)}", *(["Connection: close"] if self.close_connection else [])]
-        self.wfile.write("\r\n".join([*lines, "\r\n"]).encode("latin-1") + response.body)
 
     def _is_gone(self) -> bool:
         is_readable = select.select([self.connection], [], [], 0)[0]

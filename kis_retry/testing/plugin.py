@@ -102,7 +102,7 @@ def _hosts_from_before(gateway: KisGateway) -> frozenset[str]:
 @contextmanager
 def _nothing_from_before() -> Iterator[None]:
     """Have this process begin with no token and no lost order, and share nothing outside of the test."""
-    from ..stores.memory import MemoryTokenStore
+    from ..stores.base import MemoryTokenStore
     from ..tokens.manager import TokenManager, every_manager
     from ..wire.orders import LOST, LostOrders
 

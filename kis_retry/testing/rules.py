@@ -8,11 +8,10 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ..credentials import PAPER_URL, REAL_URL
+from ..credentials import PAPER_URL, REAL_URL, Credentials
 from .answers import Pages, Request, Response, error_body, failure, json_response, listing, success
 from .faults import TOKEN_PATH, Fault, FaultInjection, Where
 
@@ -51,19 +50,14 @@ class ReceivedRequest(NamedTuple):
 class IssuedTokens:
     """The tokens of one app key, by the rules of `KisGateway`. Not thread-safe: the gateway's lock guards it."""
 
-    def __init__(self, issue_interval: float) -> None:
-        self._issue_interval = issue_interval
-        self._last_issue = -math.inf
+    def __init__(self) -> None:
+        self.last_issue = -math.inf
         self._issued_at: dict[str, float] = {}  # by token, in their order
         self._dead: dict[str, str] = {}  # the code with which a token is refused before its time
 
-    def must_wait(self, now: float) -> bool:
-        """Say whether the once-a-minute rule forbids an issue at `now`."""
-        return now - self._last_issue < self._issue_interval
-
     def issue(self, now: float, *, same: bool = False) -> dict[str, Any]:
         """Answer with the newest token inside its six hours, or dead as it may be with `same`; else with a new one."""
-        self._last_issue = now
+        self.last_issue = now
         token = next(reversed(self._issued_at), None)
         same = same or (now - self._issued_at.get(token or "", 0) < _SAME_TOKEN_FOR and not self.refusal(token, now))
         if token is None or not same:
@@ -91,23 +85,23 @@ class IssuedTokens:
 
     def expire(self) -> None:
         """Let every live token expire, as if a day had passed: a new one may be had at once."""
-        self._last_issue = -math.inf
+        self.last_issue = -math.inf
         self._dead = {**dict.fromkeys(self._issued_at, "EGW00123"), **self._dead}
 
 
 class StateMachine(FaultInjection):
     """What `KisGateway` is made of: its server asks `answer`."""
 
-    def __init__(self, app_key: str, app_secret: str, *, paper: bool, issue_interval: float, **settings: Any) -> None:
+    def __init__(self, own: Credentials, issue_interval: float, **settings: Any) -> None:
         super().__init__(**settings)
         self.latency = 0.0
         self.learns_keys = False
-        self._app_key = app_key
-        self._secrets = {app_key: app_secret}
-        self._paper = paper
+        self._own = own
+        self._secrets = {own.app_key: own.app_secret}
         self._closed = threading.Event()
+        self._issue_interval = issue_interval
         # By environment too: the two hosts do not know each other's tokens.
-        self._issued = defaultdict[tuple[bool, str], IssuedTokens](partial(IssuedTokens, issue_interval))
+        self._issued = defaultdict[tuple[bool, str], IssuedTokens](IssuedTokens)
         self.current_token: str | None = None
         """The token that was issued last, dead or alive; None before the first."""
         self.approval_keys: list[str] = []
@@ -129,7 +123,7 @@ class StateMachine(FaultInjection):
     def answer(self, request: Request, is_gone: Callable[[], bool]) -> Response | None:
         """Answer a request after the time that it takes, unless its caller `is_gone`; None closes the connection."""
         with self._lock:
-            now, where = self._now(), self._arrive(request)
+            now, where = self._now(), self._count_arrival(request)
             fault = self._fault_for(where, request.path, now)
             response, outcome = self._apply(fault, request, now) if fault else self._judge(request, now)
             tr_id = request.headers.get("tr_id", "")
@@ -142,14 +136,14 @@ class StateMachine(FaultInjection):
             gone = self._closed.is_set() or is_gone()
             return None if gone else response or self._judge(request, self._now())[0]
 
-    def _arrive(self, request: Request) -> Where:
+    def _count_arrival(self, request: Request) -> Where:
         if request.path.startswith("/oauth2/"):
             self._counts["token_requests"] += request.path == TOKEN_PATH
             return "tokens"
         self._counts["calls"] += 1
         self._calls_seen += 1
         if self._calls_seen in self._expire_at:
-            self._expire()
+            self.expire()
         return "calls"
 
     def _apply(self, fault: Fault, request: Request, now: float) -> tuple[Response | None, str]:
@@ -187,12 +181,23 @@ class StateMachine(FaultInjection):
         if request.path.startswith("/uapi/"):
             if request.path != _HASH_PATH:  # which needs no token (KIS page Hashkey)
                 self._check_call(request, now)
-            return (self._act(request), "") if request.method == "POST" else self._look_up(request)
+            if request.method == "POST":
+                return self._act(request), ""
+            headers, pages = request.headers, self._pages.get(request.path)
+            if pages is not None:
+                return pages.answer(request.query, headers.get("appkey", ""), headers.get("tr_cont", ""))
+            return listing(request.path, request.query, headers.get("tr_id", "")), ""
         if request.method == "POST" and request.path in {TOKEN_PATH, _REVOKE_PATH, _APPROVAL_PATH}:
             return self._serve_key(request, now), ""
         raise _Refused("OPSQ0002")
 
     # -- tokens and websocket keys
+
+    def expire(self) -> None:
+        """Let every token die now, whatever its stamp says, as if a day had passed: a new one may be had at once."""
+        with self._lock:
+            for tokens in self._issued.values():
+                tokens.expire()
 
     def _serve_key(self, request: Request, now: float) -> dict[str, Any]:
         body = request.json()
@@ -207,7 +212,7 @@ class StateMachine(FaultInjection):
         if request.path == _REVOKE_PATH:
             tokens.revoke(str(body.get("token")))
             return {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}
-        if tokens.must_wait(now):
+        if now - tokens.last_issue < self._issue_interval:
             raise _Refused("EGW00133")
         return self._issue(tokens, now)
 
@@ -219,7 +224,7 @@ class StateMachine(FaultInjection):
             raise _Refused(wrong_secret if known else "EGW00103")
 
     def _is_paper(self, request: Request) -> bool:
-        return _IS_PAPER.get(request.headers.get("host", ""), self._paper)
+        return _IS_PAPER.get(request.headers.get("host", ""), self._own.paper)
 
     def _issue(self, tokens: IssuedTokens, now: float) -> dict[str, Any]:
         body = tokens.issue(now, same=self._hands_same_token_out)
@@ -227,16 +232,12 @@ class StateMachine(FaultInjection):
         self.current_token = body["access_token"]
         return body
 
-    def _expire(self) -> None:
-        for tokens in self._issued.values():
-            tokens.expire()
-
     # -- API calls
 
     def _check_call(self, request: Request, now: float) -> None:
         """Judge key, secret (observed for a wrong one: EGW00304), token and `tr_id`; keys left out are let pass."""
         headers, is_paper = request.headers, self._is_paper(request)
-        app_key = headers.get("appkey", self._app_key)
+        app_key = headers.get("appkey", self._own.app_key)
         secret = headers.get("appsecret", self._secrets.get(app_key))
         self._check_key(request, app_key, secret, wrong_secret="EGW00304")  # noqa: S106  # a code
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -245,12 +246,6 @@ class StateMachine(FaultInjection):
         beginnings, other = _OF_THE_OTHER[is_paper]
         if code or headers.get("tr_id", "").startswith(beginnings):
             raise _Refused(code or other)
-
-    def _look_up(self, request: Request) -> tuple[dict[str, Any], str]:
-        headers, pages = request.headers, self._pages.get(request.path)
-        if pages is None:
-            return listing(request.path, request.query, headers.get("tr_id", "")), ""
-        return pages.answer(request.query, headers.get("appkey", ""), headers.get("tr_cont", ""))
 
     def _act(self, request: Request) -> dict[str, Any]:
         body = request.json()

@@ -30,7 +30,7 @@ SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
-_APPROVED_FOR = timedelta(hours=24)  # of a websocket key; its answer does not say
+_APPROVED_FOR = 86_400  # seconds that a websocket key lives; its answer does not say
 _LIMITED, _TOO_FAST = "EGW00133", "EGW00201"
 _MEANINGS = {
     "EGW00103": "KIS does not accept the app key; check KIS_APP_KEY, and that it belongs to this host (real or paper)",
@@ -65,7 +65,9 @@ class TokenIssuer:
     def approve(self, timeout: float) -> AccessToken:
         """Ask for a websocket key, in the same way."""
         status, body = self._post("Approval", timeout, "secretkey", grant_type="client_credentials")
-        return _token(status, body, "approval_key", self._now() + _APPROVED_FOR)
+        if isinstance(body, dict):
+            body = {**body, "access_token": body.get("approval_key"), "expires_in": _APPROVED_FOR}
+        return read_answer(status, body, self._now())
 
     def revoke(self, token: AccessToken, timeout: float) -> None:
         """Have KIS forget a token: every other holder of it is refused from now on (EGW00121)."""
@@ -80,20 +82,18 @@ class TokenIssuer:
         """Return the status and the JSON of the answer, None where it is none."""
         keys = {"appkey": self._credentials.app_key, secret_name: self._credentials.app_secret}
         try:
-            try:
-                response = self._session.post(
-                    f"{self._credentials.base_url}/oauth2/{endpoint}",
-                    json={**keys, **body},
-                    headers={"Cache-Control": "no-store"},  # a session of `requests_cache` would hand a dead one out
-                    timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
-                    allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
-                )
-            except requests.HTTPError as error:  # a hook of the session's called raise_for_status()
-                if error.response is None:
-                    raise
-                response = error.response
+            response = self._session.post(
+                f"{self._credentials.base_url}/oauth2/{endpoint}",
+                json={**keys, **body},
+                headers={"Cache-Control": "no-store"},  # a session of `requests_cache` would hand a dead one out
+                timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
+                allow_redirects=False,  # the body holds the secret: it goes to the configured host alone
+            )
             return response.status_code, _object_in(response)
         except Exception as error:  # of requests, or of what a session of the user's is made of
+            refused = getattr(error, "response", None)  # a hook of the session's called raise_for_status()
+            if refused is not None:
+                return refused.status_code, _object_in(refused)
             final, cause = judge_error(error).meaning is Meaning.FINAL, _cause_of(error)
         # Raised out here: in there the error would carry the request, and with it the secret, as its context.
         host = urlsplit(self._credentials.base_url).netloc.rpartition("@")[2]
@@ -106,13 +106,10 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
 
     Its expiry is a stamp in Seoul's time without a zone; without that `now` plus `expires_in` (KIS access-token page).
     """
-    return _token(status, body, "access_token", _expiry(body, now) if isinstance(body, Mapping) else None)
-
-
-def _token(status: int, body: object, name: str, expires_at: datetime | None) -> AccessToken:
-    value = body.get(name) if isinstance(body, Mapping) else None
+    value = body.get("access_token") if isinstance(body, Mapping) else None
     if status != 200 or not isinstance(value, str) or not bare(value):
         raise _error_in(status, body)
+    expires_at = _expiry(body, now)
     if expires_at is None:
         raise TokenIssueError(
             "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
@@ -123,7 +120,7 @@ def _token(status: int, body: object, name: str, expires_at: datetime | None) ->
         raise TokenIssueError(f"the token endpoint answered something else than a token: {error}") from None
 
 
-def _expiry(body: Mapping[str, Any], now: datetime) -> datetime | None:
+def _expiry(body: Any, now: datetime) -> datetime | None:
     with suppress(KeyError, TypeError, ValueError):
         stamp = datetime.strptime(body["access_token_token_expired"], "%Y-%m-%d %H:%M:%S")
         if stamp.year in YEARS:
@@ -160,6 +157,6 @@ def _object_in(response: requests.Response) -> Any:
 
 def _cause_of(error: Exception) -> str:
     """Say why the host could not be reached, in words that hold no URL, no query and no body."""
-    missing, made_of = missing_bundle(error) if isinstance(error, OSError) else None, list(behind(error))
+    missing, made_of = missing_bundle(error) if isinstance(error, OSError) else None, behind(error)
     causes = (words for kind, words in _CAUSES if any(isinstance(found, kind) for found in made_of))
     return missing or next(causes, type(error).__name__)

@@ -15,13 +15,13 @@ from ..context import ACTIVE
 from ..credentials import Credentials
 from ..policy import RetryPolicy
 from ..stores.base import TokenStore, key_of
-from ..stores.from_env import store_from_env
+from ..stores.entry import store_from_env
 from ..token import AccessToken, bare, fingerprint
 from .issuer import TokenIssuer
 from .refresher import Refresher
 from .source import headers_for
 
-__all__ = ["TokenManager", "every_manager", "newest_manager"]
+__all__ = ["TokenManager", "every_manager"]
 
 _T = TypeVar("_T")
 
@@ -124,7 +124,7 @@ class TokenManager(Refresher):
 
         Raises:
             TokenIssueLimited: once a minute (EGW00133), and `issue_wait` seconds were not enough.
-            TokenIssueError: KIS cannot be reached or does not want to; for `issue_cooldown` seconds nobody asks again.
+            TokenIssueError: KIS cannot be reached, or refuses; then nobody asks again for `issue_cooldown` seconds.
         """
         value = rejected.value if isinstance(rejected, AccessToken) else bare(rejected) if rejected else None
         previous, began = fingerprint(value) if value else None, self._clock.monotonic()
@@ -141,7 +141,7 @@ class TokenManager(Refresher):
         Raises:
             KisRetryError: KIS did not confirm; the token is still shared then.
         """
-        return self._submit("revoke it", self._revoke).result()
+        return self._submit("revoke it", self._revoke)[0].result()
 
     def approval_key(self) -> str:
         """Give the key with which a websocket is opened; shared, renewed and failing like the token."""
@@ -176,16 +176,6 @@ def every_manager() -> list[TokenManager]:
     """List the managers of this process that somebody holds, the newest last."""
     found = [reference() for reference in _managers.valuerefs()]  # at once: other threads make managers meanwhile
     return [manager for manager in found if manager is not None]
-
-
-def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
-    """Return the manager for that account that was made last in this process, as long as somebody holds one."""
-    wanted = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
-    for manager in reversed(every_manager()):
-        known = manager.credentials
-        if (known.base_url, known.app_key, known.app_secret) == wanted:
-            return manager
-    return None
 
 
 async def _awaited(future: Future[_T]) -> _T:

@@ -55,32 +55,31 @@ class SingleFlight:
             try:
                 # With no context: it must neither keep the caller's arguments alive nor be protected as he is.
                 Context().run(flight.start)
-            except RuntimeError:  # no more threads, as while the interpreter shuts down: the caller's own does it
-                flight.run()
+            except RuntimeError as error:  # no more threads, as while the interpreter shuts down
+                flight.end(Future.set_exception, error)
             return flight.shared, True
 
 
 class _Flight(threading.Thread):
-    def __init__(self, key: str, ask: Any, seconds: float, flights: dict[str, _Flight]) -> None:
+    def __init__(self, key: str, ask: Callable[[], Any], seconds: float, flights: dict[str, _Flight]) -> None:
         super().__init__(name="kis_retry-refresh", daemon=True)
         self.shared: Future[Any] = Future()
         self._key, self._ask, self._seconds, self._flights = key, ask, seconds, flights
 
     def run(self) -> None:
         late = TokenIssueError(f"no token could be had in {self._seconds:g} seconds", retryable=True)
-        watch = threading.Timer(self._seconds + _GRACE, self._end, [Future.set_exception, late])
-        watch.daemon, watch.name = True, f"{self.name}-deadline"
-        with suppress(RuntimeError):  # as above
-            watch.start()
+        watch = threading.Timer(self._seconds + _GRACE, self.end, [Future.set_exception, late])
+        watch.daemon = True
         try:
+            watch.start()
             with unprotected():
-                self._end(Future.set_result, self._ask())
+                self.end(Future.set_result, self._ask())
         except BaseException as error:  # of somebody's code that exits, too: those who wait are told
-            self._end(Future.set_exception, without_traceback(error))
+            self.end(Future.set_exception, without_traceback(error))
         finally:
             watch.cancel()
 
-    def _end(self, settle: Callable[[Future[Any], Any], None], outcome: object) -> None:
+    def end(self, settle: Callable[[Future[Any], Any], None], outcome: object) -> None:
         if self._flights.get(self._key) is self:
             del self._flights[self._key]
         with suppress(InvalidStateError):  # it was given up

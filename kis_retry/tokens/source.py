@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -12,8 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 
 from .. import clock
 from ..credentials import Credentials
-from ..errors import TokenIssueLimited
-from ..events import warn
+from ..events import RefreshEvent, emit, warn
 from ..policy import RetryPolicy
 from ..token import AccessToken
 from .single_flight import SingleFlight, done, failed, then, without_traceback
@@ -23,7 +23,6 @@ __all__ = ["LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", 
 T = TypeVar("T")
 
 _LOOKS_APART = 1.0  # seconds
-_REMEMBERED = 64  # values: far more tokens than one process sees in its life, and a bound all the same
 
 
 @runtime_checkable
@@ -70,11 +69,12 @@ class Memory:
     """What a process knows of one source. No lock: each value is replaced as a whole."""
 
     current: CachedToken | None = None
-    handed_out: dict[str, AccessToken | None] = field(default_factory=dict)  # all that have been current, oldest first
-    refused: dict[str, AccessToken | None] = field(default_factory=dict)  # by KIS; what it issues again is taken out
+    handed_out: dict[str, AccessToken] = field(default_factory=dict)  # all that have been current
+    refused: set[str] = field(default_factory=set)  # by KIS; what it issues again is taken out
     failure: Exception | None = None  # the last one for good
-    failed_at: float = -math.inf  # on the monotonic clock, as the next
-    next_look: float = -math.inf  # up to which nobody looks whether it has passed
+    cool_until: float = -math.inf  # on the monotonic clock, as the next two
+    next_look: float = -math.inf  # up to which nobody looks whether the failure has passed
+    next_early: float = -math.inf  # up to which nobody renews ahead of the expiry
     flights: SingleFlight = field(default_factory=SingleFlight)
 
     def keep(self, token: AccessToken, now: float, *, margin: float = 0.0, just_issued: bool = False) -> None:
@@ -85,10 +85,10 @@ class Memory:
         same one. Where it looks expired, this machine's clock is wrong: KIS says when it dies, by refusing it.
         """
         self.failure = None
-        _remember(self.handed_out, token.value, token)
+        self.handed_out[token.value] = token
         expired_at, stale_at = token.expires, token.expires - margin
         if just_issued:
-            self.refused.pop(token.value, None)
+            self.refused.discard(token.value)
             if now >= expired_at:
                 expired_at = math.inf
                 warn("clock_ahead", token=token.fingerprint, expires_at=token.expires_at)
@@ -97,6 +97,9 @@ class Memory:
         elif token.value in self.refused:
             stale_at = expired_at = -math.inf
         self.current = CachedToken(token, stale_at, expired_at)
+
+
+_Ask = Callable[[float], Replacement]
 
 
 class LiveSource:
@@ -109,12 +112,16 @@ class LiveSource:
     credentials: Credentials | None = None  # nobody knows whose tokens these are
     policy: RetryPolicy | None = None  # the environment's counts
     _memory: Memory
+    _cools_down = True  # after a failure for good; else it is asked again at once
     _clock: Any = clock
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
-        current = self._memory.current
-        return current.token if current is not None and self._clock.time() < current.stale_at else None
+        cached, now = self._memory.current, self._clock.time()
+        if cached is None or now >= cached.expired_at:
+            return None
+        others_renew = self._memory.flights.flights or self._clock.monotonic() < self._memory.next_early
+        return cached.token if now < cached.stale_at or others_renew else None
 
     def handed_out(self, value: str) -> bool:
         """Tell whether `value` has ever been the token here; what has not is somebody else's and left alone."""
@@ -136,7 +143,7 @@ class LiveSource:
 
     def note_refused(self, value: str) -> None:
         """Take note that KIS refused `value`: it is neither handed out nor adopted again."""
-        _remember(self._memory.refused, value, None)
+        self._memory.refused.add(value)
         current = self._memory.current
         if current is not None and current.token.value == value:
             current.stale_at = current.expired_at = -math.inf  # in place: another thread may just replace the whole
@@ -146,13 +153,25 @@ class LiveSource:
         self._memory.keep(token, self._clock.time(), just_issued=True)
 
     def token_future(self) -> Future[AccessToken]:
-        """Get the current token: done at once where there is a good one, else renewed, once for everybody."""
-        token = self.peek()
-        return done(token) if token is not None else then(self.replace_future(None), lambda ended: ended.result().token)
+        """
+        Get the current token: done at once where there is a good one, else renewed, once for everybody.
+
+        Where that fails, the old one is handed out, unless KIS refused it.
+        """
+        token, cached = self.peek(), self._memory.current
+        if token is not None:
+            return done(token)
+        if cached is None or self._clock.time() >= cached.expired_at:
+            return self._renewed(cached, "replace", partial(self._replace, None))
+        return self._renewed(cached, "early renewal", partial(self._renew_early, cached))
 
     def renewed_future(self) -> Future[AccessToken]:
         """Get a token for a library that asks for one itself: neither a refused one nor one that is about to expire."""
-        return self.token_future()
+        cached = self._memory.current
+        if cached is not None and self._clock.time() < cached.stale_at:
+            return done(cached.token)
+        old = cached.token.value if cached is not None else None
+        return self._renewed(cached, "replace", partial(self._replace, old))
 
     def replace_future(self, rejected: str | None) -> Future[Replacement]:
         """Get a token in place of `rejected`, which KIS refused (None: any will do), once for everybody."""
@@ -163,47 +182,84 @@ class LiveSource:
             return done(Replacement(found, "memory"))
         return self._refreshed("replace", partial(self._replace, rejected))
 
-    def _refreshed(self, key: str, ask: Callable[[float], Replacement]) -> Future[Replacement]:
-        """Have `ask` called, or join; in a cool-down one look a second is enough."""
+    def _renewed(self, cached: CachedToken | None, key: str, renew: _Ask) -> Future[AccessToken]:
+        old = cached.token if cached is not None else None
+
+        def token_of(ended: Future[Replacement]) -> AccessToken:
+            token = self.current_unless(None) or old
+            if ended.exception() is None or token is None or token.value in self._memory.refused:
+                return ended.result().token
+            return token
+
+        return then(self._refreshed(key, renew, old), token_of)
+
+    def _refreshed(self, key: str, ask: _Ask, old: AccessToken | None = None) -> Future[Replacement]:
+        """Have `ask` called, or join, and what came of `old` told; in a cool-down one look a second is enough."""
         memory, failure, now = self._memory, self._cooling(), self._clock.monotonic()
         if failure is not None and (memory.flights.flights or now < memory.next_look):
             return failed(failure)
         memory.next_look = now + _LOOKS_APART
-        return self._submit(key, ask, lambda ended: Replacement(ended.result().token, "memory"))
+        shared, is_first = self._submit(key, partial(self._told, key, ask, old))
+        return then(shared, lambda ended: ended.result() if is_first else Replacement(ended.result().token, "memory"))
 
-    def _submit(self, key: str, ask: Callable[[float], T], join: Callable[[Future[T]], T] = Future.result) -> Future[T]:
-        """Have `ask` called with the instant at which it has to end, or `join` who asks already."""
+    def _told(self, key: str, ask: _Ask, old: AccessToken | None, ends: float) -> Replacement:
+        """Ask, and tell what came of it; begin a cool-down unless the next refresh has the time to wait that out."""
+        began, was_cooling = self._clock.monotonic(), self._cooling() is not None
+        try:
+            replacement = ask(ends)
+        except BaseException as error:
+            if old is not None and not was_cooling:  # else it was told when that began
+                found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
+                self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
+            passes, now = getattr(error, "retryable", False) and self._bounds().issue_wait, self._clock.monotonic()
+            if self._cools_down and key == "replace" and not passes and not was_cooling:
+                self._memory.failure, self._memory.next_look = without_traceback(error), now + _LOOKS_APART
+                self._memory.cool_until = now + self._bounds().issue_cooldown
+            raise
+        if old is not None and replacement.origin != "memory":
+            self._tell_renewed(replacement, old.fingerprint, began)
+        return replacement
+
+    def _submit(self, key: str, ask: Callable[[float], T]) -> tuple[Future[T], bool]:
+        """Have `ask` called with the instant at which it has to end, or join who asks; say whether it is this one."""
         try:
             policy = self._bounds()
         except ValueError as error:  # an unusable setting is the caller's error and no failed refresh
-            return failed(error)
+            return failed(error), False
         limit = policy.issue_wait or policy.issue_timeout
         ends = self._clock.monotonic() + limit
-        shared, is_first = self._memory.flights.submit(key, lambda: ask(ends), limit)
-        if is_first and key == "replace":
-            shared.add_done_callback(self._note_failure)
-        return then(shared, Future.result if is_first else join)
+        return self._memory.flights.submit(key, lambda: ask(ends), limit)
 
     def _bounds(self) -> RetryPolicy:
         """Read what is to be read of the environment, and return the bounds of a refresh."""
         return self.policy or RetryPolicy.from_env()
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
+        """Get another token than `rejected` until `ends`; another refresh may have got it meanwhile."""
+        found = self.current_unless(rejected)
+        return Replacement(found, "memory") if found is not None else self._ask(rejected, ends)
+
+    def _ask(self, rejected: str | None, ends: float) -> Replacement:
+        raise NotImplementedError
+
+    def _renew_early(self, cached: CachedToken, ends: float) -> Replacement:
         raise NotImplementedError
 
     def _cooling(self) -> Exception | None:
         """Return the last failure for good, while nobody asks again."""
         memory = self._memory
-        if memory.failure is None or self._clock.monotonic() - memory.failed_at >= self._bounds().issue_cooldown:
-            return None
-        return memory.failure
+        return memory.failure if self._clock.monotonic() < memory.cool_until else None
 
-    def _note_failure(self, ended: Future[Any]) -> None:
-        """Begin a cool-down; the minute between two tokens passes for certain, and needs none."""
-        error, memory, now = ended.exception(), self._memory, self._clock.monotonic()
-        is_minute = isinstance(error, TokenIssueLimited) and error.retryable
-        if error is not None and not is_minute and self._cooling() is None:
-            memory.failure, memory.failed_at, memory.next_look = without_traceback(error), now, now + _LOOKS_APART
+    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
+        token, origin = replacement
+        found = {"token": token.fingerprint, "expires_at": token.expires_at, "source": origin}
+        self._tell("token_refreshed" if origin == "issued" else "token_adopted", previous, began, **found)
+
+    def _tell(self, name: Any, previous: str | None, began: float, **found: Any) -> None:
+        if self.credentials is None:  # it is the websocket key, and events are about tokens
+            return
+        elapsed, level = self._clock.monotonic() - began, logging.DEBUG if found.get("source") == "memory" else None
+        emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
 
 
 def is_source(value: object) -> bool:
@@ -218,10 +274,3 @@ def headers_for(keys: Credentials, token: AccessToken, tr_id: str, extra: Mappin
     """Make every header that KIS wants for one call; those of `extra` win."""
     wanted = {"authorization": token.bearer, "appkey": keys.app_key, "appsecret": keys.app_secret, "tr_id": tr_id}
     return {"content-type": "application/json", **wanted, **extra}
-
-
-def _remember(values: dict[str, AccessToken | None], key: str, value: AccessToken | None) -> None:
-    values.pop(key, None)
-    values[key] = value
-    for old in list(values)[:-_REMEMBERED]:  # a copy, made in one step: other threads change it meanwhile
-        values.pop(old, None)

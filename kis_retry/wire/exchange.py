@@ -19,8 +19,7 @@ from ..events import RefreshEvent, emit, warn_once
 from ..pace.limiter import RateLimiter
 from ..pace.waiting import Reservation
 from ..policy import RetryPolicy
-from ..renewal import renewed
-from ..retrying import passing, refreshing, repeat
+from ..retrying import passing, refreshing, renewed, repeat
 from ..token import AccessToken
 from ..tokens.source import LiveSource, Replacement
 from .account import token_flow

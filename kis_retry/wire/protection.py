@@ -15,15 +15,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..binding import Binding, attribute_of
+from ..answers import attribute_of
+from ..binding import Binding
 from ..context import ACTIVE, is_unprotected
 from ..credentials import Credentials
 from ..events import warn
-from ..pace.limiter import RateLimiter, is_limiter
+from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
 from ..signals import is_from_signal_handler
 from ..token import AccessToken
-from ..tokens.foreign import as_source, broker_source, is_broker
+from ..tokens.foreign import BrokerSource, as_source, is_broker
 from ..tokens.source import LiveSource, is_source
 from .account import source_of_account
 from .request import KisRequest, LibraryCall
@@ -128,7 +129,7 @@ class Protection:
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
         has_token = attribute_of(self.first, "access_token", self) is not self
-        return broker_source(self.first, self.policy) if has_token and is_broker(self.first) else None
+        return BrokerSource(self.first, self.policy) if has_token and is_broker(self.first) else None
 
     def policy_for(self, source: LiveSource | None) -> RetryPolicy:
         """Return the policy that was given, else the first argument's, the source's or the environment's."""
@@ -148,7 +149,7 @@ class Protection:
         if self.rules.limiter is not None:
             return self.rules.limiter
         found = attribute_of(self.first, "limiter") if self.rules.repeats else None
-        return found if is_limiter(found) else None
+        return found if isinstance(found, RateLimiter) else None
 
     def keeps(self, token: str) -> bool:
         """Say whether the function keeps `token` for its requests."""

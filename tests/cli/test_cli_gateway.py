@@ -114,7 +114,7 @@ def test_a_place_that_is_not_here_or_taken_is_status_1(capsys: pytest.CaptureFix
         (["--fault", "drop {"], "--fault 'drop {' is not usable: "),
         (["--fault", 'drop {"times": 0}'], "times=0 is not usable"),
         (["--fault", 'drop {"shares": 0.1}'], "shares"),
-        (["--app-key", "a b"], "app_key is not usable"),
+        (["--app-key", "키"], "app_key holds"),
         (["--app-secret", "키"], "app_secret is not usable"),
     ],
 )

@@ -115,29 +115,22 @@ def test_the_environments_proxy_counts_and_a_netrc_does_not(
     assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
     assert gateway.counts.refused == 0, "the password is not sent in the place of the token"
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody listens there
-    for no_proxy, reached in (("", False), ("127.0.0.1", True)):
-        monkeypatch.setenv("NO_PROXY", no_proxy)
-        options = {"tokens": client.tokens, "policy": RetryPolicy(transient_deadline=0)}
-        other = Asking(KINDS[kind](limiter=client.limiter, **options))
-        if reached:
-            assert other.fetch_domestic_price("005930")["rt_cd"] == "0"
-        else:
-            with pytest.raises((requests.exceptions.ProxyError, httpx.ConnectError)):
-                other.fetch_domestic_price("005930")
-        other.shut()
+    monkeypatch.setenv("NO_PROXY", "")
+    policy = RetryPolicy(transient_deadline=0)
+    other = Asking(KINDS[kind](tokens=client.tokens, limiter=client.limiter, policy=policy))
+    with pytest.raises((requests.exceptions.ProxyError, httpx.ConnectError)):
+        other.fetch_domestic_price("005930")
+    other.shut()
 
 
-@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_bundle_of_certificates_that_is_not_there_is_named(
-    variable: str, kind: str, gateway: KisGateway, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    kind: str, gateway: KisGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.setenv(variable, "/nowhere/ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     credentials = Credentials("key", "secret", base_url="https://127.0.0.1:9")
     client = Asking(KINDS[kind](credentials, tokens=manager_for(gateway)))
-    with pytest.raises(ConfigurationError, match=r"/nowhere/ca\.pem") as caught:
+    with pytest.raises(ConfigurationError, match=r"REQUESTS_CA_BUNDLE.*/nowhere/ca\.pem|/nowhere.*REQUESTS_CA_BUNDLE"):
         client.fetch_domestic_price("005930")
-    assert "REQUESTS_CA_BUNDLE" in str(caught.value)
     client.shut()
 
 

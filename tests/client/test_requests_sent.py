@@ -63,12 +63,10 @@ def test_on_paper_a_transaction_of_trading_has_another_name(
 @pytest.mark.parametrize(
     ("given", "asked"),
     [
-        ((None, None), ("20261123", "20261223")),
-        (("", ""), ("20261123", "20261223")),
+        ((None, ""), ("20261123", "20261223")),
         (("20261120", None), ("20261120", "20261223")),
         (("20261201", None), ("20261201", "20261231")),
         ((None, "20261123"), ("20261123", "20261123")),
-        (("20270101", "20270101"), ("20270101", "20270101")),
     ],
 )
 def test_a_schedule_is_from_today_in_seoul_to_30_days_on(
@@ -85,59 +83,40 @@ def test_a_schedule_is_from_today_in_seoul_to_30_days_on(
 
 # -- where a symbol is looked for
 
-US = ["NYS", "NAS", "AMS", "BAY", "BAQ", "BAA"]
 
-
-def known_at(**exchanges: str) -> Callable[[Sent], Reply]:
-    """A KIS that knows symbols at an exchange each, or as a product type each."""
+def known_at(**places: str) -> Callable[[Sent], Reply]:
+    """A KIS that knows each symbol at one exchange, or as one product type."""
 
     def answer(sent: Sent) -> Reply:
         if "EXCD" in sent.query:  # of prices
-            found = exchanges.get(sent.query["SYMB"]) == sent.query["EXCD"]
+            found = places.get(sent.query["SYMB"]) == sent.query["EXCD"]
             return Reply({"rt_cd": "0", "output": {"rsym": "D" if found else ""}})
-        return Reply({"rt_cd": "0" if exchanges.get(sent.query["PDNO"]) == sent.query["PRDT_TYPE_CD"] else "7"})
+        return Reply({"rt_cd": "0" if places.get(sent.query["PDNO"]) == sent.query["PRDT_TYPE_CD"] else "7"})
 
     return answer
 
 
-def asked(host: Loopback, ask: Callable[[], object]) -> list[str]:
-    """Where KIS was asked for a symbol."""
-    host.sent.clear()
-    ask()
-    return [sent.query.get("EXCD") or sent.query["PRDT_TYPE_CD"] for sent in host.sent]
-
-
-def test_exchanges_are_asked_in_order_and_the_last_find_first(at_host: Callable[..., Asking], host: Loopback) -> None:
-    host.answer = known_at(AAPL="NAS", MSFT="NAS", SPY="AMS")
-    client = at_host()
-    ask = client.fetch_price_detail_oversea
-    assert asked(host, lambda: ask("AAPL")) == ["NYS", "NAS"]
-    assert asked(host, lambda: ask("MSFT")) == ["NAS"]
-    assert asked(host, lambda: ask("SPY")) == ["NAS", "NYS", "AMS"]
-    with pytest.raises(ValueError, match="NONE"):
-        ask("NONE")
-    assert [sent.query["EXCD"] for sent in host.sent[-6:]] == ["AMS", "NYS", "NAS", "BAY", "BAQ", "BAA"]
-    assert asked(host, lambda: at_host().fetch_price("SPY", "US")) == ["NYS", "NAS", "AMS"]
-
-
-@pytest.mark.parametrize(("country", "place", "order"), [("US", "BAQ", US[:5]), ("CN", "SZS", ["SHS", "SZS"])])
-def test_an_exchange_that_shares_codes_with_an_earlier_one_is_never_asked_before_it(
-    country: str, place: str, order: list[str], at_host: Callable[..., Asking], host: Loopback
+def test_exchanges_and_product_types_are_asked_in_the_order_of_kis(
+    at_host: Callable[..., Asking], host: Loopback
 ) -> None:
-    host.answer = known_at(X=place)
+    host.answer = known_at(SPY="AMS", KO="513")
     client = at_host()
     for _ in range(2):
-        assert asked(host, lambda: client.fetch_price_detail_oversea("X", country)) == order
+        client.fetch_price_detail_oversea("SPY")
+        client.fetch_price("SPY", "US")
+        client.fetch_stock_info("KO", "US")
+    with pytest.raises(ValueError, match=r"no exchange of HK .* knows the symbol 'NONE'"):
+        client.fetch_price_detail_oversea("NONE", "HK")
+    assert client.fetch_stock_info("NONE", "JP") == {"rt_cd": "7"}
+    asked = [sent.query.get("EXCD") or sent.query["PRDT_TYPE_CD"] for sent in host.sent]
+    assert asked == ["NYS", "NAS", "AMS", "NYS", "NAS", "AMS", "512", "513"] * 2 + ["HKS", "515"]
 
 
-@pytest.mark.parametrize("rt_cd", ["1", "8", "", None])
-def test_a_failure_of_another_kind_ends_the_search_and_is_no_find(
-    rt_cd: Any, at_host: Callable[..., Asking], host: Loopback
-) -> None:
+@pytest.mark.parametrize("rt_cd", ["1", None])
+def test_a_failure_of_another_kind_ends_the_search(rt_cd: Any, at_host: Callable[..., Asking], host: Loopback) -> None:
     client = at_host()
     for ask in (client.fetch_stock_info, client.fetch_price_detail_oversea):
-        for _ in range(2):
-            host.sent.clear()
-            host.replies = [Reply({"rt_cd": "7"}), Reply({"rt_cd": rt_cd})]
-            assert ask("KO", "US") == {"rt_cd": rt_cd}
-            assert len(host.sent) == 2
+        host.sent.clear()
+        host.replies = [Reply({"rt_cd": "7"}), Reply({"rt_cd": rt_cd})]
+        assert ask("KO", "US") == {"rt_cd": rt_cd}
+        assert len(host.sent) == 2

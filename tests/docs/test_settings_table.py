@@ -13,7 +13,7 @@ from kis_retry import RetryPolicy
 from kis_retry.cli import main
 from kis_retry.policy import variable_of
 from kis_retry.settings import CREDENTIAL_VARIABLES
-from kis_retry.stores.from_env import STORE_VARIABLE, store_named
+from kis_retry.stores.entry import STORE_VARIABLE, store_named
 from pages import LANGUAGES, TEXTS, Row, environment_of
 
 every_table = pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import math
 import pickle
@@ -28,9 +27,7 @@ from kis_retry import (
     RefreshEvent,
     on_event,
 )
-from kis_retry.pace.limiter import is_limiter
-from patience import PATIENCE, until, until_async
-from simulated_pace import worst_second
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,20 +43,6 @@ def interval(rate: float) -> float:
     return 1.024 / rate
 
 
-@pytest.fixture(autouse=True)
-def no_rate_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KIS_RATE_LIMIT")
-
-
-@pytest.fixture(params=["memory", "file", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> TokenStore:
-    if request.param == "redis":
-        server = request.getfixturevalue("valkey_server")
-        server.flush()
-        return RedisTokenStore(server.url)
-    return MemoryTokenStore() if request.param == "memory" else FileTokenStore(tmp_path / "store")
-
-
 def in_threads(count: int, work: Callable[[], object]) -> None:
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
@@ -72,12 +55,9 @@ def in_threads(count: int, work: Callable[[], object]) -> None:
 # -- which rate
 
 
-def test_the_rate_is_18_and_1_on_paper() -> None:
+def test_the_rate_is_18_and_1_on_paper_or_the_environments_or_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RateLimiter(KEY, store=MemoryTokenStore()).rate == 18
     assert RateLimiter(PAPER, store=MemoryTokenStore()).rate == 1
-
-
-def test_the_environment_sets_another_rate_and_the_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_RATE_LIMIT", " 2.5 ")
     assert RateLimiter(PAPER, store=MemoryTokenStore()).rate == 2.5
     assert RateLimiter(PAPER, rate=7, store=MemoryTokenStore()).rate == 7
@@ -141,7 +121,6 @@ def test_what_is_shown_names_neither_key_nor_secret() -> None:
     limiter.acquire()
     assert "18 calls a second" in repr(limiter)
     assert not re.search("a-key|a-secret", before + repr(limiter))
-    assert (is_limiter(limiter), is_limiter(18), is_limiter(RateLimiter)) == (True, False, False)
 
 
 # -- whose pace
@@ -179,7 +158,6 @@ def test_another_key_host_or_store_has_another_pace(tmp_path: Path) -> None:
 
 def test_a_limiter_made_for_each_call_keeps_the_pace(store: TokenStore) -> None:
     assert RateLimiter(KEY, rate=0.1, store=store).acquire(PATIENCE)
-    gc.collect()
     assert not RateLimiter(KEY, rate=0.1, store=store).acquire(0)
 
 
@@ -192,16 +170,18 @@ def test_a_store_that_cannot_be_a_key_is_taken_all_the_same() -> None:
     assert not limiter.acquire(0)
 
 
-def test_a_pace_keeps_no_store_and_no_client_alive(valkey_server: Any) -> None:
+def test_a_pace_keeps_no_store_and_no_client_alive(valkey_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from redis import Redis
 
+    valkey_server.flush()
+    monkeypatch.setattr("kis_retry.pace.limiter.IDLE", 0.1)
     client = Redis.from_url(valkey_server.url)
     stores = [MemoryTokenStore(), RedisTokenStore(client)]
     for store in stores:
         assert RateLimiter(KEY, rate=5, store=store).acquire(PATIENCE)
     gone: list[Callable[[], object]] = [weakref.ref(client), *map(weakref.ref, stores)]
     del client, store, stores
-    until(lambda: gc.collect() and not any(reference() for reference in gone))
+    until(lambda: not any(reference() for reference in gone))
 
 
 def test_a_pickled_limiter_shares_where_its_store_does(tmp_path: Path) -> None:
@@ -216,7 +196,7 @@ def test_a_pickled_limiter_shares_where_its_store_does(tmp_path: Path) -> None:
 
 
 def test_threads_share_the_rate_evenly_and_all_of_it(store: TokenStore) -> None:
-    limiter, left = RateLimiter(KEY, rate=40, store=store), list[tuple[float, int]]()
+    limiter, left = RateLimiter(KEY, rate=80, store=store), list[tuple[float, int]]()
 
     def call() -> None:
         for _ in range(7):
@@ -225,12 +205,10 @@ def test_threads_share_the_rate_evenly_and_all_of_it(store: TokenStore) -> None:
 
     in_threads(8, call)
     times = sorted(now for now, _ in left)
-    spent = times[-1] - times[0]
-    assert 54 * interval(40) <= spent, "55, but for what the first was late"
-    assert worst_second(times) <= 41
+    assert 54 * interval(80) <= times[-1] - times[0], "55, but for what the first was late"
     had = [ident for _, ident in sorted(left)[:32]]
-    assert min(had.count(ident) for ident in set(had)) >= 2, "nobody starves"
     assert len(set(had)) == 8
+    assert min(had.count(ident) for ident in set(had)) >= 2, "nobody starves"
 
 
 async def test_tasks_are_served_in_the_order_in_which_they_came(store: TokenStore) -> None:
@@ -273,18 +251,6 @@ def test_an_order_overtakes_reads_and_a_repeat_keeps_its_place() -> None:
     assert done == [order, again, *reads]
 
 
-def test_a_reservation_that_is_cancelled_costs_nobody_a_slot() -> None:
-    limiter = RateLimiter(KEY, rate=4, store=MemoryTokenStore())
-    began = time.monotonic()
-    reservations = [limiter.reserve() for _ in range(40)]
-    for reservation in reservations[1:-1]:
-        reservation.cancel()
-    reservations[-1].result(PATIENCE)
-    assert time.monotonic() - began < 5, "forty slots of a quarter of a second each"
-    assert [reservation.granted for reservation in reservations].count(True) == 2
-    assert all(reservation.cancelled() for reservation in reservations[1:-1])
-
-
 # -- not for ever
 
 
@@ -309,7 +275,6 @@ def test_any_time_will_do(store: TokenStore, timeout: float | None) -> None:
     limiter = RateLimiter(KEY, rate=100, store=store)
     assert all(limiter.acquire(timeout) for _ in range(3))
     assert asyncio.run(limiter.acquire_async(timeout))
-    limiter.reserve().result(timeout)
 
 
 async def test_a_cancelled_task_leaves_its_slot_to_the_next(store: TokenStore) -> None:
@@ -349,20 +314,18 @@ def test_a_frozen_clock_stops_nobody() -> None:
         assert asyncio.run(limiter.acquire_async())
 
 
-def test_where_no_thread_can_be_started_a_caller_waits_by_itself(
-    monkeypatch: pytest.MonkeyPatch, store: TokenStore
-) -> None:
+def test_where_no_thread_can_be_started_nobody_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_more(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    limiter = RateLimiter(KEY, rate=20, store=store)
+    limiter = RateLimiter(KEY, rate=0.1, store=MemoryTokenStore())
     monkeypatch.setattr(threading.Thread, "start", no_more)
-    began = time.monotonic()
     assert all(limiter.acquire() for _ in range(4))
-    assert time.monotonic() - began >= 2.7 * interval(20)
 
 
-def test_the_threads_end_when_nobody_waits(store: TokenStore) -> None:
+@pytest.mark.parametrize("store", ["file"], indirect=True)
+def test_the_threads_end_when_nobody_waits(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kis_retry.pace.limiter.IDLE", 0.1)
     until(lambda: not pace_threads())
     limiter = RateLimiter(KEY, rate=20, store=store)
     assert all(limiter.acquire() for _ in range(2))
@@ -378,6 +341,13 @@ def pace_threads() -> list[threading.Thread]:
 # -- what became of calls
 
 
+def tell(limiter: RateLimiter, outcome: str) -> None:
+    reservation = limiter.reserve()
+    reservation.result(PATIENCE)
+    limiter.report(reservation, outcome)
+
+
+@pytest.mark.parametrize("store", ["file"], indirect=True)
 def test_an_outage_lets_probes_out_and_all_go_on_when_one_is_answered(store: TokenStore) -> None:
     limiter = RateLimiter(KEY, rate=200, store=store)
     away, left, answered = threading.Event(), list[float](), list[float]()
@@ -418,12 +388,6 @@ def test_others_learn_of_an_outage_and_of_its_end(tmp_path: Path) -> None:
     assert (first.is_away, second.is_away) == (False, False)
 
 
-def tell(limiter: RateLimiter, outcome: str) -> None:
-    reservation = limiter.reserve()
-    reservation.result(PATIENCE)
-    limiter.report(reservation, outcome)
-
-
 def lower(limiter: RateLimiter) -> None:
     """Have most calls refused until the pace is another, which takes three seconds."""
     outcomes = itertools.cycle(["limited"] * 8 + ["answered"])
@@ -432,6 +396,7 @@ def lower(limiter: RateLimiter) -> None:
         tell(limiter, next(outcomes))
 
 
+@pytest.mark.parametrize("store", ["redis"], indirect=True)
 def test_a_limit_of_kis_lowers_the_pace_and_hooks_that_hang_or_raise_stop_nobody(
     events: list[RefreshEvent], store: TokenStore
 ) -> None:
@@ -451,15 +416,3 @@ def test_a_limit_of_kis_lowers_the_pace_and_hooks_that_hang_or_raise_stop_nobody
     until(lambda: events)
     assert [(event.name, event.rate) for event in events] == [("rate_lowered", limiter.rate)]
     unsubscribe()
-
-
-async def test_a_report_never_waits_and_takes_anything(store: TokenStore) -> None:
-    limiter = RateLimiter(KEY, rate=18, store=store)
-    reservation = limiter.reserve()
-    await until_async(reservation.done)
-    for outcome in ("lost", "", "answered", "limited", "failed"):
-        limiter.report(reservation, outcome)
-    cancelled = limiter.reserve()
-    cancelled.cancel()
-    limiter.report(cancelled, "answered")
-    assert await limiter.acquire_async(PATIENCE)

@@ -47,15 +47,15 @@ def main(project: Path, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, first)], check=True)
     wheel = next(path for path in first if path.suffix == ".whl")
     sdist = next(path for path in first if path.suffix == ".gz")
-    assert "kis_retry/py.typed" in zipfile.ZipFile(wheel).namelist()
-    described = description_of(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        described = archive.read(metadata).decode("utf-8").partition("\n\n")[2]
+        assert "kis_retry/py.typed" in archive.namelist()
     assert "기간이 만료된 token 입니다" in described
     assert re.findall(r"\]\((?![a-z]+:|#)[^)]*\)", described) == [], "a link that leads nowhere on a package index"
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"README.ko.md", "CHANGELOG.md", "LICENSE", "tox.ini", "tests/conftest.py"} <= names
-    assert {"docs/conf.py", "docs/architecture.md", "docs/en/index.md", "docs/ko/index.md"} <= names
-    assert {".ci/run", ".github/CONTRIBUTING.md", ".github/SECURITY.md"} <= names
+    assert {".ci/run", "CHANGELOG.md", "LICENSE", "docs/ko/index.md", "tests/conftest.py", "tox.ini"} <= names
     python = install(wheel, folder / "plain")
     brought = {package["name"] for package in json.loads(output(python, "-m", "pip", "list", "--format", "json"))}
     assert brought >= PLAIN_INSTALL, PLAIN_INSTALL - brought
@@ -65,14 +65,8 @@ def main(project: Path, folder: Path) -> None:
 
 
 def build(project: Path, folder: Path) -> list[Path]:
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(project)], check=True)
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(project)], check=True)
     return sorted(folder.iterdir())
-
-
-def description_of(wheel: Path) -> str:
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        return archive.read(name).decode("utf-8").partition("\n\n")[2]
 
 
 def digests(paths: list[Path]) -> dict[str, str]:

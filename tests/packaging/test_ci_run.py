@@ -58,6 +58,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 def test_the_two_commands_run_in_their_order_at_the_top_of_the_checkout_and_then_the_others(checkout: Checkout) -> None:
+    """`tox` alone runs lint, types, the newcomer's Python and the package."""
     (checkout.folder / ".venv" / "old").mkdir(parents=True)  # the environment of an earlier run
     checkout.write_readme(f"pwd && {DEMO}", TOX, "echo a third")
     done = checkout.run()
@@ -67,51 +68,34 @@ def test_the_two_commands_run_in_their_order_at_the_top_of_the_checkout_and_then
     assert words[3].startswith("the others: run -e py312,py313,coverage,docs,real-")
     assert words[3].endswith(" missing=false"), "an interpreter that is missing fails"
     assert not (checkout.folder / ".venv" / "old").exists()
-
-
-def test_every_environment_of_tox_is_run(checkout: Checkout) -> None:
-    """`tox` alone runs lint, types, the newcomer's Python and the package."""
-    checkout.write_readme(DEMO, TOX)
-    named = checkout.run().stdout.splitlines()[-1].split()[4].split(",")
-    known = re.findall(r"^\[testenv:(.*)\]$", (ROOT / "tox.ini").read_text("utf-8"), re.MULTILINE)
-    alone = {"lint", "types", "package", "bench"}
-    for environment in known:
+    named = words[3].split()[4].split(",")
+    for environment in re.findall(r"^\[testenv:(.*)\]$", (ROOT / "tox.ini").read_text("utf-8"), re.MULTILINE):
         stem, _, variants = environment.rstrip("}").partition("{")
-        assert alone & {stem} or all(f"{stem}{each}" in named for each in variants.split(",")), environment
+        runs = all(f"{stem}{each}" in named for each in variants.split(","))
+        assert runs or stem in {"lint", "types", "package", "bench"}, environment
 
 
 @pytest.mark.parametrize(
     ("commands", "complaint"),
     [
-        ([], "has 0 console commands"),
+        (None, "there is no README.md"),
         ([DEMO], "has 1 console commands"),
         ([TOX, DEMO], "the first command does not end in kis-retry demo: echo ran tox"),
-        ([DEMO, "echo new", TOX], "the second command does not end in tox: echo new"),
         ([DEMO, f"{TOX} --version"], "the second command does not end in tox"),
         ([DEMO, "echo detox"], "the second command does not end in tox"),
-        ([f"{DEMO} --help", TOX], "the first command does not end in kis-retry demo"),
     ],
 )
 def test_any_other_commands_are_refused_and_nothing_runs(
-    checkout: Checkout, commands: list[str], complaint: str
+    checkout: Checkout, commands: list[str] | None, complaint: str
 ) -> None:
-    (checkout.folder / ".venv").mkdir()
-    checkout.write_readme(*commands)
+    if commands is not None:
+        checkout.write_readme(*commands)
     done = checkout.run()
     assert (done.returncode, done.stdout) == (1, "")
     assert complaint in done.stderr
-    assert (checkout.folder / ".venv").exists()
 
 
-def test_without_a_readme_it_is_red(checkout: Checkout) -> None:
-    done = checkout.run()
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "there is no README.md" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "commands", [["false && echo kis-retry demo", TOX], [DEMO, "false || false && tox"]], ids=["demo", "tox"]
-)
+@pytest.mark.parametrize("commands", [["false && echo kis-retry demo", TOX], [DEMO, "false || false && tox"]])
 def test_a_command_that_fails_makes_it_red(checkout: Checkout, commands: list[str]) -> None:
     checkout.write_readme(*commands)
     assert checkout.run().returncode == 1
@@ -130,13 +114,3 @@ def test_the_readmes_own_commands_are_accepted(checkout: Checkout) -> None:
     done = checkout.run()
     assert done.stdout.startswith("\n$ python3 -m venv .venv && ")
     assert done.stderr == ""
-
-
-def test_the_newest_interpreters_of_pyenv_are_in_front(checkout: Checkout) -> None:
-    root = Path(os.environ["HOME"]) / ".pyenv" / "versions"
-    for version in ("3.12.9", "3.12.10"):
-        folder = root / version / "bin"
-        folder.mkdir(parents=True)
-        (folder / "python3.12").symlink_to(shutil.which("true") or "true")
-    checkout.write_readme('echo "${PATH%%:*}" kis-retry demo', TOX)
-    assert str(root / "3.12.10" / "bin") in checkout.run().stdout.splitlines()[2]

@@ -18,8 +18,8 @@ import pytest
 import packages
 from kis_retry import install, protect, unprotect
 from kis_retry.testing import KisGateway
-from libraries_page import Row, rows
-from packages import HERE, PACKAGES, PINS, THREADS, Keys, batch, begin
+from packages import HERE, PACKAGES, PINS, THREADS, Keys, batch, begin, lost_alone
+from pages import TEXTS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages that are not ours to mend
 
@@ -33,9 +33,10 @@ def keys_of(gateway: KisGateway) -> Keys:
     return Keys(gateway.credentials.app_key, gateway.credentials.app_secret)
 
 
-def row_of(name: str) -> Row:
+def lost_by_the_page(name: str) -> range:
     package, comma, kind = name.partition(",")
-    return rows()[f"{package} {PINS[package.replace(' ', '-')]}".rstrip() + comma + kind]
+    row = f"{package} {PINS[package.replace(' ', '-')]}".rstrip() + comma + kind
+    return lost_alone(TEXTS["docs/en/libraries.md"])[row]
 
 
 def plan_expiry(name: str, gateway: KisGateway) -> None:
@@ -61,7 +62,7 @@ def test_alone_it_loses_what_the_page_says(name: str, gateway: KisGateway) -> No
     plan_expiry(name, gateway)
     lost = batch(name, begin(name, keys_of(gateway)))
     print(name, "alone", says(gateway, lost))
-    assert sum(lost.values()) in row_of(name).alone, lost
+    assert sum(lost.values()) in lost_by_the_page(name), lost
 
 
 @with_each

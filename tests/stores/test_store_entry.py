@@ -1,50 +1,28 @@
-"""A store that cannot be used is one warning and never a call's failure; another takes its place until it works."""
+"""Which store is used: the one that is named; another takes its place, with one warning, until it works."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-import subprocess
-import sys
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 
-from children import in_child
 from kis_retry import AccessToken, FileTokenStore, MemoryTokenStore, RedisTokenStore
 from kis_retry.errors import ConfigurationError
-from kis_retry.stores.entry import StoreEntry, candidates_for
+from kis_retry.stores.entry import StoreEntry, store_from_env, store_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 KEY = "0123456789abcdef0123456789abcdef"
 PASSWORD = "r3d1s-p4ssw0rd"
 TOKEN = AccessToken("eyJ0eXAi.first.c2ln", datetime(2090, 11, 24, tzinfo=timezone.utc))
 LATER = AccessToken("eyJ0eXAi.later.c2ln", datetime(2090, 11, 25, tzinfo=timezone.utc))
-
-COLD_START = """
-import sys
-from datetime import datetime, timezone
-from kis_retry import AccessToken
-from kis_retry.stores.entry import StoreEntry
-from kis_retry.stores.from_env import store_named
-entry = StoreEntry(store_named(sys.argv[1]), "k" * 32)
-if entry.load() is None:
-    with entry.lock(timeout=30, lease=60) as held:
-        assert held is True
-        if entry.load() is None:
-            print("issued", flush=True)
-            entry.save(AccessToken("abc", datetime(2090, 1, 1, tzinfo=timezone.utc)))
-assert entry.load().value == "abc"
-"""
-
-Server = Any  # `ValkeyServer` of conftest.py
 
 
 class Breakable:
@@ -79,7 +57,7 @@ ALL = "load save delete lock"
 WRITING = "save delete lock"
 
 
-def lock(entry: StoreEntry) -> bool | None:
+def lock(entry: StoreEntry) -> bool:
     with entry.lock(timeout=0, lease=1) as held:
         return held
 
@@ -113,27 +91,20 @@ def test_a_server_that_is_not_there_is_named_without_its_password(caplog: pytest
     assert said.endswith(f'error="ConnectionError: {os.strerror(errno.ECONNREFUSED)}"')
 
 
-def chain(outer: Exception, inner: Exception) -> Exception:
-    outer.__cause__ = inner
-    return outer
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (chain(ValueError(PASSWORD), OSError(PASSWORD)), "ValueError"),
-        (chain(ValueError(PASSWORD), OSError(errno.EIO, "no disk")), '"ValueError: no disk"'),
-    ],
-)
 def test_a_store_of_another_hand_is_named_by_its_class_and_an_error_by_what_the_system_said_behind_it(
-    caplog: pytest.LogCaptureFixture, error: Exception, said: str
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store = Breakable(broken=ALL, error=error)
-    assert warned(caplog, store) == f"kis_retry.store_unavailable store=Breakable operation=load error={said}"
+    error = ValueError(PASSWORD)
+    error.__cause__ = OSError(errno.EIO, "no disk")
+    said = warned(caplog, Breakable(broken=ALL, error=error))
+    assert said == 'kis_retry.store_unavailable store=Breakable operation=load error="ValueError: no disk"'
 
 
-def test_an_outage_is_one_warning_whatever_is_asked_and_the_next_one_another(caplog: pytest.LogCaptureFixture) -> None:
-    store, clock = Breakable(broken=ALL), Clock()
+@pytest.mark.parametrize("broken", ["load save delete lock", "save lock"])
+def test_an_outage_is_one_warning_whatever_is_asked_and_the_next_one_another(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, clock = Breakable(broken=broken), Clock()
     entry = StoreEntry(store, KEY, clock=clock)
     for _ in range(3):
         entry.load()
@@ -144,20 +115,9 @@ def test_an_outage_is_one_warning_whatever_is_asked_and_the_next_one_another(cap
     assert len(caplog.records) == 1
     store.broken = ""
     entry.save(TOKEN)
-    store.broken = ALL
-    entry.load()
+    store.broken = broken
+    entry.save(TOKEN)
     assert len(caplog.records) == 2
-
-
-def test_a_store_that_can_be_read_and_emptied_alone_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
-    entry = StoreEntry(Breakable(broken="save lock"), KEY, clock=clock)
-    for _ in range(3):
-        entry.save(TOKEN)
-        clock.now += 100
-        entry.delete()
-        assert entry.load() is None
-    assert len(caplog.records) == 1
 
 
 def test_a_store_that_works_is_not_warned_of_and_nothing_else_is_touched(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,43 +161,12 @@ def test_where_that_cannot_be_used_either_the_memory_of_the_process_does(caplog:
     assert {vars(record)["kis_store"].partition("(")[0] for record in caplog.records} == {"Breakable", "FileTokenStore"}
 
 
-def test_the_default_store_falls_back_to_memory_alone(caplog: pytest.LogCaptureFixture) -> None:
-    Path(os.environ["XDG_CACHE_HOME"]).write_text("in the way")
-    entry = StoreEntry(FileTokenStore(), "of-the-default")
-    entry.save(TOKEN)
-    assert entry.load() == TOKEN
-    assert len(caplog.records) == 1
-
-
 def test_whoever_chose_memory_has_nothing_written_to_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryTokenStore()
-    monkeypatch.setattr(store, "save", None)
-    entry = StoreEntry(store, "only-in-memory")
+    entry = StoreEntry(MemoryTokenStore(), "only-in-memory")
+    monkeypatch.setattr(entry.store, "save", None)
     entry.save(TOKEN)
     assert entry.load() == TOKEN
     assert not Path(os.environ["XDG_CACHE_HOME"]).exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without a home")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 on, where some other thread is alive
-def test_without_a_home_the_process_is_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert repr(candidates_for(Breakable())[1]) == repr(FileTokenStore())
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.delenv("HOME")
-
-    def as_nobody() -> bool:
-        os.setuid(65_501)
-        with pytest.raises(ConfigurationError, match="HOME"):
-            FileTokenStore()
-        return len(candidates_for(Breakable())) == 2
-
-    assert in_child(as_nobody)
-
-
-def test_a_lock_that_nobody_can_give_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(os.environ["XDG_CACHE_HOME"]).write_text("in the way")
-    monkeypatch.setattr(MemoryTokenStore, "lock", None)
-    assert lock(StoreEntry(Breakable(broken=ALL), KEY)) is None
 
 
 def test_a_lock_is_waited_for_no_longer_than_asked_wherever_it_is_looked_for() -> None:
@@ -317,82 +246,62 @@ def test_the_newest_token_counts_where_a_store_can_only_be_read() -> None:
     assert entry.load() == LATER
 
 
-# --- real stores that cannot be used, and cold processes
+# --- the store that `KIS_TOKEN_STORE` names
 
 
-def _read_only(server: Server) -> str:
-    with redis.Redis.from_url(server.url) as client:
-        client.replicaof("127.0.0.1", 1)
-    return str(server.url)
+@pytest.mark.parametrize("name", ["memory", "MEMORY", " Memory "])
+def test_memory_is_one_store_for_the_whole_process(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("KIS_TOKEN_STORE", name)
+    assert isinstance(store_from_env(), MemoryTokenStore)
+    assert store_from_env() is store_from_env()
 
 
-def _out_of_memory(server: Server) -> str:
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("maxmemory", 1)
-    return str(server.url)
+@pytest.mark.parametrize("name", ["file", "FILE", "", None])
+def test_file_is_the_default(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    if name is not None:
+        monkeypatch.setenv("KIS_TOKEN_STORE", name)
+    assert repr(store_from_env()) == repr(FileTokenStore())
 
 
-def _wrong_password(server: Server) -> str:
-    return str(server.url).replace("redis://", f"redis://:{PASSWORD}@")
+@pytest.mark.parametrize("name", ["/var/cache/batch", "./tokens", "a/b", "~/tokens", ".", "/var/a:b@c"])
+def test_a_path_is_a_folder(name: str) -> None:
+    assert repr(store_named(name)) == f"FileTokenStore({str(Path(name).expanduser().absolute())!r})"
 
 
-def _deaf(server: Server) -> str:
-    server.pause(60)
-    return f"{server.url}?socket_timeout=0.1"
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("redis://cache.example/3", "redis://cache.example/3"),
+        (f"REDISS://:{PASSWORD}@cache.example", "REDISS://***@cache.example"),
+        ("valkey://cache.example", "valkey://cache.example"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_an_address_is_a_server(name: str, place: str) -> None:
+    assert repr(store_named(name)) == f"RedisTokenStore({place!r})"
 
 
-def _gone(server: Server) -> str:
-    server.stop()
-    return str(server.url)
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("tokens.json", "'tokens.json'"),
+        (f"redis+sentinel://h/0?password={PASSWORD}", "'redis+sentinel://…'"),
+        (f"http://me:{PASSWORD}@host/x", "'http://…'"),
+        (f"postgres://{PASSWORD}\n{PASSWORD}", "'postgres://…'"),
+        (f"redis:/:{PASSWORD}@host/0", "'…'"),
+        (f"{PASSWORD}@host:6379", "'…'"),
+        (f"password={PASSWORD}", "'…'"),
+    ],
+)
+def test_what_names_no_store_is_an_error_that_shows_no_password(name: str, shown: str) -> None:
+    with pytest.raises(ConfigurationError, match="it takes file, memory, a folder's path") as caught:
+        store_named(name)
+    assert str(caught.value).startswith(f"KIS_TOKEN_STORE={shown} is not usable")
+    assert PASSWORD not in str(caught.value)
 
 
-@pytest.mark.parametrize("breaks", [_read_only, _out_of_memory, _wrong_password, _deaf, _gone])
-def test_cold_processes_share_one_token_past_a_server_that_cannot_be_used(
-    new_valkey_server: Callable[[], Server], breaks: Callable[[Server], str]
-) -> None:
-    assert _cold_processes(breaks(new_valkey_server())) == (1, 3)
-
-
-def test_cold_processes_share_one_token_past_a_node_without_slots(
-    listen: Callable[[Callable[[socket.socket], object]], str],
-) -> None:
-    def answer(connection: socket.socket) -> None:
-        while said := connection.recv(65_536):
-            replies = [b"+OK\r\n"] * said.count(b"SETINFO") or [b"-CLUSTERDOWN Hash slot not served\r\n"]
-            connection.sendall(b"".join(replies))
-
-    assert _cold_processes(f"redis://{listen(answer)}") == (1, 3)
-
-
-@pytest.mark.parametrize("name", ["file", "file/cache", "n" * 300])
-def test_cold_processes_share_one_token_past_a_folder_that_cannot_be_made(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("in the way")
-    assert _cold_processes(str(tmp_path / name)) == (1, 3)
-
-
-def _cold_processes(store: str) -> tuple[int, int]:
-    """Return how many of three processes issued a token, and how many warned; each once, without the password."""
-    command = [sys.executable, "-c", COLD_START, store]
-    crowd = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        for _ in range(3)
-    ]
-    said = [process.communicate(timeout=60) for process in crowd]
-    assert [process.returncode for process in crowd] == [0, 0, 0], said
-    assert PASSWORD not in str(said)
-    warnings = [error.count("kis_retry.store_unavailable") for _, error in said]
-    assert max(warnings) <= 1, said
-    return sum(output.count("issued") for output, _ in said), sum(warnings)
-
-
-@pytest.mark.parametrize("place", ["memory", "file"])
-def test_documents_of_several_kinds_keep_apart(place: str, tmp_path: Path) -> None:
-    documents = MemoryTokenStore() if place == "memory" else FileTokenStore(tmp_path)
-    documents.write(KEY, "pace", b"1", None)
-    documents.write(KEY, "approval", b"2", 60.0)
-    assert (documents.read(KEY, "pace"), documents.read(KEY, "approval")) == (b"1", b"2")
-    assert documents.load(KEY) is None
-    with documents.lock(KEY, "pace", timeout=0, lease=1) as pace, documents.lock(KEY, timeout=0, lease=1) as token:
-        assert (pace, token) == (True, True)
-    documents.delete(KEY, "pace")
-    assert (documents.read(KEY, "pace"), documents.read(KEY, "approval")) == (None, b"2")
+@pytest.mark.parametrize("name", [f"redis://:{PASSWORD}/x@host", f"unix://{PASSWORD}", "~no-such-user/tokens"])
+def test_an_unusable_address_or_folder_names_the_variable(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^KIS_TOKEN_STORE is not usable: ") as caught:
+        store_named(name)
+    assert PASSWORD not in str(caught.value)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from children import in_child
 from kis_retry import AccessToken, FileTokenStore
 from kis_retry.stores.entry import StoreEntry
 
@@ -45,26 +46,17 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def as_user(uid: int, work: Callable[[], object]) -> None:
-    """Do `work` in a child process of that user, in no group; an exception there is one here."""
+    """Do `work` in a child process of that user, in no group; an exception there fails here."""
     codecs.lookup("ascii")  # may be the superuser's, to be loaded by nobody else
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            work()
-            status = 0
-        except BaseException as error:  # of the test itself
-            os.write(writer, repr(error).encode()[:2000])
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read().decode()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
+
+    def child() -> bool:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        work()
+        return True
+
+    assert in_child(child)
 
 
 def plant(folder: Path, rights: int) -> None:
@@ -88,11 +80,7 @@ def saves_and_loads(folder: Path) -> None:
         with FileTokenStore(folder).lock(KEY, timeout=0, lease=1) as late:
             assert late is False
         store.save(KEY, TOKEN)
-    loads(folder, TOKEN)
-
-
-def loads(folder: Path, token: AccessToken) -> None:
-    assert FileTokenStore(folder).load(KEY) == token
+    assert FileTokenStore(folder).load(KEY) == TOKEN
 
 
 @pytest.mark.parametrize(("uid", "rights"), [(0, 0o777), (0, 0o1777), (VICTIM, 0o777)])
@@ -101,7 +89,6 @@ def test_a_strangers_files_are_neither_believed_nor_waited_for(folder: Path, uid
     with (folder / f"{KEY}.lock").open("w") as planted:
         fcntl.flock(planted, fcntl.LOCK_EX)
         as_user(uid, lambda: saves_and_loads(folder))
-    as_user(uid, lambda: loads(folder, TOKEN))
 
 
 @pytest.mark.parametrize("suffix", ["json", "lock"])
@@ -124,21 +111,15 @@ def test_in_a_sticky_folder_a_strangers_file_makes_the_store_unusable(folder: Pa
 def test_processes_that_cannot_use_a_folder_share_the_users_own_cache(folder: Path) -> None:
     plant(folder, 0o1777)
 
-    def first() -> None:
+    def share(found: AccessToken | None) -> None:
         entry = StoreEntry(FileTokenStore(folder), KEY)
         with entry.lock(timeout=0, lease=1) as held:
             assert held is True
-            assert entry.load() is None
+            assert entry.load() == found
             entry.save(TOKEN)
 
-    def second() -> None:
-        entry = StoreEntry(FileTokenStore(folder), KEY)
-        with entry.lock(timeout=0, lease=1) as held:
-            assert held is True
-            assert entry.load() == TOKEN
-
-    as_user(VICTIM, first)
-    as_user(VICTIM, second)
+    as_user(VICTIM, lambda: share(None))
+    as_user(VICTIM, lambda: share(TOKEN))
 
 
 def test_an_entry_of_root_is_believed_also_under_the_lock(folder: Path) -> None:
@@ -149,7 +130,7 @@ def test_an_entry_of_root_is_believed_also_under_the_lock(folder: Path) -> None:
     def work() -> None:
         with FileTokenStore(folder).lock(KEY, timeout=0, lease=1) as held:
             assert held
-            loads(folder, TOKEN)
+            assert FileTokenStore(folder).load(KEY) == TOKEN
 
     as_user(VICTIM, work)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import re
-import subprocess
+import ssl
 import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,15 +18,14 @@ import redis
 import redis.asyncio
 import valkey
 from redis.backoff import ConstantBackoff
-from redis.crc import key_slot
 from redis.retry import Retry
 
 from children import Child, in_child
-from kis_retry import AccessToken, Credentials, RedisTokenStore
+from kis_retry import AccessToken, RedisTokenStore
 from kis_retry.errors import ConfigurationError
-from kis_retry.stores.base import key_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -34,14 +33,7 @@ ENTRY, LOCK = f"kis_retry:{{{KEY}}}:token", f"kis_retry:{{{KEY}}}:lock"
 TOKEN = AccessToken("eyJ0eXAi.first.c2ln", datetime(2090, 11, 24, 9, 0, 0, tzinfo=timezone(timedelta(hours=9))))
 LATER = AccessToken("eyJ0eXAi.later.c2ln", TOKEN.expires_at)
 PASSWORD = "hunter2-very-secret"  # of a server that this file starts
-
-HOLDER = """
-import sys
-from kis_retry import RedisTokenStore
-with RedisTokenStore(sys.argv[1]).lock(sys.argv[2], timeout=0, lease=60) as held:
-    print(held, flush=True)
-    sys.stdin.readline()
-"""
+CERTIFICATES = Path(__file__).parent / "certificates"  # each signed by itself: one for 127.0.0.1, one for another host
 
 Server = Any  # `ValkeyServer` of conftest.py
 
@@ -92,55 +84,22 @@ def test_an_entry_lives_as_long_as_its_token_and_a_minute_at_least(
     assert least - 30 < client.pttl(ENTRY) / 1000 <= least
 
 
-def test_no_name_and_no_value_holds_the_app_key_or_the_secret(store: RedisTokenStore, client: Any) -> None:
-    credentials = Credentials("PSabcdefghijklmnopqrstuvwxyz01234567", "s3cr3t-s3cr3t", "12345678-01")
-    key = key_of(credentials)
-    with store.lock(key, timeout=0, lease=5):
-        store.save(key, TOKEN)
-        names = sorted(client.keys())
-        assert names == [f"kis_retry:{{{key}}}:lock".encode(), f"kis_retry:{{{key}}}:token".encode()]
-        held = b" ".join(names) + b" ".join(client.mget(names))
-    assert TOKEN.value.encode() in held
-    for secret in (credentials.app_key, credentials.app_secret, "12345678"):
-        assert secret.encode() not in held
-
-
-def test_all_names_of_a_key_are_in_one_slot_of_a_cluster() -> None:
-    assert len({key_slot(f"kis_retry:{{{KEY}}}:{kind}".encode()) for kind in ("token", "lock", "pace")}) == 1
-
-
-@pytest.mark.parametrize("decode", [False, True], ids=["bytes", "str"])
-def test_somebodys_list_in_the_place_of_the_entry_is_a_miss_and_is_replaced(server: Server, decode: bool) -> None:
-    with redis.Redis.from_url(server.url, decode_responses=decode) as client:
-        store = RedisTokenStore(client)
-        client.rpush(ENTRY, "a", "b")
-        assert store.load(KEY) is None
-        store.save(KEY, TOKEN)
-        assert store.load(KEY) == TOKEN
+def test_somebodys_list_in_the_place_of_the_entry_is_a_miss_and_is_replaced(
+    store: RedisTokenStore, client: Any
+) -> None:
+    client.rpush(ENTRY, "a", "b")
+    assert store.load(KEY) is None
+    store.save(KEY, TOKEN)
+    assert store.load(KEY) == TOKEN
 
 
 # --- the lock
 
 
-def test_a_killed_holder_blocks_the_rest_while_its_lease_lasts_and_no_longer(
-    store: RedisTokenStore, server: Server, client: Any
-) -> None:
-    command = [sys.executable, "-c", HOLDER, server.url, KEY]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        holder.kill()
-    assert not is_free(store)
-    client.pexpire(LOCK, 300)
-    with store.lock(KEY, timeout=30, lease=5) as held:
+def test_a_lock_is_leased(store: RedisTokenStore, client: Any) -> None:
+    with store.lock(KEY, timeout=0, lease=60) as held:
         assert held is True
-
-
-@pytest.mark.parametrize(("lease", "most"), [(60, 60), (0, 0.1), (-1, 0.1), (float("inf"), 86_400)])
-def test_a_lock_is_leased_and_never_for_ever(store: RedisTokenStore, client: Any, lease: float, most: float) -> None:
-    with store.lock(KEY, timeout=0, lease=lease) as held:
-        assert held is True
-        assert 0.8 * most - 0.1 < client.pttl(LOCK) / 1000 <= most or client.pttl(LOCK) == -2
+        assert 50 < client.pttl(LOCK) / 1000 <= 60
 
 
 def test_a_holder_whose_lease_ran_out_does_not_release_its_successors_lock(store: RedisTokenStore) -> None:
@@ -155,10 +114,8 @@ def test_a_holder_whose_lease_ran_out_does_not_release_its_successors_lock(store
 
 FOREIGN: dict[str, Callable[[Any], object]] = {
     "a value without an end": lambda client: client.set(LOCK, "0" * 32),
-    "a word": lambda client: client.set(LOCK, "locked", ex=3600),
     "binary": lambda client: client.set(LOCK, b"\xff" * 32, ex=3600),
     "a longer value": lambda client: client.set(LOCK, "0" * 33, ex=3600),
-    "a list": lambda client: client.rpush(LOCK, "a"),
     "a list with an end": lambda client: client.rpush(LOCK, "a") and client.expire(LOCK, 3600),
 }
 
@@ -172,28 +129,14 @@ def test_what_is_no_lock_at_the_locks_key_keeps_nobody_out(store: RedisTokenStor
     assert client.exists(LOCK) == 0
 
 
-def test_a_server_that_dies_under_the_lock_does_not_lose_what_the_body_did(
-    new_valkey_server: Callable[[], Server],
-) -> None:
-    server = new_valkey_server()
-    store, done = RedisTokenStore(server.url), []
-    with store.lock(KEY, timeout=0, lease=5):
-        server.stop()
-        done.append("refreshed")
-    assert done == ["refreshed"]
-
-
-# --- a server in trouble
-
-
-def test_a_server_that_is_gone_is_an_exception_and_one_that_is_back_is_used(
+def test_a_server_that_is_gone_is_an_exception_but_under_the_lock_and_one_that_is_back_is_used(
     new_valkey_server: Callable[[], Server],
 ) -> None:
     server = new_valkey_server()
     store = RedisTokenStore(server.url)
     store.save(KEY, TOKEN)
-    assert is_free(store)
-    server.stop()
+    with store.lock(KEY, timeout=0, lease=5):
+        server.stop()  # what the body did is not lost to that
     refuses(store, redis.ConnectionError)
     server.start()
     assert store.load(KEY) is None
@@ -213,8 +156,9 @@ def test_a_deaf_server_is_an_exception_after_the_timeout_of_the_url(new_valkey_s
 
 
 def test_ready_clients_without_time_limits_and_a_hung_server_hang_nobody(
-    new_valkey_server: Callable[[], Server],
+    new_valkey_server: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kis_retry.stores.redis._LIMIT", 0.2)  # it is five seconds
     server = new_valkey_server()
     patient = Retry(ConstantBackoff(1), 50)
     store = RedisTokenStore(redis.Redis.from_url(server.url, socket_timeout=None, retry=patient))
@@ -224,7 +168,7 @@ def test_ready_clients_without_time_limits_and_a_hung_server_hang_nobody(
     asks: list[Callable[[], object]] = [*(partial(store.load, KEY), partial(other.load, KEY), partial(is_free, store))]
     with ThreadPoolExecutor(len(asks)) as pool:
         errors = [future.exception(20) for future in [pool.submit(ask) for ask in asks]]
-    assert all(re.search("within 5 seconds|Timeout", str(error)) for error in errors), errors
+    assert all("Timeout" in type(error).__name__ for error in errors), errors
     server.resume()
     assert store.load(KEY) == other.load(KEY) == TOKEN
     other.client.close()
@@ -241,14 +185,6 @@ def test_a_wrong_password_is_an_exception_that_does_not_show_it(new_valkey_serve
     store.save(KEY, TOKEN)
     assert store.load(KEY) == TOKEN
     assert repr(store) == f"RedisTokenStore('redis://***@{host}/0')"
-
-
-def test_an_error_keeps_no_frame_of_the_client(store: RedisTokenStore, client: Any) -> None:
-    client.set(ENTRY, "word")
-    with pytest.raises(redis.ResponseError) as caught:
-        store.client.incr(ENTRY)
-    modules = {entry.frame.f_globals["__name__"] for entry in caught.traceback}
-    assert not any(name.startswith("redis") for name in modules)
 
 
 # --- the life of a client
@@ -307,17 +243,13 @@ def test_a_child_forked_under_the_lock_does_not_release_it(store: RedisTokenStor
 
 
 @pytest.mark.parametrize("kind", ["url", "unix_url"])
-def test_a_pickled_store_of_a_url_shares_the_place(server: Server, kind: str) -> None:
+def test_a_pickled_store_of_a_url_shares_the_place_and_one_of_a_client_cannot_be_pickled(
+    server: Server, client: Any, kind: str
+) -> None:
     store = RedisTokenStore(getattr(server, kind))
     store.save(KEY, TOKEN)
     copied = pickle.loads(pickle.dumps(store))
-    assert (type(copied), repr(copied)) == (RedisTokenStore, repr(store))
-    assert copied.load(KEY) == TOKEN
-    with copied.lock(KEY, timeout=0, lease=5):
-        assert not is_free(store)
-
-
-def test_a_store_of_a_ready_client_cannot_be_pickled(client: Any) -> None:
+    assert (type(copied), repr(copied), copied.load(KEY)) == (RedisTokenStore, repr(store), TOKEN)
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(RedisTokenStore(client))
 
@@ -350,12 +282,10 @@ def test_the_repr_shows_the_place_and_no_password(url: str, place: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
         "localhost:6379",
         f"http://:{PASSWORD}@host",
         f"redis+sentinel://host/0?password={PASSWORD}",
         f"redis://:{PASSWORD}/x@host",
-        f"redis://:{PASSWORD}#x@host",
         f"redis://:6380?{PASSWORD}@host",
         f"redis://:{PASSWORD}@host:port",
         f"redis://:{PASSWORD}@host/name",
@@ -363,8 +293,6 @@ def test_the_repr_shows_the_place_and_no_password(url: str, place: str) -> None:
         f"redis://:{PASSWORD}@host?no_such_option=1",
         f"redis://:{PASSWORD}@[::1",
         f"rediss://:{PASSWORD}@host?ssl_cert_reqs=perhaps",
-        "unix:///",
-        f"unix://{PASSWORD}@relative/redis.sock",
         f"unix://relative/{PASSWORD}.sock",
     ],
 )
@@ -378,7 +306,7 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it(url: str) -> No
         error = error.__cause__ or error.__context__
 
 
-@pytest.mark.parametrize("wrong", [None, 6379, b"redis://localhost", object(), redis.Redis, redis.asyncio.Redis()])
+@pytest.mark.parametrize("wrong", [None, b"redis://localhost", redis.Redis, redis.asyncio.Redis()])
 def test_what_is_no_client_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="takes a synchronous client of redis-py or valkey-py, or a URL"):
         RedisTokenStore(wrong)
@@ -390,10 +318,50 @@ def test_without_redis_py_a_url_is_refused_with_the_way_to_get_it(monkeypatch: p
         RedisTokenStore("redis://localhost")
 
 
-def test_a_valkey_client_needs_no_redis_py(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    with valkey.Valkey(port=server.port) as client:
-        store = RedisTokenStore(client)
+# --- over TLS
+
+
+class TlsServer:
+    """Something like Redis behind TLS: it answers +OK to everything, and keeps what it was told."""
+
+    def __init__(self, listen: Callable[[Callable[[socket.socket], object]], str], certificate: str) -> None:
+        self.told = b""
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(CERTIFICATES / f"{certificate}.pem")
+        self._address = listen(self._serve)
+
+    def _serve(self, raw: socket.socket) -> None:
+        with self._context.wrap_socket(raw, server_side=True) as connection:
+            while data := connection.recv(65_536):
+                self.told += data
+                connection.sendall(b"+OK\r\n" * max(data.count(b"*"), 1))
+
+    def save(self, trusted: str, **options: str) -> None:
+        wanted = {"ssl_ca_certs": str(CERTIFICATES / f"{trusted}.pem"), **options}
+        query = "&".join(f"{name}={value}" for name, value in wanted.items())
+        store = RedisTokenStore(f"rediss://:{PASSWORD}@{self._address}?{query}")
         store.save(KEY, TOKEN)
-        assert store.load(KEY) == TOKEN
-        assert is_free(store)
+        store.client.close()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "options"),
+    [("loopback", {}), ("elsewhere", {"ssl_check_hostname": "false"}), ("elsewhere", {"ssl_cert_reqs": "none"})],
+)
+def test_a_server_of_the_host_or_one_that_the_url_says_not_to_check_is_used(
+    listen: Callable[[Callable[[socket.socket], object]], str], certificate: str, options: dict[str, str]
+) -> None:
+    server = TlsServer(listen, certificate)
+    server.save(certificate, **options)
+    assert PASSWORD.encode() in server.told
+    assert TOKEN.value.encode() in server.told
+
+
+@pytest.mark.parametrize("certificate", ["elsewhere", "loopback"])
+def test_a_server_of_another_host_or_signer_gets_neither_password_nor_token(
+    listen: Callable[[Callable[[socket.socket], object]], str], certificate: str
+) -> None:
+    server = TlsServer(listen, certificate)
+    with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+        server.save("elsewhere")
+    assert server.told == b""

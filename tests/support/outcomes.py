@@ -1,15 +1,33 @@
-"""What calls come to: functions that come to what a test says, a call of the client, one that nobody sees."""
+"""What calls come to, and what is told: functions that come to what a test says, a call of the client, an event."""
 
 from __future__ import annotations
 
 import asyncio
 import urllib.error
 import urllib.request
+from datetime import datetime, timezone
 from typing import Any
 
-from kis_retry import KisClient
+from kis_retry import KisClient, RefreshEvent
 
-__all__ = ["by_urllib", "call", "scripted", "scripted_async"]
+__all__ = ["FULL_EVENT", "by_urllib", "call", "scripted", "scripted_async"]
+
+FULL_EVENT = RefreshEvent(
+    name="token_refreshed",
+    callable="Batch.fetch_price",
+    request="GET /uapi/domestic-stock/v1/quotations/inquire-price",
+    attempt=2,
+    msg_cd="EGW00123",
+    token="0a1b2c3d",
+    previous_token="4e5f6a7b",
+    expires_at=datetime(2026, 11, 24, tzinfo=timezone.utc),
+    source="issued",
+    elapsed=0.00272803199993632,
+    wait=60.0,
+    error="TokenIssueError",
+    rate=18.0,
+)
+"""An event with a value in every field."""
 
 
 def scripted(*outcomes: object) -> Any:

@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import sys
 import urllib.request
 from collections import Counter
@@ -287,6 +288,12 @@ PACKAGES = {
         lambda made: made.price,
     ),
 }
+
+
+def lost_alone(page: str) -> dict[str, range]:
+    """Calls that each package loses alone, by the table of docs/*/libraries.md; protected it loses none."""
+    rows = re.findall(r"^\| ([^|]+) \| (\d+)(?:–(\d+))? \| 0 \| 1 \| ≤ 16 \|$", page, re.MULTILINE)
+    return {name: range(int(least), int(most or least) + 1) for name, least, most in rows}
 
 
 HERE = [name for name in PACKAGES if name.partition(",")[0].replace(" ", "-") in PINS]

@@ -8,11 +8,11 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from kis_retry.pace.state import Ask, PaceState
-from kis_retry.pace.stores import ServerClock
+from kis_retry.pace.schedule import Ask, Block, PaceState
+from kis_retry.pace.stores import localised
 from kis_retry.pace.waiting import Reservation, WaitingLine
 
 __all__ = ["Call", "Kis", "Process", "Simulation", "worst_second"]
@@ -73,10 +73,8 @@ class Call:
 class Process:
     """Callers that call again and again, and repeat what was refused with the same ticket."""
 
-    def __init__(
-        self, simulation: Simulation, rate: float, *, rtt: float = 0.0, drift: float = 0.0, rtt_jitter: float = 0.1
-    ) -> None:
-        self.simulation, self.rtt, self.drift, self.rtt_jitter = simulation, rtt, drift, rtt_jitter
+    def __init__(self, simulation: Simulation, rate: float, *, rtt: float = 0.0, rtt_jitter: float = 0.1) -> None:
+        self.simulation, self.rtt, self.rtt_jitter = simulation, rtt, rtt_jitter
         self.line = WaitingLine(rate, simulation.published)
         self.left: list[float] = []
         self.outcomes: list[tuple[float, str]] = []
@@ -84,7 +82,7 @@ class Process:
         self.calls: list[Call] = []
         self.alive = True
         self._polls = math.inf
-        self._clock = ServerClock()
+        self._trips: deque[tuple[float, float]] = deque(maxlen=8)
         self._random = random.Random(id(rate) % 7)
 
     def callers(self, count: int) -> Process:
@@ -98,8 +96,7 @@ class Process:
         self._try(call, again)
 
     def _try(self, call: Call, again: bool) -> None:
-        now = self.simulation.now
-        reservation = call.last = Reservation(now, order=call.order, earlier=call.last)
+        reservation = call.last = Reservation(math.inf, order=call.order, earlier=call.last)
         reservation.add_done_callback(lambda _: self._leave(reservation, call, again))
         self.line.add(reservation)
         self.poll()
@@ -152,21 +149,16 @@ class Process:
         block = self.simulation.state.reserve(ask, BEGIN + now)
         self.simulation.after(self.rtt / 2 * self._stretch(), partial(self._learn, block, sent, BEGIN + now))
 
-    def _learn(self, block: Any, sent: float, server: float) -> None:
+    def _learn(self, block: Block, sent: float, server: float) -> None:
         now = self.simulation.now
         if not self.alive:
             return
-        self.line.learn(self._clock.localised(block, server, sent, now) if self.rtt else moved(block), now)
+        block = localised(block, server, sent, now, self._trips) if self.rtt else replace(block, at=block.at - BEGIN)
+        self.line.learn(block, now)
         self.poll()
 
     def _stretch(self) -> float:
         return 1 + self.rtt_jitter * self._random.random()
-
-
-def moved(block: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(block, at=block.at - BEGIN)
 
 
 class Simulation:

@@ -1,9 +1,8 @@
-"""Real processes that make calls, each a fork of one that has nothing but its imports: `Worker`, `Crew`."""
+"""Real processes that make calls: `Worker`, `Crew`."""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import sys
 import threading
@@ -14,30 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import httpx
 import requests
 
 from answers import GOOD_CODE, PRICE
+from forks import forks
 from kis_retry import Credentials, KisClient, install, on_event, refresh_on_expired_token
 from kis_retry.testing import KisGateway
 from patience import PATIENCE
 
-__all__ = ["WAYS", "Crew", "Report", "Worker", "total"]
+__all__ = ["WAYS", "Crew", "Report", "Worker", "environment", "total"]
 
 WAYS = ("client", "decorated", "installed")
 """How a process makes its calls: `KisClient`, a bare decorator over `requests`, `install` over `httpx`."""
-
-
-_IMPORTED = [
-    "httpx",
-    "kis_retry.client.client",
-    "kis_retry.protecting",
-    "kis_retry.testing",
-    "redis",
-    "kis_retry.stores.redis",
-]
 
 _REST = 0.02  # seconds between two calls of those who make them until they are stopped, or killed
 
@@ -65,23 +55,18 @@ class Worker:
     """
 
     def __init__(self, way: str, environ: dict[str, str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_IMPORTED)
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, way, environ), daemon=True)
+        self._pipe, theirs = forks().Pipe()
+        self._process = forks().Process(target=_work, args=(theirs, way, environ), daemon=True)
         self._process.start()
         theirs.close()
         self.lost: list[str] = []
 
-    def prepare(self, threads: int, calls: int | None) -> None:
-        """Have it make everything but the calls (None: one after the other until `stop`)."""
-        self._pipe.send((threads, calls))
-
     def wait_until_ready(self) -> None:
         assert self._pipe.recv() == "ready"
 
-    def go(self) -> None:
-        self._pipe.send("go")
+    def begin(self, threads: int = 1, calls: int | None = None) -> None:
+        """Have it make so many calls on each of so many threads (None: one after the other until `stop`)."""
+        self._pipe.send((threads, calls))
 
     def stop(self) -> None:
         self._pipe.send("stop")
@@ -92,7 +77,7 @@ class Worker:
             said = self._pipe.recv()
             if isinstance(said, Report):
                 return said
-            self.lost += [said] if said != "ready" else []
+            self.lost.append(said)
         raise AssertionError(f"it never ended; lost so far: {self.lost}")
 
     def kill(self) -> None:
@@ -108,37 +93,33 @@ class Worker:
 
 class Crew:
     """
-    Workers on one machine, that are let loose together.
+    Workers that are let loose together.
 
     Args:
         ways: of each of them.
-        environ: of all, or a function of the number of each.
+        environ: of the worker of a number.
     """
 
-    def __init__(self, ways: Sequence[str], environ: dict[str, str] | Callable[[int], dict[str, str]]) -> None:
-        self.workers = [Worker(way, environ(n) if callable(environ) else environ) for n, way in enumerate(ways)]
+    def __init__(self, ways: Sequence[str], environ: Callable[[int], dict[str, str]]) -> None:
+        self.workers = [Worker(way, environ(number)) for number, way in enumerate(ways)]
+        for worker in self.workers:
+            worker.wait_until_ready()
 
     def __enter__(self) -> Crew:  # noqa: PYI034  # typing.Self is of 3.11
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self.workers:
             worker.kill()
 
     def run(self, *, threads: int = 1, calls: int = 1) -> list[Report]:
         """Have each make so many calls on each of so many threads."""
         for worker in self.workers:
-            worker.prepare(threads, calls)
-        for worker in self.workers:
-            worker.wait_until_ready()
-        for worker in self.workers:
-            worker.go()
+            worker.begin(threads, calls)
         return [worker.report() for worker in self.workers]
 
 
-def environment(gateway: KisGateway, place: str, home: Path, **more: str) -> dict[str, str]:
+def environment(gateway: KisGateway, place: str, home: Path) -> dict[str, str]:
     """The settings of a worker that calls a gateway and shares its token at `place`."""
     home.mkdir(parents=True, exist_ok=True)
     return {
@@ -149,8 +130,32 @@ def environment(gateway: KisGateway, place: str, home: Path, **more: str) -> dic
         "KIS_RATE_LIMIT": "0",
         "HOME": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
-        **more,
     }
+
+
+def _work(pipe: Connection, way: str, environ: dict[str, str]) -> None:
+    os.environ.update(environ)
+    os.chdir(environ["HOME"])
+    sys.stdout = sys.stderr  # what pytest took away
+    ask = _asking(way)
+    pipe.send("ready")
+    with suppress(EOFError):
+        while True:
+            pipe.send(_done(pipe, ask, *pipe.recv()))
+
+
+def _asking(way: str) -> Callable[[], Any]:
+    """Make what makes one call, and gives the answer."""
+    if way == "client":
+        client = KisClient.from_env()
+        return lambda: client.fetch_domestic_price("005930")
+    given = Credentials.from_env()
+    url, headers = given.base_url + PRICE, {"appkey": given.app_key, "appsecret": given.app_secret}
+    if way == "decorated":
+        return refresh_on_expired_token(lambda: requests.get(url, headers=headers, timeout=PATIENCE).json())
+    install()
+    by_httpx = httpx.Client(timeout=PATIENCE, trust_env=False)
+    return lambda: by_httpx.get(url, headers=headers).json()
 
 
 class _Warned(logging.Handler):
@@ -162,45 +167,7 @@ class _Warned(logging.Handler):
         self._warnings.append(record.getMessage())
 
 
-def _work(pipe: Connection, way: str, environ: dict[str, str]) -> None:
-    os.environ.update(environ)
-    os.chdir(environ["HOME"])
-    sys.stdout = sys.stderr  # what pytest took away
-    ask = None
-    while True:
-        try:
-            threads, calls = pipe.recv()
-        except EOFError:
-            return
-        ask = ask or _asking(way)
-        pipe.send("ready")
-        assert pipe.recv() == "go"
-        pipe.send(_done(pipe, ask, threads, calls))
-
-
-def _asking(way: str) -> Callable[[], str]:
-    """Make what makes one call, and says what it came to."""
-    if way == "client":
-        client = KisClient.from_env()
-        return lambda: str(client.fetch_domestic_price("005930")["msg_cd"])
-    given = Credentials.from_env()
-    url, headers = (
-        given.base_url + PRICE,
-        {"appkey": given.app_key, "appsecret": given.app_secret, "tr_id": "FHKST01010100"},
-    )
-    if way == "decorated":
-
-        @refresh_on_expired_token
-        def fetch() -> str:
-            return str(requests.get(url, headers=headers, timeout=PATIENCE).json()["msg_cd"])
-
-        return fetch
-    install()
-    by_httpx = httpx.Client(timeout=PATIENCE, trust_env=False)
-    return lambda: str(by_httpx.get(url, headers=headers).json()["msg_cd"])
-
-
-def _done(pipe: Connection, ask: Callable[[], str], threads: int, calls: int | None) -> Report:
+def _done(pipe: Connection, ask: Callable[[], Any], threads: int, calls: int | None) -> Report:
     report, lock, logger = Report(), threading.Lock(), logging.getLogger("kis_retry")
     warned = _Warned(report.warnings)
     logger.addHandler(warned)
@@ -211,7 +178,7 @@ def _done(pipe: Connection, ask: Callable[[], str], threads: int, calls: int | N
         made = 0
         while made != calls and not stopped.is_set():
             try:
-                code = ask()
+                code = ask()["msg_cd"]
             except Exception as error:  # whatever it is, the test wants to see it
                 code = type(error).__name__
             made += 1

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import operator
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import requests
 
 from crowds import together
+from forks import forks
 from kis_retry import (
     AccessToken,
     AsyncKisClient,
     Credentials,
     FileTokenStore,
     KisClient,
-    KisRetryError,
     MemoryTokenStore,
     RateLimiter,
     RetryPolicy,
@@ -33,7 +33,7 @@ from kis_retry import (
 )
 from kis_retry.testing import KisGateway
 from patience import until
-from senders import ORDER, PRICE
+from senders import ORDER
 from simulated_pace import worst_second
 
 KEYS: Any = {"app_key": "PSappkey0123", "app_secret": "c2VjcmV0c2VjcmV0"}
@@ -84,7 +84,8 @@ async def test_two_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(
     made = parts(gateway.credentials, rate=60)
     await made["tokens"].token_async()
     gateway.expire_at(100)
-    async with AsyncKisClient(**made) as client:
+    few = httpx.AsyncClient(limits=httpx.Limits(max_connections=12))  # it looks at each of them for each request
+    async with few, AsyncKisClient(**made, session=few) as client:
         answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(200)))
     assert {answer["msg_cd"] for answer in answers} == {"MCA00000"}
     assert gateway.counts.token_requests == 2, "the one before the batch, and one for all of its tasks"
@@ -95,28 +96,28 @@ def test_a_renewal_that_takes_its_time_is_no_burst_afterwards(by: str, gateway: 
     made = parts(gateway.credentials, rate=18, refresh_margin=0)
     with KisClient(**made) as client:
         client.fetch_domestic_price("005930")
-        gateway.hang("tokens", seconds=1)
+        gateway.hang("tokens", seconds=0.7)
         if by == "stamp":
-            dies = datetime.now(timezone.utc) + timedelta(seconds=1)
+            dies = datetime.now(timezone.utc) + timedelta(seconds=0.3)
             made["tokens"].adopt(AccessToken(str(gateway.current_token), dies))
-        with Readers(client, threads=40) as readers:
-            time.sleep(1)
+        with Readers(client, threads=20) as readers:
+            time.sleep(0.3)
             gateway.expire()
             until(lambda: gateway.counts.tokens_issued == 2)
-            time.sleep(1)
+            until(lambda: gateway.counts.answered > 30)  # some of more than a second
     assert set(readers.codes) == {"MCA00000"}
     assert worst_second(gateway.arrivals) <= 20
     assert gateway.counts.refused <= 2, "who is in the queue waits for the new token"
 
 
 def test_a_repeat_does_not_wait_behind_the_batch(gateway: KisGateway) -> None:
-    with KisClient(**parts(gateway.credentials, rate=18)) as client:
+    with KisClient(**parts(gateway.credentials, rate=30)) as client:
         client.fetch_domestic_price("005930")
-        with Readers(client, threads=40):
+        with Readers(client, threads=30):
             gateway.refuse_calls("EGW00201", 2, path=STOCK)
             client.fetch_search_stock_info("005930")
     first, *_, last = arrived(gateway, STOCK)
-    assert last - first < 20 / 18, "half of what a turn of all the others takes"
+    assert last - first < 15 / 30, "half of what a turn of all the others takes"
 
 
 # --- orders
@@ -129,7 +130,7 @@ def test_orders_hardly_wait_beside_sixteen_reading_threads_and_no_read_is_lost(g
         client.fetch_domestic_price("005930")
         with Readers(client, threads=16) as readers:
             for number in range(7):
-                time.sleep(0.5)
+                time.sleep(0.2)
                 asked[f"{ORDER}-{number}"] = time.time()
                 assert client.post(f"{ORDER}-{number}", "TTTC0012U")["rt_cd"] == "0"
     assert set(readers.codes) == {"MCA00000"}
@@ -137,40 +138,21 @@ def test_orders_hardly_wait_beside_sixteen_reading_threads_and_no_read_is_lost(g
     assert statistics.median(arrived(gateway, path)[0] - at for path, at in asked.items()) < 0.2
 
 
-def limited(gateway: KisGateway) -> Callable[[], object]:
-    gateway.refuse_calls("EGW00201")
-    return gateway.heal
-
-
-def without_tokens(gateway: KisGateway) -> Callable[[], object]:
-    gateway.expire()
-    gateway.fail(503, where="tokens")
-    return gateway.heal
-
-
-@pytest.mark.parametrize("trouble", [limited, without_tokens])
-def test_no_order_arrives_after_its_deadline(trouble: Any, gateway: KisGateway) -> None:
-    with KisClient(**parts(gateway.credentials, rate=50, order_deadline=0.5, issue_wait=3)) as client:
-        client.fetch_domestic_price("005930")
-        began, heal = time.time(), trouble(gateway)
-        assert client.post(ORDER, "TTTC0012U", {"PDNO": "1"})["rt_cd"] == "1"
-        heal()
-        time.sleep(0.7)
-    assert gateway.orders == []
-    assert max(arrived(gateway)) - began < 0.7
-
-
-def test_no_order_arrives_after_its_deadline_where_nobody_listened(gateway: KisGateway) -> None:
-    away = KisGateway(port=int(gateway.url.rpartition(":")[2]), **KEYS)
+@pytest.mark.parametrize(("away_for", "placed"), [(0.2, 1), (1.3, 0)])
+def test_an_order_that_never_left_is_placed_when_somebody_listens_in_time_or_never(
+    away_for: float, placed: int, gateway: KisGateway
+) -> None:
+    back = KisGateway(port=int(gateway.url.rpartition(":")[2]), **KEYS)
     gateway.close()
-    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50, order_deadline=0.5)
+    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50, order_deadline=1.1)
     made["tokens"].adopt(AccessToken("eyJ.a.b", datetime.now(timezone.utc) + timedelta(hours=9)))
-    with KisClient(**made) as client:
-        with pytest.raises(requests.ConnectionError):
-            client.post(ORDER, "TTTC0012U", {"PDNO": "1"})
-        with away:
-            time.sleep(0.7)
-    assert away.received == []
+    with KisClient(**made) as client, ThreadPoolExecutor(1) as pool:
+        order = pool.submit(client.post, ORDER, "TTTC0012U", {"PDNO": "1"})
+        time.sleep(away_for)
+        with back:
+            assert isinstance(order.exception(), requests.ConnectionError) or order.result()["rt_cd"] == "0"
+            time.sleep(0.2)
+    assert len(back.orders) == placed
 
 
 @pytest.mark.parametrize(("ends_after", "placed"), [(0.9, 2), (None, 0)])
@@ -196,74 +178,24 @@ def test_orders_whose_threads_were_given_up_arrive_in_time_or_never(
     assert len(gateway.orders) == placed
     for number in range(3):
         at = arrived(gateway, f"{ORDER}-{number}")
-        assert at[0] - began < 0.3 * number + 0.3, "the one before it does not take every slot"
+        assert at[0] - began < 0.3 * number + 0.5, "the one before it does not take every slot"
         assert at[-1] < at[0] + 0.85
-
-
-async def test_an_order_whose_task_was_given_up_never_arrives(gateway: KisGateway) -> None:
-    gateway.refuse_calls("EGW00201")
-    async with AsyncKisClient(**parts(gateway.credentials, rate=50)) as client:
-        await client.issue_access_token()
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(client.post(ORDER, "TTTC0012U", {"PDNO": "1"}), 0.3)
-        gateway.heal()
-        sent = len(arrived(gateway))
-        await asyncio.sleep(0.5)
-    assert (len(arrived(gateway)), gateway.orders) == (sent, [])
 
 
 # --- keys
 
 
-def _ask_for_websocket_keys(credentials: Credentials, folder: Path, found: Any) -> None:
-    manager = TokenManager(credentials, store=FileTokenStore(folder), policy=RetryPolicy())
-    found.put(together(4, lambda _: manager.approval_key()))
+APPROVAL_KEY = operator.methodcaller("approval_key")
 
 
-@pytest.mark.one_python
 def test_threads_and_processes_share_one_websocket_key_and_wait_for_its_endpoint(
     gateway: KisGateway, tmp_path: Path
 ) -> None:
     gateway.fail(503, times=2, where="tokens", path="/oauth2/Approval")
-    context = multiprocessing.get_context("forkserver")
-    found = context.Queue()
-    arguments = (gateway.credentials, tmp_path / "store", found)
-    processes = [context.Process(target=_ask_for_websocket_keys, args=arguments) for _ in range(4)]
-    for process in processes:
-        process.start()
-    keys = [key for _ in processes for key in found.get(timeout=60)]
-    for process in processes:
-        process.join(60)
-    assert keys == gateway.approval_keys * 16
+    manager = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "store"), policy=RetryPolicy())
+    with ProcessPoolExecutor(2, mp_context=forks()) as pool:
+        asked = [pool.submit(APPROVAL_KEY, manager) for _ in range(2)]
+        keys = together(4, lambda _: manager.approval_key()) + [each.result(60) for each in asked]
+    assert keys == gateway.approval_keys * 6
     assert len(gateway.approval_keys) == 1
     assert len(arrived(gateway, "/oauth2/Approval")) == 3
-
-
-def test_a_real_key_for_prices_and_a_paper_key_for_orders_in_one_process(gateway: KisGateway) -> None:
-    with (
-        KisGateway(paper=True) as paper,
-        KisClient(**parts(gateway.credentials, rate=50)) as quotes,
-        KisClient(**parts(paper.credentials, rate=50)) as orders,
-    ):
-        gateway.expire_at(2)
-        paper.expire_at(1)
-        assert [quotes.fetch_domestic_price("005930")["rt_cd"] for _ in range(2)] == ["0", "0"]
-        assert orders.post(ORDER, "TTTC0012U", {"PDNO": "1"})["rt_cd"] == "0"
-        assert quotes.post(ORDER, "VTTC0012U", {"PDNO": "1"})["msg_cd"] == "EGW02004"
-        assert [each.tr_id for each in paper.received if each.outcome == "answered"][-1] == "VTTC0012U"
-    assert (len(gateway.orders), len(paper.orders)) == (0, 1)
-    assert (gateway.counts.token_requests, paper.counts.token_requests) == (2, 2)
-    assert len(arrived(gateway, PRICE)) == 3
-
-
-def test_an_order_that_never_left_is_placed_when_somebody_listens(gateway: KisGateway) -> None:
-    back = KisGateway(port=int(gateway.url.rpartition(":")[2]), **KEYS)
-    gateway.close()
-    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50)
-    with KisClient(**made) as client, suppress(KisRetryError), ThreadPoolExecutor(1) as pool:
-        made["tokens"].adopt(AccessToken("eyJ.a.b", datetime.now(timezone.utc) + timedelta(hours=9)))
-        order = pool.submit(client.post, ORDER, "TTTC0012U", {"PDNO": "1"})
-        time.sleep(0.3)
-        with back:
-            assert order.result()["rt_cd"] == "0"
-            assert len(back.orders) == 1

@@ -58,7 +58,7 @@ def batch(ask: Callable[[int], str], calls: int) -> Counter[str]:
 # --- KIS is away
 
 
-AWAY = 2.5
+AWAY = 1.0
 """Seconds of an outage; KIS's maintenance takes hours, after which the old tokens are void."""
 
 
@@ -81,7 +81,7 @@ def test_an_outage_in_a_batch_loses_no_call_and_is_not_stormed(begin: Callable[[
         assert batch(lambda _: call(client), 20) == {GOOD_CODE: 20}
         gateway.expire()
         begin(gateway)
-        assert batch(lambda _: call(client), 100) == {GOOD_CODE: 100}
+        assert batch(lambda _: call(client), 60) == {GOOD_CODE: 60}
         assert sum(gateway.faults_met.values()) <= 4 * THREADS, "some of the first second, and a few probes afterwards"
         assert gateway.counts.tokens_issued == 2
         assert worst_second(gateway.arrivals) <= 54
@@ -99,8 +99,8 @@ def test_a_batch_over_every_kind_of_failure_at_once_loses_no_call() -> None:
             lambda: gateway.refuse_tokens(None, 1, status=500),
         ):
             fault()
-        gateway.expire_at(100, 250)
-        assert batch(lambda _: price(gateway.url, gateway.credentials), 300) == {GOOD_CODE: 300}
+        gateway.expire_at(50, 120)
+        assert batch(lambda _: price(gateway.url, gateway.credentials), 150) == {GOOD_CODE: 150}
         assert gateway.counts.tokens_issued == 3
         assert gateway.counts.token_requests == 3 + 2
 
@@ -135,7 +135,7 @@ def test_an_odd_answer_comes_back_as_it_is(status: int, gateway: KisGateway) -> 
 # --- tasks that are cancelled
 
 
-async def test_a_thousand_cancelled_tasks_leave_nothing_behind() -> None:
+async def test_hundreds_of_cancelled_tasks_leave_nothing_behind() -> None:
     with KisGateway(latency=0.02) as gateway:
         tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
         limiter = RateLimiter(gateway.credentials, rate=200, store=MemoryTokenStore())
@@ -143,15 +143,15 @@ async def test_a_thousand_cancelled_tasks_leave_nothing_behind() -> None:
             await client.fetch_domestic_price("005930")
             gateway.expire()
             gateway.hang("tokens", 1)
-            tasks = [asyncio.create_task(client.fetch_domestic_price("005930")) for _ in range(1_000)]
-            await asyncio.sleep(0.5)  # some wait for a slot, some for an answer, some for the token
+            tasks = [asyncio.create_task(client.fetch_domestic_price("005930")) for _ in range(400)]
+            await asyncio.sleep(0.3)  # some wait for a slot, some for an answer, some for the token
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             left = gateway.counts.calls
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
             assert gateway.counts.calls == left, "nothing leaves afterwards"
             gateway.heal()
             answers = await asyncio.gather(*(client.fetch_domestic_price("005930") for _ in range(20)))
@@ -163,27 +163,22 @@ async def test_a_thousand_cancelled_tasks_leave_nothing_behind() -> None:
 # --- a store that goes and comes back
 
 
-@pytest.mark.parametrize("fault", ["stopped", "deaf"])
 def test_a_server_that_goes_in_a_batch_is_one_warning_and_costs_no_call(
-    fault: str,
-    gateway: KisGateway,
-    new_valkey_server: Callable[..., Any],
-    caplog: pytest.LogCaptureFixture,
+    gateway: KisGateway, new_valkey_server: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     server = new_valkey_server()
-    quick = f"{server.url}?socket_timeout=0.2&socket_connect_timeout=0.2"
 
     def client() -> KisClient:
-        tokens = TokenManager(gateway.credentials, store=RedisTokenStore(quick), policy=RetryPolicy())
+        tokens = TokenManager(gateway.credentials, store=RedisTokenStore(server.url), policy=RetryPolicy())
         return KisClient(tokens=tokens, limiter=RateLimiter(gateway.credentials, rate=0))
 
     ours = client()
     assert batch(lambda _: call(ours), 20) == {GOOD_CODE: 20}
-    server.stop() if fault == "stopped" else server.pause(30)
+    server.stop()
     gateway.expire_at(gateway.counts.calls + 20)
     assert batch(lambda _: call(ours), 60) == {GOOD_CODE: 60}
     assert gateway.counts.token_requests == 2
-    server.start() if fault == "stopped" else server.resume()
+    server.start()
     time.sleep(1.1)  # until it is tried again
     gateway.expire()
     assert call(ours) == GOOD_CODE
@@ -200,23 +195,6 @@ def test_a_server_that_goes_in_a_batch_is_one_warning_and_costs_no_call(
 # --- clocks that are wrong
 
 
-class Desk:
-    """Processes of one machine on a clock of the test's: `ask` has each of them make one call."""
-
-    def __init__(self, gateway: KisGateway, clock: FakeClock, processes: int) -> None:
-        store = FileTokenStore("tokens")
-
-        def made() -> Callable[[], str]:
-            given = gateway.credentials
-            tokens = TokenManager(given, store=store, policy=RetryPolicy(), clock=clock)
-            return refresh_on_expired_token(tokens=tokens)(lambda: price(gateway.url, given))
-
-        self._processes = [made() for _ in range(processes)]
-
-    def ask(self) -> set[str]:
-        return {ask() for ask in self._processes}
-
-
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -229,27 +207,21 @@ def timed(clock: FakeClock) -> Iterator[KisGateway]:
         yield running
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("hours", [-48, -25, -1, 1, 12, 23, 48])
-def test_a_wrong_clock_loses_no_call_and_does_not_loop(
-    hours: int, processes: int, timed: KisGateway, clock: FakeClock
+@pytest.mark.parametrize(
+    ("hours", "most"), [([-48], 17), ([-1], 3), ([1], 3), ([12], 17), ([48], 17), ([-1, 0, 1, 25], 17)], ids=repr
+)
+def test_a_clock_that_is_wrong_or_jumps_loses_no_call_and_does_not_loop(
+    hours: list[int], most: int, timed: KisGateway, clock: FakeClock
 ) -> None:
-    clock.skew = hours * 3_600
-    desk = Desk(timed, clock, processes)
-    for _ in range(2 * 12):
-        assert desk.ask() == {GOOD_CODE}
-        clock.now += 2 * 3_600
-    assert timed.counts.token_requests <= (3 if abs(hours) == 1 else 2 * 4 * processes + 1)
-    assert timed.counts.refused <= 2 * processes
-
-
-def test_a_clock_that_jumps_back_and_forth_loses_no_call(timed: KisGateway, clock: FakeClock) -> None:
-    desk = Desk(timed, clock, 2)
-    for step in range(100):
-        clock.skew = (-3_600, 0, 3_600, 90_000)[step % 4]
-        assert desk.ask() == {GOOD_CODE}
-        clock.now += 1_800
-    assert timed.counts.token_requests <= 12
+    given, policy, store = timed.credentials, RetryPolicy(), FileTokenStore("tokens")
+    managers = [TokenManager(given, store=store, policy=policy, clock=clock) for _ in range(2)]  # as in two processes
+    for step in range(12):
+        clock.skew = hours[step % len(hours)] * 3_600
+        for tokens in managers:
+            assert refresh_on_expired_token(tokens=tokens)(price)(timed.url, given) == GOOD_CODE
+        clock.now += 4 * 3_600
+    assert timed.counts.token_requests <= most
+    assert timed.counts.refused <= 2 * 2
 
 
 # --- several accounts
@@ -264,19 +236,9 @@ def test_accounts_real_and_paper_in_one_batch_are_each_their_own(events: list[Re
             (real.url, Credentials("another-key", "another-secret")),
             (paper.url, paper.credentials),
         ]
-        begun, lock = 0, threading.Lock()
-
-        def ask(number: int) -> str:
-            nonlocal begun
-            with lock:
-                begun += 1
-                if begun == 100:
-                    real.expire()
-                elif begun == 200:
-                    paper.expire()
-            return price(*accounts[number % 3])
-
-        assert batch(ask, 300) == {GOOD_CODE: 300}
+        real.expire_at(60)
+        paper.expire_at(30)
+        assert batch(lambda number: price(*accounts[number % 3]), 150) == {GOOD_CODE: 150}
         assert (real.counts.token_requests, paper.counts.token_requests) == (4, 2)
         assert real.counts.refused + paper.counts.refused <= 3 * THREADS
         assert {event.msg_cd for event in events} <= {"EGW00123", None}, "no token of another account"

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from requests.adapters import HTTPAdapter
 
 from answers import PRICE
 from brokers import Broker
 from children import Child
+from forks import unmeasured
 from kis_retry import (
     FileTokenStore,
     KisClient,
@@ -34,7 +34,7 @@ from kis_retry import (
 )
 from kis_retry.testing import KisGateway
 from patience import PATIENCE, until
-from unmeasured import unmeasured
+from workers import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +89,7 @@ FIRST_CALL = """
     thread = threading.Thread(target=fetch)
     thread.start()
     children = []
-    for _ in range(12):
+    for _ in range(8):
         children.append(os.fork())
         if children[-1] == 0:
             os._exit(fetch() != "0")
@@ -99,12 +99,11 @@ FIRST_CALL = """
 """
 
 
-@pytest.mark.one_python
 @pytest.mark.parametrize("store", ["file", "redis"])
 def test_children_forked_during_a_threads_first_call_hang_nowhere(
     store: str, gateway: KisGateway, request: pytest.FixtureRequest
 ) -> None:
-    """Before: 7 of 12 waited for a module that the parent's thread was importing."""
+    """Before: most of them waited for a module that the parent's thread was importing."""
     place = request.getfixturevalue("valkey_server").url if store == "redis" else store
     given = gateway.credentials
     program = [sys.executable, "-c", textwrap.dedent(FIRST_CALL), gateway.url + PRICE, given.app_key, given.app_secret]
@@ -153,38 +152,22 @@ def test_children_never_talk_over_their_parents_connections(kind: str) -> None:
         assert all_end_well(children)
 
 
-def test_children_ask_for_tokens_over_connections_of_their_own_with_the_settings_of_a_given_session() -> None:
+def test_children_ask_for_tokens_over_connections_of_their_own() -> None:
     with KisGateway(issue_interval=0, latency=0.02) as gateway, requests.Session() as session:
-        sent: list[str] = []
-        session.headers["x-desk"] = "night"
-        session.hooks["response"].append(lambda answer, **_: sent.append(answer.request.headers["x-desk"]))
-        session.mount("http://", HTTPAdapter(pool_maxsize=3, max_retries=2))
         tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(), session=session)
         tokens.refresh(tokens.token())  # which leaves an open connection behind
         before = gateway.counts.token_requests
-
-        def refreshed() -> bool:
-            sent.clear()
-            adapter = session.get_adapter(gateway.url)
-            kept = isinstance(adapter, HTTPAdapter) and adapter.max_retries.total == 2
-            return kept and bool(tokens.refresh(tokens.token())) and sent == ["night"]
-
-        assert all_end_well([Child(refreshed) for _ in range(4)])
+        assert all_end_well([Child(lambda: bool(tokens.refresh(tokens.token()))) for _ in range(4)])
         assert gateway.counts.token_requests == before + 4, "none had to ask again"
 
 
-@pytest.mark.parametrize("store", ["file", "memory", "redis"])
+@pytest.mark.parametrize("kind", ["file", "redis"])
 def test_a_child_forked_while_another_thread_asks_kis_waits_for_the_store_alone(
-    store: str, gateway: KisGateway, folder: Path, valkey_server: Any
+    kind: str, gateway: KisGateway, folder: Path, valkey_server: Any
 ) -> None:
     valkey_server.flush()
-    places: dict[str, Any] = {
-        "file": lambda: FileTokenStore(folder),
-        "memory": MemoryTokenStore,
-        "redis": lambda: RedisTokenStore(valkey_server.url),
-    }
-    policy = RetryPolicy(issue_wait=0)
-    client = KisClient(tokens=TokenManager(gateway.credentials, store=places[store](), policy=policy))
+    store = FileTokenStore(folder) if kind == "file" else RedisTokenStore(valkey_server.url)
+    client = KisClient(tokens=TokenManager(gateway.credentials, store=store, policy=RetryPolicy(issue_wait=0)))
     assert good(client)
     gateway.expire()
     gateway.reset_counts()
@@ -193,20 +176,15 @@ def test_a_child_forked_while_another_thread_asks_kis_waits_for_the_store_alone(
     asking.start()
     until(lambda: gateway.counts.token_requests == 1)
     child = Child(lambda: good(client))
-    if store == "memory":  # a place of its own since the fork: it asks for itself
-        assert child.ended_well()
-        assert gateway.counts.token_requests == 2
-        gateway.heal()
-    else:
-        time.sleep(0.2)
-        assert child.lives(), "it waits for the store's lock"
-        gateway.heal()
-        assert child.ended_well()
-        assert gateway.counts.token_requests == 1, "the child took what its parent got"
+    time.sleep(0.2)
+    assert child.lives(), "it waits for the store's lock"
+    gateway.heal()
+    assert child.ended_well()
     asking.join(PATIENCE)
+    assert gateway.counts.token_requests == 1, "the child took what its parent got"
 
 
-# --- pools of processes
+# --- spawn
 
 FETCH = operator.methodcaller("fetch_domestic_price", "005930")
 ASK = operator.methodcaller("fetch_price", "005930")
@@ -214,45 +192,26 @@ TOKEN = operator.methodcaller("token")
 ACQUIRE = operator.methodcaller("acquire", 30)
 
 
-@pytest.fixture(scope="module", params=["spawn", "fork"])
-def workers(request: pytest.FixtureRequest) -> Iterator[ProcessPoolExecutor]:
-    """Two workers that have inherited nothing of a test."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(request.param)) as pool:
-        pool.submit(threading.active_count).result(PATIENCE)  # its threads begin with it, and not in a test
-        yield pool
-
-
-def test_pickled_objects_find_the_shared_token_and_share_the_next_one(
-    workers: ProcessPoolExecutor, client: KisClient, gateway: KisGateway, folder: Path
+def test_what_a_spawned_worker_is_given_shares_the_token_and_no_secret_travels_from_the_environment(
+    client: KisClient, gateway: KisGateway, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = client.tokens.token()
-    assert list(workers.map(TOKEN, [client.tokens] * 4)) == [token] * 4
+    for name, value in environment(gateway, str(folder), folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("KIS_ACCOUNT_NO", "12345678-01")
+    from_env = KisClient.from_env()
+    token = from_env.tokens.token()
+    for travelling in (from_env, from_env.tokens, from_env.credentials):
+        data = pickle.dumps(travelling)
+        for secret in (gateway.credentials.app_key, gateway.credentials.app_secret, "12345678", token.value):
+            assert secret.encode() not in data
     broker = protect(Broker(gateway.credentials), tokens=client.tokens)
     limiter = RateLimiter(gateway.credentials, rate=100, store=FileTokenStore(folder))
-    for expiries in range(2):
-        assert [answer["rt_cd"] for answer in workers.map(FETCH, [client] * 4)] == ["0"] * 4
-        assert [answer["rt_cd"] for answer in workers.map(ASK, [broker] * 4)] == ["0"] * 4
-        assert list(workers.map(ACQUIRE, [limiter] * 4)) == [True] * 4
-        assert good(client)
-        assert gateway.counts.token_requests == 1 + expiries
-        gateway.expire()
-
-
-@pytest.mark.one_python
-def test_workers_of_a_client_from_the_environment_read_it_again_and_no_secret_travels(
-    gateway: KisGateway, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", gateway.credentials.app_key)
-    monkeypatch.setenv("KIS_APP_SECRET", gateway.credentials.app_secret)
-    monkeypatch.setenv("KIS_ACCOUNT_NO", "12345678-01")
-    monkeypatch.setenv("KIS_BASE_URL", gateway.url)
-    monkeypatch.setenv("KIS_TOKEN_STORE", str(folder))
-    client = KisClient.from_env()
-    token = client.tokens.token()
-    for travelling in (client, client.tokens, client.credentials):
-        data = pickle.dumps(travelling)
-        for secret in (client.credentials.app_key, client.credentials.app_secret, "12345678", token.value):
-            assert secret.encode() not in data
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(FETCH, client).result(PATIENCE)["rt_cd"] == "0"
-    assert gateway.counts.token_requests == 1
+        assert pool.submit(TOKEN, client.tokens).result(PATIENCE) == token
+        for expiries in range(2):
+            for fetch, target in ((FETCH, from_env), (FETCH, client), (ASK, broker)):
+                assert pool.submit(fetch, target).result(PATIENCE)["rt_cd"] == "0"
+            assert pool.submit(ACQUIRE, limiter).result(PATIENCE)
+            assert good(client)
+            assert gateway.counts.token_requests == 1 + expiries
+            gateway.expire()

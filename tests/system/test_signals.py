@@ -19,11 +19,11 @@ import requests
 from alarms import alarm_once
 from answers import GOOD_CODE, PRICE
 from clocks import interrupt
+from crowds import together
 from kis_retry import (
     KisClient,
     MemoryTokenStore,
     RateLimiter,
-    RefreshEvent,
     RetryPolicy,
     TokenManager,
     on_event,
@@ -43,110 +43,51 @@ def time_limit(*_: object) -> None:
     raise TimeLimitError
 
 
-@pytest.fixture(params=[time_limit, interrupt], ids=["a time limit", "Ctrl-C"])
-def handler(request: pytest.FixtureRequest) -> Iterator[type[BaseException]]:
-    """What SIGALRM raises."""
-    before = signal.signal(signal.SIGALRM, request.param)
-    yield TimeLimitError if request.param is time_limit else KeyboardInterrupt
+@contextmanager
+def handled(handler: Any) -> Iterator[None]:
+    """Have SIGALRM handled so."""
+    before = signal.signal(signal.SIGALRM, handler)
+    yield
     signal.signal(signal.SIGALRM, before)
 
 
-# --- one request, and each thing that it may wait for
-
-
-class Waiting:
-    """Nested decorated calls that wait for something; `waits` says that they do."""
-
-    def __init__(self, gateway: KisGateway) -> None:
-        self.gateway = gateway
-        self.tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=3))
-        self.limiter = RateLimiter(gateway.credentials, rate=0.1, store=MemoryTokenStore())
-        self.told: list[RefreshEvent] = []
-        self.limited = False
-        self._asked = gateway.counts
-
-    def begin(self) -> None:
-        assert self.ask()["rt_cd"] == "0"
-        self.gateway.reset_counts()
-
-    def ask(self) -> Any:
-        client = KisClient(
-            tokens=self.tokens, limiter=self.limiter if self.limited else RateLimiter(self.gateway.credentials, rate=0)
-        )
-
-        @retry_on_transient_error
-        @refresh_on_expired_token
-        def batch() -> Any:
-            return client.fetch_domestic_price("005930")
-
-        return batch()
-
-
-def for_a_token(at: Waiting) -> Callable[[], object]:
-    at.gateway.expire()
-    at.gateway.hang("tokens")
-    return lambda: at.gateway.counts.token_requests
-
-
-def for_the_minute(at: Waiting) -> Callable[[], object]:
-    at.gateway.expire()
-    at.gateway.issue_elsewhere()
-    return lambda: [event for event in at.told if event.name == "token_issue_waiting"]
-
-
-def for_a_slot(at: Waiting) -> Callable[[], object]:
-    at.limited = True
-    at.limiter.acquire()
-    return lambda: True
-
-
-def for_the_answer(at: Waiting) -> Callable[[], object]:
-    at.gateway.hang()
-    return lambda: at.gateway.counts.calls
-
-
-def for_the_next_try(at: Waiting) -> Callable[[], object]:
-    at.gateway.fail(503)
-    return lambda: len([event for event in at.told if event.name == "call_retried"]) > 3
+# --- signals
 
 
 @needs_signals
-@pytest.mark.parametrize("wait", [for_a_token, for_the_minute, for_a_slot, for_the_answer, for_the_next_try])
-def test_a_signals_exception_ends_the_waiting_at_once_and_nothing_leaves_afterwards(
-    wait: Callable[[Waiting], Callable[[], object]], handler: type[BaseException], gateway: KisGateway
+@pytest.mark.parametrize(("handler", "raised"), [(time_limit, TimeLimitError), (interrupt, KeyboardInterrupt)])
+def test_a_signals_exception_ends_nested_calls_at_once_and_nothing_leaves_afterwards(
+    handler: Callable[..., object], raised: type[BaseException], client: KisClient, gateway: KisGateway
 ) -> None:
-    at = Waiting(gateway)
-    unsubscribe = on_event(at.told.append)
-    at.begin()
-    waits = wait(at)
-    # In the middle of receiving, urllib3 makes of any TimeoutError its own, with or without this package.
-    with pytest.raises((handler, requests.ReadTimeout) if wait is for_the_answer else handler), alarm_once(waits):
-        at.ask()
+    """Before: the outer layer began a refresh of its own, which lost the exception or held it up."""
+
+    @retry_on_transient_error
+    @refresh_on_expired_token
+    def batch() -> Any:
+        return client.fetch_domestic_price("005930")
+
+    assert batch()["rt_cd"] == "0"
+    gateway.expire()
+    gateway.hang("tokens")
+    asked = gateway.counts.token_requests
+    with handled(handler), pytest.raises(raised), alarm_once(lambda: gateway.counts.token_requests > asked):
+        batch()
     left = gateway.counts.calls
     gateway.heal()
-    time.sleep(0.3)
-    unsubscribe()
+    time.sleep(0.2)
     assert gateway.counts.calls == left
-    at.limited = False
-    if wait is not for_the_minute:
-        assert at.ask()["rt_cd"] == "0", "and everything goes on"
+    assert batch()["rt_cd"] == "0", "and everything goes on"
 
 
 class Limit:
     def raise_it(self, *_: object) -> None:
         time_limit()
 
-    __call__ = raise_it
-
 
 @needs_signals
-@pytest.mark.parametrize(
-    "handle",
-    [time_limit, lambda *_: time_limit(), Limit().raise_it, Limit(), partial(time_limit, 1), partial(Limit(), 2)],
-    ids=["a function", "a lambda", "a method", "an object", "a partial", "a partial of an object"],
-)
+@pytest.mark.parametrize("handle", [time_limit, Limit().raise_it, partial(time_limit, 1)])
 def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: Any) -> None:
-    before, outcomes = signal.signal(signal.SIGALRM, handle), Counter[str]()
+    outcomes = Counter[str]()
 
     @retry_on_transient_error(idempotent=True)
     def interrupted() -> None:
@@ -161,10 +102,10 @@ def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: 
         outcomes["failing"] += 1
         raise TimeoutError("of its own")
 
-    for fetch in (interrupted, failing):
-        with pytest.raises(TimeoutError):
-            fetch()
-    signal.signal(signal.SIGALRM, before)
+    with handled(handle):
+        for fetch in (interrupted, failing):
+            with pytest.raises(TimeoutError):
+                fetch()
     assert outcomes["interrupted"] == 1
     assert outcomes["failing"] > 1
 
@@ -211,14 +152,13 @@ def disturbing(where: str, harm: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("where", "harm"),
-    [("a hook", exits), ("a hook", interrupt), ("a handler", fails), ("a handler", exits), ("a filter", fails)],
+    ("where", "harm"), [("a hook", exits), ("a hook", interrupt), ("a handler", fails), ("a filter", fails)]
 )
 def test_whoever_listens_and_fails_costs_a_batch_nothing(where: str, harm: Callable[[], None]) -> None:
     with KisGateway(seed=3) as gateway:
         gateway.refuse_calls("EGW00201", share=0.1)
         gateway.drop(share=0.05)
-        gateway.expire_at(60)
+        gateway.expire_at(40)
         given = gateway.credentials
         tokens = TokenManager(given, store=MemoryTokenStore(), policy=RetryPolicy())
         limiter = RateLimiter(given, rate=150, store=MemoryTokenStore())
@@ -229,23 +169,37 @@ def test_whoever_listens_and_fails_costs_a_batch_nothing(where: str, harm: Calla
             return str(requests.get(gateway.url + PRICE, timeout=20).json()["msg_cd"])
 
         with disturbing(where, harm), ThreadPoolExecutor(8) as pool:
-            codes = Counter(pool.map(fetch, range(100)))
-        assert codes == {GOOD_CODE: 100}
+            codes = Counter(pool.map(fetch, range(70)))
+        assert codes == {GOOD_CODE: 70}
         assert gateway.counts.token_requests == 2
         assert limiter.acquire(5), "the pace goes on"
 
 
-@pytest.mark.parametrize("harm", [fails, exits], ids=["fails", "exits"])
-def test_a_kill_switch_in_the_wait_for_the_minute_starts_no_storm(
-    harm: Callable[[], None], gateway: KisGateway
-) -> None:
-    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+def test_a_kill_switch_in_the_wait_for_the_minute_starts_no_storm(gateway: KisGateway) -> None:
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=0.5))
     client = KisClient(tokens=tokens, limiter=RateLimiter(gateway.credentials, rate=0))
     client.fetch_domestic_price("005930")
     gateway.expire()
     gateway.issue_elsewhere()
     gateway.reset_counts()
-    with disturbing("a hook", harm), ThreadPoolExecutor(8) as pool:
+    with disturbing("a hook", exits), ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(client.fetch_domestic_price, ["005930"] * 8))
     assert {answer["msg_cd"] for answer in answers} == {"EGW00123"}, "KIS's own answer"
     assert gateway.counts.token_requests <= 8
+
+
+def test_an_expiry_that_twenty_functions_meet_unseen_is_one_line_of_each_kind_at_info(
+    gateway: KisGateway, manager: TokenManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = manager.authorization
+
+    @refresh_on_expired_token(tokens=manager)
+    def fetch(headers: dict[str, str]) -> dict[str, Any]:  # of a library whose requests nobody sees
+        is_dead = headers["authorization"] == dead
+        return {"rt_cd": "1", "msg_cd": "EGW00123"} if is_dead else {"rt_cd": "0"}
+
+    gateway.expire()
+    caplog.set_level(logging.INFO, "kis_retry")
+    assert together(20, lambda _: fetch({"authorization": dead})) == [{"rt_cd": "0"}] * 20
+    said = sorted(record.getMessage().split()[0] for record in caplog.records)
+    assert said == ["kis_retry.call_recovered", "kis_retry.token_expired", "kis_retry.token_refreshed"]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from kis_retry.testing import KisGateway
 pytestmark = pytest.mark.one_python
 
 FOLDER = Path(__file__).parents[2] / "examples" / "compose"
-DOCKERFILE = (FOLDER / "Dockerfile").read_text("utf-8")
 SERVICES: dict[str, Any] = import_module("yaml").safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]
 WORKERS = {name: service for name, service in SERVICES.items() if name.startswith("worker")}
 PROGRAM, COMMAND, *WORDS = SERVICES["gateway"]["command"]
@@ -50,18 +46,6 @@ def test_whoever_is_waited_for_says_when_it_is_well() -> None:
         subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL, timeout=20, check=False).returncode
         != 0
     )
-
-
-def test_the_image_is_built_from_what_is_there() -> None:
-    built = [service["build"] for service in SERVICES.values() if "build" in service]
-    assert len(built) == 3
-    for build in built:
-        context = (FOLDER / build["context"]).resolve()
-        assert (context / build["dockerfile"]).read_text("utf-8") == DOCKERFILE
-        sources = [shlex.split(line)[1] for line in DOCKERFILE.splitlines() if line.startswith("COPY")]
-        assert all((context / source).exists() for source in sources)
-    (extras,) = re.findall(r"/src\[([\w,]+)\]", DOCKERFILE)
-    assert set(extras.split(",")) <= set(metadata("kis-retry").get_all("Provides-Extra") or [])
 
 
 def test_the_workers_share_one_token_over_its_expiry(valkey_server: Any) -> None:

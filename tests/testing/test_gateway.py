@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -13,7 +12,7 @@ import requests
 from freezegun import freeze_time
 
 from gateway_caller import NINE_IN_SEOUL, ORDER, PRICE, Caller
-from kis_retry import MemoryTokenStore, TokenManager
+from kis_retry import ConfigurationError, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
 
 NewCaller = Callable[..., Caller]
@@ -59,12 +58,6 @@ def test_a_wrong_request_for_a_key_is_refused(caller: Caller, path: str, changed
     assert caller.ask_token()[0] == 200, "it did not use up the minute"
 
 
-@pytest.mark.parametrize("body", [b"", b"[1]", b"\xff", b"[" * 100_000])
-def test_a_token_request_without_a_json_object_is_refused(caller: Caller, body: bytes) -> None:
-    answer = requests.post(f"{caller.gateway.url}/oauth2/tokenP", data=body, timeout=20)
-    assert (answer.status_code, answer.json()["error_code"]) == (403, "EGW00115")
-
-
 @pytest.mark.parametrize(("later", "status"), [(0, 403), (59.9, 403), (60, 200)])
 def test_a_token_is_issued_once_a_minute(caller: Caller, later: float, status: int) -> None:
     caller.token()
@@ -104,22 +97,11 @@ def test_without_a_clock_of_its_own_the_gateway_follows_the_frozen_one() -> None
         assert requests.get(gateway.url + PRICE, headers=headers, timeout=20).json()["msg_cd"] == "EGW00123"
 
 
-@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zone to set")
-@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
-def test_the_stamp_is_seoul_time_wherever_the_test_runs(
-    caller: Caller, zone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", zone)
-        time.tzset()
-        assert caller.ask_token()[1]["access_token_token_expired"] == "2026-11-25 09:00:00"
-    time.tzset()
-
-
 def test_a_token_issued_elsewhere_is_good_and_holds_up_the_next_request(caller: Caller) -> None:
     mine = caller.token()
     caller.gateway.expire()
     before = caller.gateway.counts
+    assert (before.tokens_issued, before["calls"]) == (1, 0)
     answer = caller.gateway.issue_elsewhere()
     assert answer["access_token"] not in {mine, None}
     assert caller.gateway.issue_elsewhere()["access_token"] == answer["access_token"]
@@ -261,59 +243,37 @@ def test_after_expire_every_token_is_dead_and_a_new_one_may_be_had_at_once(calle
     assert caller.ask_token()[1]["error_code"] == "EGW00133"
 
 
-def test_expire_at_strikes_just_before_the_call_of_that_number(caller: Caller) -> None:
-    caller.gateway.expire_at(2, 4)
+def test_expire_at_strikes_just_before_the_call_of_that_number_in_the_gateways_life(caller: Caller) -> None:
+    caller.gateway.expire_at(3, 4)
     token = caller.token()
-    assert [caller.judged(token) for _ in range(3)] == ["MCA00000", "EGW00123", "EGW00123"]
+    caller.gateway.drop(times=1)
+    assert [caller.judged(token) for _ in range(2)] == ["dropped", "MCA00000"]
+    caller.gateway.reset_counts()
+    caller.gateway.heal()
+    assert caller.judged(token) == "EGW00123"
     token = caller.token()
     assert caller.judged(token) == "EGW00123"
     token = caller.token()
     assert [caller.judged(token) for _ in range(3)] == ["MCA00000"] * 3
 
 
-def test_expire_at_counts_over_the_gateways_life_and_whatever_meets_a_fault(caller: Caller) -> None:
-    token = caller.token()
-    caller.gateway.drop(times=1)
-    caller.judged(token)
-    caller.gateway.reset_counts()
-    caller.gateway.expire_at(3)
-    caller.gateway.heal()
-    assert [caller.judged(token) for _ in range(2)] == ["MCA00000", "EGW00123"]
-    assert caller.gateway.counts.calls == 2
-
-
-@pytest.mark.parametrize("calls", [(0,), (5, 1)])
-def test_expire_at_refuses_calls_that_are_past(caller: Caller, calls: tuple[int, ...]) -> None:
+def test_expire_at_refuses_calls_that_are_past(caller: Caller) -> None:
     caller.judged()
     with pytest.raises(ValueError, match="from 2"):
-        caller.gateway.expire_at(*calls)
+        caller.gateway.expire_at(5, 1)
 
 
 def test_under_many_threads_exactly_one_call_meets_the_expiry(caller: Caller) -> None:
     url, headers = caller.gateway.url + PRICE, {"authorization": f"Bearer {caller.token()}"}
     caller.gateway.expire_at(51)
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda _: requests.get(url, headers=headers, timeout=20).json()["msg_cd"], range(200)))
-    assert (codes.count("MCA00000"), codes.count("EGW00123")) == (50, 150)
+        codes = list(pool.map(lambda _: requests.get(url, headers=headers, timeout=20).json()["msg_cd"], range(80)))
+    assert (codes.count("MCA00000"), codes.count("EGW00123")) == (50, 30)
     counts = caller.gateway.counts
-    assert (counts.calls, counts.answered, counts.refused) == (200, 50, 150)
+    assert (counts.calls, counts.answered, counts.refused) == (80, 50, 30)
 
 
 # -- counts and what is remembered
-
-
-def test_counts_are_a_snapshot_by_attribute_and_by_key(caller: Caller) -> None:
-    token = caller.token()
-    before = caller.gateway.counts
-    caller.judged(token)
-    counts = caller.gateway.counts
-    assert before["calls"] == before.calls == 0
-    assert (counts.calls, counts.answered, counts.token_requests, counts.tokens_issued) == (1, 1, 1, 1)
-    assert counts.refused == counts.token_requests_refused == 0
-    with pytest.raises(KeyError):
-        counts["items"]
-    with pytest.raises(AttributeError):
-        counts.elsewhere  # noqa: B018  # the mistake under test
 
 
 def test_each_request_is_remembered_with_what_became_of_it(caller: Caller) -> None:
@@ -386,9 +346,8 @@ def test_a_gateway_that_is_not_open_has_no_address() -> None:
             getattr(KisGateway(), name)
 
 
-@pytest.mark.parametrize("value", ["a b", "키", "a\n"])
 @pytest.mark.parametrize("name", ["app_key", "app_secret"])
-def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(name: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} is not usable: it takes printable ASCII") as refused:
-        KisGateway(**{name: value})  # type: ignore[arg-type]  # mypy takes every argument for a string
-    assert repr(value)[1:-1] not in str(refused.value)
+def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} holds a line break") as refused:
+        KisGateway(**{name: "a\nb키"})  # type: ignore[arg-type]  # mypy takes every argument for a string
+    assert "키" not in str(refused.value)

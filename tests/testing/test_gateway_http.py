@@ -33,14 +33,13 @@ class Line:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers with their names as they came, and body."""
-        status = int(self._file.readline().split()[1])
-        headers: dict[str, str] = {}
+    def answer(self) -> tuple[int, bytes]:
+        """Status and body."""
+        status, length = int(self._file.readline().split()[1]), 0
         while row := self._file.readline().strip():
             name, _, value = row.decode("latin-1").partition(":")
-            headers[name] = value.strip()
-        return status, headers, self._file.read(int(headers.get("Content-Length", "0")))
+            length = int(value) if name == "Content-Length" else length
+        return status, self._file.read(length)
 
     def at_end(self) -> bool:
         try:
@@ -69,17 +68,17 @@ def port_of(gateway: KisGateway) -> int:
     return int(gateway.url.rpartition(":")[2])
 
 
+def post(token: str, body: bytes) -> bytes:
+    head = f"POST {ORDER} HTTP/1.1\r\nauthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def issued(gateway: KisGateway) -> str:
     return str(gateway.issue_elsewhere()["access_token"])
 
 
 def get(token: str) -> bytes:
     return f"GET {PRICE}?FID_INPUT_ISCD=005930 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-
-
-def post(token: str, body: bytes) -> bytes:
-    head = f"POST {ORDER} HTTP/1.1\r\nauthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
 
 
 def ask_token(credentials: Credentials, url: str) -> requests.Response:
@@ -102,56 +101,26 @@ def test_header_names_leading_slashes_and_blank_parameters_do_not_matter(gateway
         assert answer.json()["output"] == {"a": "1", "B": "", "c": ""}
 
 
-def test_many_requests_go_over_one_connection_without_waiting(gateway: KisGateway, line: Line) -> None:
-    token = issued(gateway)
-    line.send(get(token) * 20 + get("nobody's"))
-    assert [line.answer()[0] for _ in range(21)] == [200] * 20 + [500]
+GARBAGE = [b"GET / HT", b"\x16\x03\x01\xff\xff\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n12"]
+GARBAGE += [
+    b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+]
 
 
-def test_a_request_may_come_in_pieces(gateway: KisGateway, line: Line) -> None:
-    data = post(issued(gateway), json.dumps({"PDNO": "005930", "name": "삼성전자"}, ensure_ascii=False).encode())
-    for start in range(0, len(data), 7):
-        line.send(data[start : start + 7])
-    assert json.loads(line.answer()[2])["output"]["ODNO"] == "0000000001"
-    line.send(post(issued(gateway), b"[" * 500_000))
-    assert line.answer()[0] == 200
-    assert gateway.orders == [{"PDNO": "005930", "name": "삼성전자"}, {}]
-
-
-@pytest.mark.parametrize("head", ["GET / HTTP/1.1\r\nConnection: close", "GET / HTTP/1.0"])
-def test_a_connection_is_closed_on_request(line: Line, head: str) -> None:
-    line.send(f"{head}\r\n\r\n".encode())
-    status, headers, _ = line.answer()
-    assert (status, headers["Connection"]) == (404, "close")
-    assert line.at_end()
-
-
-@pytest.mark.parametrize("rest", [b"Content-Length: -1", b"Content-Length: many", b"Transfer-Encoding: chunked"])
-def test_a_body_that_cannot_be_read_gets_400_and_the_connection_is_closed(
-    gateway: KisGateway, line: Line, rest: bytes
-) -> None:
-    line.send(b"POST / HTTP/1.1\r\n" + rest + b"\r\n\r\n")
-    status, _, body = line.answer()
-    assert (status, json.loads(body)["rt_cd"]) == (400, "1")
-    assert line.at_end()
-    assert gateway.counts.calls == 0
-
-
-@pytest.mark.parametrize("data", [b"", b"GET / HT", b"\x16\x03\x01\xff\xff\r\n\r\n", b"PUT / HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize("data", GARBAGE)
 def test_a_caller_that_speaks_something_else_or_hangs_up_does_no_harm(
     gateway: KisGateway, data: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with closing(Line(gateway)) as line:
         line.send(data)
-    with closing(Line(gateway)) as line:
-        line.send(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n12")
     assert requests.get(gateway.url, timeout=10).status_code == 404
     gateway.close()
-    assert gateway.counts.calls == len([each for each in gateway.received if each.path == "/"])
+    assert gateway.orders == []
     assert capfd.readouterr().err == ""
 
 
-def test_latency_slows_every_answer_and_no_other_caller(session: requests.Session) -> None:
+def test_latency_slows_every_answer_and_no_other_caller() -> None:
     with KisGateway(latency=0.1) as gateway:
         token = issued(gateway)
         lines = [Line(gateway) for _ in range(10)]
@@ -167,16 +136,6 @@ def test_latency_slows_every_answer_and_no_other_caller(session: requests.Sessio
 # -- hanging and closing
 
 
-def test_a_hanging_request_is_answered_when_its_seconds_are_over(gateway: KisGateway, line: Line) -> None:
-    token = issued(gateway)
-    gateway.hang("calls", 1, seconds=0.1)
-    started = time.monotonic()
-    line.send(get(token) * 5)
-    assert line.answer()[0] == 200
-    assert time.monotonic() - started >= 0.1
-    assert [line.answer()[0] for _ in range(4)] == [200] * 4, "the connection outlives it"
-
-
 def test_a_hanging_request_is_judged_when_it_goes_on(gateway: KisGateway, line: Line) -> None:
     token = issued(gateway)
     gateway.hang("calls", seconds=30)
@@ -185,7 +144,7 @@ def test_a_hanging_request_is_judged_when_it_goes_on(gateway: KisGateway, line: 
     assert gateway.counts.answered == 0
     gateway.expire()
     gateway.heal()
-    assert json.loads(line.answer()[2])["msg_cd"] == "EGW00123"
+    assert json.loads(line.answer()[1])["msg_cd"] == "EGW00123"
 
 
 def test_a_hanging_request_whose_caller_has_gone_never_reaches_kis(gateway: KisGateway) -> None:
@@ -204,7 +163,7 @@ def test_a_hanging_order_that_reached_kis_is_placed_and_its_answer_is_late(gatew
     line.send(post(issued(gateway), b'{"PDNO": "005930"}'))
     until(lambda: gateway.orders)
     gateway.heal()
-    assert json.loads(line.answer()[2])["output"]["ODNO"] == "0000000001"
+    assert json.loads(line.answer()[1])["output"]["ODNO"] == "0000000001"
     assert len(gateway.orders) == 1
 
 
@@ -243,36 +202,6 @@ def test_closing_ends_idle_connections_at_once_and_frees_the_port() -> None:
         assert again.credentials.app_key != gateway.credentials.app_key
 
 
-def test_a_gateway_is_opened_once(gateway: KisGateway) -> None:
-    with pytest.raises(RuntimeError, match="can be opened once"):
-        gateway.__enter__()
-    with pytest.raises(RuntimeError, match="can be opened once"), gateway.mocked():
-        pass
-
-
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
-def test_a_child_that_was_forked_meanwhile_does_not_keep_it_open() -> None:
-    script = """
-import os, socket, sys, time
-from kis_retry.testing import KisGateway
-with KisGateway() as gateway:
-    port = int(gateway.url.rpartition(":")[2])
-    line = socket.create_connection(("127.0.0.1", port), 10)
-    line.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
-    line.recv(9)
-    pid = os.fork()
-    if not pid:
-        time.sleep(60)
-        os._exit(0)
-while line.recv(65536):
-    pass
-print(socket.socket().connect_ex(("127.0.0.1", port)) != 0)
-os.kill(pid, 9)
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, timeout=60, check=True)
-    assert done.stdout.strip() == b"True"
-
-
 def test_it_listens_where_it_is_told_and_gives_an_address_that_can_be_called() -> None:
     with KisGateway(host="0.0.0.0", app_key="my-key", app_secret="my-secret") as gateway:
         assert gateway.url.startswith("http://127.0.0.1:")
@@ -292,10 +221,6 @@ def test_the_real_host_is_intercepted(session: requests.Session) -> None:
         gateway.expire_at(2)
         assert call(session, REAL + "/", token).json()["msg_cd"] == "EGW00123"
         assert (gateway.counts.calls, gateway.counts.tokens_issued) == (2, 1)
-        thread = threading.Thread(target=call, args=(session, REAL, token))
-        thread.start()
-        thread.join(PATIENCE)
-        assert gateway.counts.calls == 3, "for every thread"
 
 
 def test_both_hosts_are_intercepted_with_tokens_of_their_own(session: requests.Session) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import re
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import httpx
 import pytest
 import requests
 
-import kis_retry.testing
 from gateway_caller import ORDER, PRICE
 from kis_retry import ConfigurationError, Credentials, KisClient, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
@@ -109,32 +108,6 @@ def test_a_key_in_an_env_file_does_not_reach_the_gateway(
     (tmp_path / ".env").write_text("KIS_APP_KEY=theirs\nKIS_APP_SECRET=theirs\nKIS_TOKEN_STORE=file\nKIS_PAPER=true\n")
     monkeypatch.chdir(tmp_path)
     assert TokenManager.from_env().token().value == kis_gateway_env.current_token
-
-
-def test_each_test_has_a_gateway_of_its_own_and_the_environment_is_left_as_it_was(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("KIS_APP_KEY", "KIS_APP_SECRET", "KIS_BASE_URL"):
-        monkeypatch.setenv(name, f"the user's {name}")
-    project.makeini("[pytest]\n")
-    project.makepyfile(
-        """
-        import os
-
-        keys = set()
-
-        def test_one(kis_gateway_env):
-            keys.add(os.environ["KIS_APP_KEY"])
-
-        def test_two(kis_gateway_env):
-            assert os.environ["KIS_APP_KEY"] == kis_gateway_env.credentials.app_key not in keys
-
-        def test_three():
-            assert os.environ["KIS_APP_KEY"] == "the user's KIS_APP_KEY"
-            assert "KIS_TOKEN_STORE" not in os.environ
-        """
-    )
-    passed(project, 3)
 
 
 # -- what is meant for KIS's hosts
@@ -230,18 +203,69 @@ def test_a_wrong_key_for_the_gateway_itself_stays_wrong(kis_gateway_env: KisGate
 
 # -- what was made before the test
 
+ORDERS = f"""
+import pytest, requests
+from kis_retry import KisClient
+
+made_early = KisClient.from_env()
+
+@pytest.mark.parametrize("client", [made_early, None, made_early])
+def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, client):
+    kis_gateway_env.drop(times=1, reached=True)
+    with pytest.raises(requests.ConnectionError):
+        (client or KisClient.from_env()).post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
+    assert len(kis_gateway_env.orders) == 1
+"""
+ALONE = """
+import os, pytest, requests
+from kis_retry import Credentials, ConfigurationError
+
+MADE_EARLY = Credentials.from_env()
+URL = "https://openapi.koreainvestment.com:9443/uapi/x"
+
+def test_alone():
+    assert "real" not in MADE_EARLY.app_key
+    with pytest.raises(ConfigurationError, match="have it take the fixture kis_gateway_env"):
+        requests.get(URL, timeout=10)
+
+def test_with_a_gateway(kis_gateway_env):
+    assert requests.get(URL, timeout=10).json()["msg_cd"] == "EGW00122"
+    assert os.environ["KIS_APP_KEY"] != MADE_EARLY.app_key
+
+def test_after_it():
+    assert (os.environ["KIS_APP_KEY"], os.environ["KIS_TOKEN_STORE"]) == (MADE_EARLY.app_key, "memory")
+    test_alone()
+"""
+
 
 def test_module_level_tokens_work_where_a_key_is_set_outside(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
-    monkeypatch.setenv("KIS_APP_SECRET", "a-real-secret")
+    for name in ("KIS_APP_KEY", "KIS_APP_SECRET"):
+        monkeypatch.setenv(name, f"the user's {name}")
     project.makeini("[pytest]\npythonpath = .\n")
     project.makepyfile(
         f"from batch import prices, tokens\nassert 'koreainv' in tokens.credentials.base_url\n{TWO_TESTS}"
+        """
+def test_three():
+    import os
+    assert os.environ["KIS_APP_KEY"] == "the user's KIS_APP_KEY"
+    assert "KIS_TOKEN_STORE" not in os.environ
+"""
     )
-    passed(project, 2)
+    passed(project, 3)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()], "no token of a gateway is left"
+
+
+def test_with_stand_in_credentials_no_test_needs_or_reaches_kis(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
+    monkeypatch.setenv("KIS_BASE_URL", "http://127.0.0.1:9")
+    late = "def prices():\n    import batch\n    return batch.prices()\n" + TWO_TESTS
+    project.makepyfile(test_alone=ALONE, test_early=f"from batch import prices\n{TWO_TESTS}", test_late=late)
+    project.makepyfile(test_orders=ORDERS)
+    passed(project, 3 + 2 + 2 + 3)
 
 
 def test_an_expiry_is_seen_by_an_unprotected_batch_and_survived_by_a_protected_one(project: pytest.Pytester) -> None:
@@ -254,69 +278,9 @@ def test_an_expiry_is_seen_by_an_unprotected_batch_and_survived_by_a_protected_o
     result.stdout.re_match_lines([r"^FAILED test_unprotected.py.*"])
 
 
-def test_a_module_that_a_test_imports_works_in_the_next_one_too(project: pytest.Pytester) -> None:
-    project.makepyfile("def prices():\n    import batch\n    return batch.prices()\n" + TWO_TESTS)
-    passed(project, 2)
-
-
-def test_an_order_is_a_new_one_in_each_test(project: pytest.Pytester) -> None:
-    project.makepyfile(
-        f"""
-        import pytest, requests
-        from kis_retry import KisClient
-
-        made_early = KisClient.from_env()
-
-        @pytest.mark.parametrize("number", [1, 2])
-        @pytest.mark.parametrize("client", [made_early, None])
-        def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, client, number):
-            kis_gateway_env.drop(times=1, reached=True)
-            with pytest.raises(requests.ConnectionError):
-                (client or KisClient.from_env()).post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
-            assert len(kis_gateway_env.orders) == 1
-        """
-    )
-    passed(project, 4)
-
-
-def test_with_stand_in_credentials_no_test_reaches_kis(project: pytest.Pytester) -> None:
-    project.makepyfile(
-        """
-        import os, pytest, requests
-        from kis_retry import Credentials, ConfigurationError
-
-        MADE_EARLY = Credentials.from_env()
-        URL = "https://openapi.koreainvestment.com:9443/uapi/x"
-
-        def test_alone():
-            with pytest.raises(ConfigurationError, match="have it take the fixture kis_gateway_env"):
-                requests.get(URL, timeout=10)
-
-        def test_with_a_gateway(kis_gateway_env):
-            assert requests.get(URL, timeout=10).json()["msg_cd"] == "EGW00122"
-            assert os.environ["KIS_APP_KEY"] != MADE_EARLY.app_key
-
-        def test_after_it():
-            assert (os.environ["KIS_APP_KEY"], os.environ["KIS_TOKEN_STORE"]) == (MADE_EARLY.app_key, "memory")
-            test_alone()
-        """
-    )
-    passed(project, 3)
-
-
-def test_stand_in_credentials_take_the_place_of_real_ones(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_APP_KEY", "a-real-key")
-    monkeypatch.setenv("KIS_BASE_URL", "http://127.0.0.1:9")
-    project.makeconftest("import os\nassert 'real' not in os.environ['KIS_APP_KEY']")
-    project.makepyfile(f"from batch import prices\n{TWO_TESTS}")
-    passed(project, 2)
-
-
 def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nkis_retry_credentials = real\n")
-    result = project.runpytest_subprocess()
+    result = project.runpytest_inprocess()
     assert result.ret != 0
     assert "kis_retry_credentials = 'real' is not usable: it takes" in f"{result.stderr}{result.stdout}"
 
@@ -324,24 +288,16 @@ def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> N
 # -- what the plug-in is
 
 
-def test_pytest_itself_finds_the_fixtures(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    monkeypatch.delenv("PYTEST_ADDOPTS")
-    said = project.runpytest_subprocess("--fixtures").stdout.str()
-    assert re.search(r"from kis_retry\.testing\.plugin -+\nkis_gateway -- .*\n +Run a KIS to test a batch with", said)
+def test_pytest_itself_finds_the_fixtures() -> None:
+    (plugin,) = [each for each in entry_points(group="pytest11") if each.name == "kis_retry"]
+    assert plugin.value == "kis_retry.testing.plugin"
 
 
 def test_the_plugin_loads_no_gateway_before_one_is_asked_for() -> None:
     script = """
 import sys
 import kis_retry.testing.plugin
-print(sorted(name for name in sys.modules if name.startswith("kis_retry.testing.") or name in ("responses", "wrapt")))
+print(sorted(name for name in sys.modules if name.startswith("kis_retry.testing.") or name == "wrapt"))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "['kis_retry.testing.plugin']"
-
-
-def test_the_package_offers_two_names_and_says_so() -> None:
-    assert {"KisGateway", "ReceivedRequest"} <= set(dir(kis_retry.testing))
-    with pytest.raises(AttributeError, match="no attribute 'Gateway'"):
-        kis_retry.testing.Gateway  # noqa: B018  # the mistake under test

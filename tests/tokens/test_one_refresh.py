@@ -21,8 +21,6 @@ from kis_retry.testing import KisGateway
 from patience import PATIENCE, until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from clocks import FakeClock
     from managers import Make
 
@@ -116,37 +114,6 @@ def test_a_future_is_its_callers_own(manager: TokenManager, gateway: KisGateway)
     assert gateway.counts.tokens_issued == 2
 
 
-def test_a_source_knows_which_tokens_are_its_own_and_which_are_dead(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    tokens = make()
-    assert tokens.peek() is None
-    assert not tokens.handed_out("foreign")
-    assert not tokens.is_dead("foreign")
-    first = tokens.token()
-    assert tokens.handed_out(first.value)
-    assert not tokens.is_dead(first.value)
-    timed.expire()
-    second = tokens.refresh(first)
-    assert tokens.handed_out(first.value)
-    assert tokens.is_dead(first.value)
-    assert tokens.current_unless(first.value) == tokens.current_unless(None) == second
-    assert tokens.current_unless(second.value) is None
-    tokens.note_refused("foreign")
-    assert tokens.is_dead("foreign")
-    assert not tokens.handed_out("foreign")
-    clock.now += 86_400
-    assert tokens.is_dead(second.value)
-    assert tokens.current_unless(None) is None
-
-
-def test_what_is_remembered_of_tokens_is_bounded(manager: TokenManager) -> None:
-    for number in range(1_000):
-        manager.note_refused(f"dead{number}")
-    assert not manager.is_dead("dead0")
-    assert manager.is_dead("dead999")
-
-
 def test_a_token_that_a_library_got_is_adopted_and_shared(gateway: KisGateway) -> None:
     store = MemoryTokenStore()
     tokens, other = (TokenManager(gateway.credentials, store=store, policy=RetryPolicy()) for _ in range(2))
@@ -216,51 +183,22 @@ async def test_tasks_share_one_issue_and_the_loop_goes_on(manager: TokenManager,
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such signals on Windows")
-class TestSignals:
-    @pytest.fixture(autouse=True)
-    def _restored(self) -> Iterator[None]:
-        before = signal.getsignal(signal.SIGALRM)
-        yield
-        signal.signal(signal.SIGALRM, before)
+def test_a_handler_that_asks_during_a_refresh_gets_its_token(manager: TokenManager, gateway: KisGateway) -> None:
+    gateway.hang("tokens", 1)
+    got: list[AccessToken] = []
 
-    @pytest.mark.parametrize("refused", [True, False], ids=["at a refusal", "at a cold start"])
-    @pytest.mark.parametrize("kind", [TimeoutError, KeyboardInterrupt])
-    def test_what_a_handler_raises_reaches_the_caller_at_once_and_the_refresh_goes_on(
-        self, kind: type[BaseException], refused: bool, manager: TokenManager, gateway: KisGateway
-    ) -> None:
-        rejected = manager.token() if refused else None
-        gateway.expire()
-        gateway.hang("tokens", 1)
-        asked = gateway.counts.token_requests
-
-        def limit(*_: object) -> None:
-            raise kind("the user's own")
-
-        signal.signal(signal.SIGALRM, limit)
-        with pytest.raises(kind, match="the user's own"), alarm_once(lambda: gateway.counts.token_requests > asked):
-            manager.refresh(rejected)
+    def handler(*_: object) -> None:
         gateway.heal()
-        assert manager.refresh(rejected).value == gateway.current_token
-        assert gateway.counts.tokens_issued == (2 if refused else 1)
+        got.append(manager.token())
 
-    def test_a_handler_that_asks_during_a_refresh_gets_its_token(
-        self, manager: TokenManager, gateway: KisGateway
-    ) -> None:
-        gateway.hang("tokens", 1)
-        got: list[AccessToken] = []
-
-        def handler(*_: object) -> None:
-            gateway.heal()
-            got.append(manager.token())
-
-        signal.signal(signal.SIGALRM, handler)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
         with alarm_once(lambda: gateway.counts.token_requests == 1):
             assert manager.token().value == gateway.current_token
-        assert got == [manager.token()]
-        assert gateway.counts.token_requests == 1
-
-
-# --- processes
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert got == [manager.token()]
+    assert gateway.counts.token_requests == 1
 
 
 # --- memory

@@ -16,7 +16,11 @@ import requests
 from crowds import together
 from kis_retry import (
     AccessToken,
+    Credentials,
+    MemoryTokenStore,
     RefreshEvent,
+    RetryPolicy,
+    TokenManager,
     install,
     refresh_on_expired_token,
 )
@@ -57,6 +61,18 @@ def test_several_accounts_in_one_function_are_each_their_own(
     assert fetch() == [GOOD] * 3
     assert (gateway.counts.refused, gateway.counts.token_requests) == (1, 2)
     assert (other.counts.refused, other.counts.token_requests) == (1, 1)
+
+
+def test_a_manager_whose_host_is_written_otherwise_is_of_the_same_account(gateway: KisGateway) -> None:
+    keys, host = gateway.credentials, gateway.url.replace("127.0.0.1", "LOCALHOST")
+    credentials = Credentials(keys.app_key, keys.app_secret, base_url=host)
+    manager = TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+    gateway.expire()
+    headers = {"appkey": keys.app_key, "appsecret": keys.app_secret, "authorization": manager.authorization}
+    gateway.expire()
+    fetch = refresh_on_expired_token(lambda: requests.get(host.lower() + PRICE, headers=headers, timeout=9).json())
+    assert fetch()["msg_cd"] == "MCA00000"
+    assert manager.token().value == gateway.current_token
 
 
 def test_the_newest_manager_of_the_account_is_used(gateway: KisGateway) -> None:

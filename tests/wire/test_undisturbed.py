@@ -284,8 +284,9 @@ def test_vcr(get: Any, gateway: KisGateway, tmp_path: Path) -> None:
 
 def test_others_may_take_our_wrapper_off_and_put_theirs_on(gateway: KisGateway) -> None:
     """As `uninstrument()` of an APM agent does it."""
-    ours = requests.Session.send
     fetch = both(lambda: requests.get(gateway.url + PRICE, headers=headers_for(gateway), timeout=9).json()["msg_cd"])
+    fetch()  # puts our wrapper on
+    ours = requests.Session.send
     counted: list[int] = []
 
     def counting(session: requests.Session, *given: Any, **named: Any) -> Any:

@@ -1,17 +1,19 @@
-"""What a refresh waits for: KIS's one issue a minute, an endpoint that is away; and what comes after a failure."""
+"""Renewals: ahead of the expiry and past it, what they wait for (the minute, an endpoint), and after a failure."""
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from freezegun import freeze_time
 
 from kis_retry import (
     AccessToken,
+    FileTokenStore,
     MemoryTokenStore,
     RefreshEvent,
     RetryPolicy,
@@ -23,13 +25,15 @@ from kis_retry import (
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from managers import ended, started
-from patience import PATIENCE
+from patience import PATIENCE, until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clocks import FakeClock
     from managers import Make
 
-DAY = 86_400
+DAY, MARGIN = 86_400, 600
 
 
 def outcome(tokens: TokenManager, rejected: AccessToken | None = None) -> str:
@@ -38,6 +42,172 @@ def outcome(tokens: TokenManager, rejected: AccessToken | None = None) -> str:
         return (tokens.refresh(rejected) if rejected else tokens.token()).value
     except TokenIssueError as error:
         return type(error).__name__
+
+
+# --- what is taken from the store
+
+
+@pytest.mark.parametrize(("seconds", "is_taken"), [(1, True), (0, False), (-1, False)])
+def test_a_token_in_the_store_is_taken_while_it_lives(
+    seconds: float, is_taken: bool, make: Make, timed: KisGateway, clock: FakeClock
+) -> None:
+    store = MemoryTokenStore()
+    shared = AccessToken("eyJ.shared.sig", datetime.fromtimestamp(clock.now + seconds, timezone.utc))
+    store.save(key_of(timed.credentials), shared)
+    assert (make(store).token() == shared) is is_taken
+    assert timed.counts.token_requests == (0 if is_taken else 1)
+
+
+# --- ahead of the expiry
+
+
+def test_the_margin_begins_on_the_second(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    tokens = make()
+    first = tokens.token()
+    clock.now = first.expires - MARGIN - 0.001
+    assert tokens.token() is first
+    assert tokens.peek() is first
+    clock.now = first.expires - MARGIN
+    assert tokens.peek() is None, "this caller is to renew it"
+    second = tokens.token()
+    assert second != first
+    assert timed.counts.token_requests == 2
+    (event,) = events
+    assert (event.name, event.source, event.previous_token) == ("token_refreshed", "issued", first.fingerprint)
+
+
+def test_inside_the_margin_one_renews_while_the_others_go_on(make: Make, timed: KisGateway, clock: FakeClock) -> None:
+    tokens = make()
+    first = tokens.token()
+    clock.now += DAY - MARGIN
+    timed.hang("tokens", 1)
+    got: list[AccessToken] = []
+    renewing = started(1, lambda: got.append(tokens.token()))
+    until(lambda: timed.counts.token_requests == 2)
+    ended(started(4, lambda: got.extend(tokens.token() for _ in range(5))))
+    assert got == [first] * 20, "they did not wait for it"
+    assert tokens.peek() == first
+    timed.heal()
+    ended(renewing)
+    assert got[20] != first
+    assert timed.counts.token_requests == 2
+
+
+def test_a_failed_early_renewal_is_one_warning_a_cool_down(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = make()
+    first = tokens.token()
+    clock.now += DAY - MARGIN
+    timed.refuse_tokens(msg_cd=None, status=500)
+    for asked in (2, 3):
+        assert [tokens.token() for _ in range(100)] == [first] * 100
+        assert timed.counts.token_requests == asked
+        clock.now += 60
+    assert clock.slept == [], "a good token is nothing to wait for"
+    assert [event.name for event in events] == ["token_refresh_failed"] * 2
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+
+
+def test_nobody_waits_for_another_process_that_renews_early(
+    make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
+) -> None:
+    ours, theirs = (make(FileTokenStore(tmp_path / "cache")) for _ in range(2))
+    first = ours.token()
+    theirs.token()
+    clock.now += DAY - MARGIN
+    timed.hang("tokens", 1)
+    renewing = started(1, theirs.token)
+    until(lambda: timed.counts.token_requests == 2)
+    assert [ours.token() for _ in range(50)] == [first] * 50
+    timed.heal()
+    ended(renewing)
+    clock.now += 1  # the next look
+    assert ours.token() == theirs.token() != first
+    assert timed.counts.token_requests == 2
+
+
+# --- past the expiry
+
+
+def test_past_the_expiry_without_a_new_token_the_old_one_lets_kis_answer(
+    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+) -> None:
+    tokens = make()
+    first = tokens.token()
+    clock.now += DAY
+    timed.refuse_tokens()
+    for _ in range(100):
+        assert tokens.token() == first
+        clock.now += 0.05
+    assert [event.name for event in events] == ["token_refresh_failed"], "once in a cool-down"
+    timed.heal()
+    clock.now += 60
+    assert tokens.token() != first
+
+
+def test_a_token_that_was_refused_is_never_handed_out_again(make: Make, timed: KisGateway, clock: FakeClock) -> None:
+    """Whatever became of the call that saw it."""
+    store = MemoryTokenStore()
+    tokens = make(store)
+    refused = tokens.token()
+    timed.refuse_tokens()
+    tokens.note_refused(refused.value)
+    for moment in (0, 30, 61, DAY):
+        clock.now += moment
+        with pytest.raises(TokenIssueError):
+            tokens.token()
+    timed.heal()
+    clock.now += 61
+    assert tokens.token() != refused
+
+
+def test_days_on_end_cost_one_issue_a_day(make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path) -> None:
+    processes = [make(FileTokenStore(tmp_path / "cache")) for _ in range(3)]
+    for _ in range(4 * 24):
+        assert {process.token().value for process in processes} == {timed.current_token}
+        clock.now += timedelta(hours=1).total_seconds()
+    assert timed.counts.token_requests == 4
+
+
+# --- clocks
+
+
+def test_freezegun_moves_the_expiry_and_no_deadline(gateway: KisGateway) -> None:
+    tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=5))
+    with freeze_time("2026-11-23 00:00:00") as frozen:
+        first = tokens.token()
+        frozen.tick(timedelta(hours=23, minutes=49))
+        assert tokens.token() is first
+        gateway.refuse_tokens(None, 2, status=503)  # it is asked again after a while, in real time
+        frozen.tick(timedelta(minutes=12))
+        assert tokens.token() != first
+
+
+def test_with_a_clock_a_day_ahead_processes_share_the_token_that_just_appeared(
+    make: Make, timed: KisGateway, clock: FakeClock, tmp_path: Path
+) -> None:
+    class Counting(FileTokenStore):
+        loads = 0
+
+        def load(self, key: str) -> AccessToken | None:
+            self.loads += 1
+            return super().load(key)
+
+    clock.skew = 25 * 3_600
+    timed.hang("tokens", 1)
+    stores = [Counting(tmp_path / "cache") for _ in range(4)]
+    managers = iter([make(store) for store in stores])
+    got: list[AccessToken] = []
+    waiting = started(4, lambda: got.append(next(managers).token()))
+    until(lambda: timed.counts.token_requests == 1)
+    until(lambda: min(store.loads for store in stores) == 2)  # the others are on their way to the lock
+    timed.heal()
+    ended(waiting)
+    assert len(set(got)) == 1
+    assert timed.counts.token_requests == 1
 
 
 # --- once a minute
@@ -82,15 +252,6 @@ def test_a_token_that_appears_in_the_store_ends_the_wait(
     ]
 
 
-def test_the_minute_is_waited_out_once_for_all_threads(make: Make, timed: KisGateway, clock: FakeClock) -> None:
-    timed.issue_elsewhere()
-    tokens, got = make(), list[str]()
-    ended(started(8, lambda: got.append(tokens.token().value)))
-    assert got == [timed.current_token] * 8
-    assert sum(clock.slept) == pytest.approx(60)
-    assert timed.counts.token_requests == 2
-
-
 def test_a_token_that_dies_within_the_minute_of_its_issue_is_waited_for(
     make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
@@ -127,28 +288,6 @@ def test_a_dead_token_that_kis_hands_out_again_is_used_once_more_and_not_waited_
     assert timed.counts.token_requests <= 3
 
 
-def test_who_is_never_quick_enough_waits_on_and_asks_twice_in_issue_wait(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    timed.refuse_tokens("EGW00133")
-    tokens = make()
-    for _ in range(3):
-        assert outcome(tokens) == "TokenIssueLimited"
-    assert sum(clock.slept) == pytest.approx(3 * 70), "a minute passes for certain: nobody fails in its cool-down"
-    assert timed.counts.token_requests <= 3 * 3
-
-
-def test_without_issue_wait_the_minute_is_not_asked_about_again(
-    make: Make, timed: KisGateway, clock: FakeClock
-) -> None:
-    timed.issue_elsewhere()
-    tokens = make(issue_wait=0)
-    assert [outcome(tokens) for _ in range(100)] == ["TokenIssueLimited"] * 100
-    assert timed.counts.token_requests == 1
-    clock.pass_by(61)
-    assert outcome(tokens) == timed.current_token
-
-
 # --- an endpoint that is away
 
 
@@ -182,40 +321,33 @@ def test_everybody_waits_for_the_endpoint_together(fault: str, times: int, make:
     assert timed.counts.tokens_issued == 1
 
 
-def test_after_an_outage_longer_than_issue_wait_a_look_a_second_finds_that_it_is_over(
-    make: Make, timed: KisGateway, clock: FakeClock, events: list[RefreshEvent]
+def test_after_an_outage_longer_than_issue_wait_the_next_refresh_waits_anew(
+    make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
     tokens = make(issue_wait=10)
     first = tokens.token()
     timed.expire()
     timed.refuse_tokens(msg_cd=None, status=503)
-    clock.at(40, timed.heal)
-    got = []
-    for _ in range(150):
-        got.append(outcome(tokens, first))
-        clock.pass_by(0.25)
-    lost = got.index(str(timed.current_token))
-    assert set(got[:lost]) == {"TokenIssueError"}
-    assert set(got[lost:]) == {timed.current_token}
-    assert sum(clock.slept) == pytest.approx(10), "once, and not before each call"
-    assert lost <= (40 - 10 + 1.5) * 4
+    clock.at(15, timed.heal)
+    assert [outcome(tokens, first) for _ in range(2)] == ["TokenIssueError", timed.current_token]
+    assert 15 <= sum(clock.slept) < 18, "a token that KIS would have issued a moment later is not given up"
 
 
-def test_an_endpoint_that_is_back_and_speaks_of_the_minute_ends_the_cool_down(
-    make: Make, timed: KisGateway, clock: FakeClock
+@pytest.mark.parametrize("fault", ["the minute", "away"])
+def test_with_one_try_kis_is_asked_once_in_a_cool_down(
+    fault: str, make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
-    tokens = make(issue_wait=70)
-    timed.refuse_tokens(msg_cd=None, status=503)
-    assert outcome(tokens) == "TokenIssueError"
+    if fault == "away":
+        timed.refuse_tokens(msg_cd=None, status=503)
+    else:
+        timed.issue_elsewhere()
+    tokens = make(issue_wait=0)
+    failures = {outcome(tokens) for _ in range(100)}
+    assert failures == {"TokenIssueError" if fault == "away" else "TokenIssueLimited"}
+    assert timed.counts.token_requests == 1
     timed.heal()
-    timed.issue_elsewhere()
-    clock.pass_by(2)
-    joining: list[str] = []
-    threads: list[threading.Thread] = []
-    clock.at(1, lambda: threads.extend(started(1, lambda: joining.append(outcome(tokens)))))
+    clock.pass_by(61)
     assert outcome(tokens) == timed.current_token
-    ended(threads)
-    assert joining == [timed.current_token]
 
 
 # --- after a failure for good
@@ -256,7 +388,7 @@ def test_a_token_in_the_store_ends_a_cool_down(make: Make, timed: KisGateway, cl
 # --- what hangs
 
 
-def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> None:
+def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(MemoryTokenStore):
         silent = False
 
@@ -265,19 +397,17 @@ def test_issue_wait_bounds_a_store_that_never_answers(gateway: KisGateway) -> No
                 answered.wait(PATIENCE)
             return super().load(key)
 
+    monkeypatch.setattr("kis_retry.tokens.single_flight._GRACE", 0.01)
     answered, store = threading.Event(), Silent()
     tokens = TokenManager(gateway.credentials, store=store, policy=RetryPolicy(issue_wait=0.1))
     first = tokens.token()
     gateway.expire()
     store.silent = True
-    waiting = [tokens.replace_future(first.value) for _ in range(3)]
-    for future in waiting:
+    for future in [tokens.replace_future(first.value) for _ in range(3)]:
         with pytest.raises(TokenIssueError, match=r"no token could be had in 0\.1 seconds"):
             future.result(PATIENCE)
-    began = time.monotonic()
-    assert outcome(tokens, first) == "TokenIssueError"
-    assert time.monotonic() - began < 1, "in the cool-down"
     store.silent = False
+    assert outcome(tokens, first) == gateway.current_token, "the next asks anew"
     answered.set()
 
 
