@@ -100,9 +100,9 @@ class FileTokenStore(DocumentStore):
             probe.write(b"\0")  # a token that could not be shared then must not be asked for
         import filelock  # by now it is loaded
 
-        lock = filelock.FileLock(path, timeout=max(timeout, 0.0), mode=0o600, thread_local=False, poll_interval=_POLL)
+        lock = filelock.FileLock(path, mode=0o600, thread_local=False)
         with suppress(filelock.Timeout):
-            lock.acquire()
+            lock.acquire(timeout=max(timeout, 0.0), poll_interval=_POLL)
         try:
             yield lock.is_locked
         finally:

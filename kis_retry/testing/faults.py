@@ -42,10 +42,6 @@ class Fault:
         require(self.times is None or self.times >= 1, "times", self.times, "a whole number from 1, or None for ever")
         self.path = self.path or (TOKEN_PATH if self.where == "tokens" else "")
 
-    def meets(self, where: Where, path: str, now: float) -> bool:
-        """Say whether it is for such a request."""
-        return self.times != 0 and self.where in {where, "both"} and self.path in path and now < self.until
-
 
 OVER_LIMIT = Fault("over_limit", json_response(500, failure("EGW00201")), "calls", refuses=True)
 
@@ -154,7 +150,8 @@ class FaultInjection:
     # -- which request meets what; the lock is held
 
     def _fault_for(self, where: Where, path: str, now: float) -> Fault | None:
-        meeting = [fault for fault in self._faults if fault.meets(where, path, now)]
+        alive = [fault for fault in self._faults if fault.times != 0 and now < fault.until]
+        meeting = [fault for fault in alive if fault.where in {where, "both"} and fault.path in path]
         met = next((fault for fault in meeting if fault.share is None), None)
         if met is None and where == "calls" and self._is_over_limit(now):
             return OVER_LIMIT

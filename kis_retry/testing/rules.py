@@ -92,8 +92,8 @@ class IssuedTokens:
 class StateMachine(FaultInjection):
     """What `KisGateway` is made of: its server asks `answer`."""
 
-    def __init__(self, own: Credentials, issue_interval: float, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, own: Credentials, issue_interval: float, *faults: Any) -> None:
+        super().__init__(*faults)
         self.latency = 0.0
         self.learns_keys = False
         self._own = own

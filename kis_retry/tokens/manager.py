@@ -76,8 +76,7 @@ class TokenManager(Refresher):
     def store(self) -> TokenStore:
         """Where the token is shared."""
         self._bounds()
-        store: TokenStore = self._entry.store
-        return store
+        return self._entry.store
 
     @property
     def authorization(self) -> str:

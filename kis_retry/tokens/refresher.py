@@ -37,13 +37,12 @@ _AskKis = Callable[[float], AccessToken]
 class Refresher(LiveSource):
     """What KIS issues to one app key, in memory and in a store, and the way to the next one; `ask` asks KIS once."""
 
-    _entry: Any  # its place in the store, once the bounds of the first refresh are known
-
     def __init__(
         self, ask: _AskKis, key: str, store: TokenStore | None, policy: RetryPolicy | None, clock: Any
     ) -> None:
         self._ask_kis, self._key, self._clock, self._memory = ask, key, clock, Memory()
-        self._policy, self._entry = policy, StoreEntry(store, key) if store is not None else None
+        self._policy, entry = policy, StoreEntry(store, key) if store is not None else None
+        self._entry: StoreEntry = entry  # type: ignore[assignment]  # `_bounds` makes it before it is asked
         self._issued_at = self._minute_ends = -math.inf  # on the monotonic clock
         self._reissued = ""  # the last token of KIS's, where it was an old one
 
@@ -143,9 +142,7 @@ class Refresher(LiveSource):
 
     def _store_lock(self, timeout: float) -> AbstractContextManager[bool]:
         """Wait for the store's lock; whoever waits longer than a live holder needs goes on without."""
-        lease = 2 * self.policy.issue_timeout + 10
-        lock: AbstractContextManager[bool] = self._entry.lock(timeout=timeout, lease=lease)
-        return lock
+        return self._entry.lock(timeout=timeout, lease=2 * self.policy.issue_timeout + 10)
 
     def _minute_left(self) -> float:
         return float(self._minute_ends - self._clock.monotonic())

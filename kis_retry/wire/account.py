@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import Future
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timezone
 
 from ..answers import Meaning, Verdict
 from ..credentials import Credentials
@@ -22,7 +23,7 @@ from ..stores.base import TokenStore
 from ..stores.entry import store_from_env
 from ..stores.file import FileTokenStore
 from ..token import AccessToken
-from ..tokens.issuer import SEOUL
+from ..tokens.issuer import SEOUL, read_answer
 from ..tokens.manager import TokenManager, every_manager
 from ..tokens.source import LiveSource
 from .request import KisRequest, LibraryCall, Sent
@@ -99,12 +100,8 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
 
 def _adopt(source: LiveSource, body: bytes) -> None:
     """Take over a token that KIS issued to the library itself."""
-    try:
-        said = json.loads(body)
-        expires_at = datetime.strptime(said["access_token_token_expired"], _STAMP).replace(tzinfo=SEOUL)
-        source.adopt(AccessToken(said["access_token"], expires_at))
-    except (KeyError, TypeError, ValueError):  # a refusal, or another's answer
-        return
+    with suppress(TypeError, ValueError, TokenIssueError):  # a refusal, or another's answer
+        source.adopt(read_answer(200, json.loads(body), datetime.now(timezone.utc)))
 
 
 def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:

@@ -115,7 +115,7 @@ def test_a_place_that_is_not_here_or_taken_is_status_1(capsys: pytest.CaptureFix
         (["--fault", 'drop {"times": 0}'], "times=0 is not usable"),
         (["--fault", 'drop {"shares": 0.1}'], "shares"),
         (["--app-key", "키"], "app_key holds"),
-        (["--app-secret", "키"], "app_secret is not usable"),
+        (["--app-secret", "키"], "app_secret holds"),
     ],
 )
 def test_what_cannot_be_is_status_2(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -222,17 +220,3 @@ def test_mocked_gateways_nest_and_end(gateway: KisGateway) -> None:
         assert requests.get(gateway.url, timeout=10).status_code == 404, "others are reached as ever"
     with pytest.raises(requests.ConnectionError):
         requests.get(outer.url + PRICE, proxies={"https": "http://127.0.0.1:9"}, timeout=10)
-
-
-def test_the_gateway_needs_no_extra() -> None:
-    script = """
-import sys
-for name in ("responses", "pytest", "httpx", "aiohttp"):
-    sys.modules[name] = None
-import requests
-from kis_retry.testing import KisGateway
-with KisGateway() as gateway, KisGateway().mocked() as other:
-    print([requests.get(each.url, timeout=10).status_code for each in (gateway, other)])
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "[404, 404]\n", done.stderr
