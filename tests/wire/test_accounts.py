@@ -64,10 +64,9 @@ def test_several_accounts_in_one_function_are_each_their_own(
 
 def test_a_manager_whose_host_is_written_otherwise_is_of_the_same_account(gateway: KisGateway) -> None:
     keys, host = gateway.credentials, gateway.url.replace("127.0.0.1", "LOCALHOST")
-    credentials = Credentials(keys.app_key, keys.app_secret, base_url=host)
-    manager = TokenManager(credentials, store=MemoryTokenStore())
+    manager = TokenManager(Credentials(keys.app_key, keys.app_secret, base_url=host), store=MemoryTokenStore())
     gateway.expire()
-    headers = {"appkey": keys.app_key, "appsecret": keys.app_secret, "authorization": manager.authorization}
+    headers = headers_for(gateway, authorization=manager.authorization)
     gateway.expire()
     fetch = refresh_on_expired_token(lambda: requests.get(host.lower() + PRICE, headers=headers, timeout=9).json())
     assert fetch()["msg_cd"] == "MCA00000"

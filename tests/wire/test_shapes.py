@@ -64,9 +64,6 @@ class Library:
     def without_its_bearer(self, symbol: int) -> Any:
         return self.ask(symbol, authorization=self.token)
 
-    def a_parameter(self, symbol: int, bearer: str = "") -> Any:
-        return self.ask(symbol, authorization=bearer or self.access_token)
-
     def headers_of_a_session(self, symbol: int) -> Any:
         return self.session.get(self.url, params=query(symbol), timeout=9).json()
 
@@ -90,12 +87,6 @@ class Library:
     def swallowed(self, symbol: int) -> Any:
         answer = self.ask(symbol, authorization=self.access_token)
         return {"rt_cd": "0"} if answer.get("output") else {}
-
-    def an_own_exception(self, symbol: int) -> Any:
-        answer = self.ask(symbol, authorization=self.access_token)
-        if answer["rt_cd"] != "0":
-            raise LookupError(answer["msg1"])
-        return answer
 
 
 SHAPES = [name for name in vars(Library) if name not in {"ask", "close"} and not name.startswith("__")]
@@ -122,10 +113,7 @@ def lost(fetch: Callable[[int], Any], gateway: KisGateway) -> int:
             count += 1
             if count == CALLS // 2:
                 gateway.expire()
-        try:
-            answer = fetch(symbol)
-        except LookupError:
-            return False
+        answer = fetch(symbol)
         return bool((answer if isinstance(answer, dict) else answer.json()).get("rt_cd") == "0")
 
     with ThreadPoolExecutor(THREADS) as pool:

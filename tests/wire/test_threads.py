@@ -58,17 +58,12 @@ def in_own_thread(ask: Ask) -> Answer:
 
 
 def in_nested_threads(ask: Ask) -> Answer:
-    return in_thread(lambda: in_own_thread(lambda: in_thread(ask)))
+    return in_thread(lambda: in_own_thread(lambda: in_pool(ask)))
 
 
 def in_pool(ask: Ask) -> Answer:
     with ThreadPoolExecutor(2) as pool:
         return pool.submit(ask).result()
-
-
-def in_nested_pools(ask: Ask) -> Answer:
-    with ThreadPoolExecutor(2) as pool:
-        return pool.submit(in_pool, ask).result()
 
 
 def in_pool_of_multiprocessing(ask: Ask) -> Answer:
@@ -98,7 +93,6 @@ PLACES = [
     in_own_thread,
     in_nested_threads,
     in_pool,
-    in_nested_pools,
     in_pool_of_multiprocessing,
     in_executor,
     in_task,
