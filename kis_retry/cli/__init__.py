@@ -1,5 +1,5 @@
 """
-The command line: what may be asked, and which exit status an outcome has.
+The command line: what may be asked, how it speaks, and which exit status an outcome has.
 
 0 done, 1 could not, 2 wrong use or configuration, 130 interrupted. A mistake of the user, a refusal of KIS or a host
 that is away is one line on stderr and never a traceback.
@@ -8,17 +8,18 @@ that is away is one line on stderr and never a traceback.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from typing import Any, TextIO
 
 from ..errors import ConfigurationError, KisRetryError
-from .output import echo, echo_error
 
-__all__ = ["main", "parser"]
+__all__ = ["clean", "echo", "echo_error", "echo_json", "echo_table", "main", "parser"]
 
 _EXAMPLES = """\
 examples:
@@ -43,14 +44,11 @@ JSON object or array:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit status; its module is imported when it is asked for, and not before."""
-    logger, quiet = logging.getLogger("kis_retry"), logging.NullHandler()
-    logger.addHandler(quiet)  # else logging's last resort prints bare event names on stderr
+    logging.getLogger("kis_retry").addHandler(logging.NullHandler())  # else bare event names would be on stderr
     try:
         arguments = parser().parse_args(argv)
         name = arguments.command
-        status: int = getattr(import_module(f".{name}", __name__), name)(arguments)
-        sys.stdout.flush()
-        return status
+        return int(getattr(import_module(f".{name}", __name__), name)(arguments))
     except SystemExit as end:  # --help, --version and wrong use: argparse has said it all
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -63,11 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KisRetryError as error:
         echo_error(str(error))
         return 2 if isinstance(error, ConfigurationError) else 1
+    except ModuleNotFoundError as error:  # of the demo
+        echo_error(f"{error.name} is not installed: pip install '.[cli]' in a clone of kis-retry, or pip install rich")
+        return 1
     except (OSError, EOFError) as error:  # those of requests too, whose text may hold an address with a password
         echo_error(f"{getattr(error, 'strerror', None) or 'KIS could not be reached'} ({type(error).__name__})")
         return 1
-    finally:
-        logger.removeHandler(quiet)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     action.add_argument("--revoke", action="store_true", help="have KIS forget it, and take it out of the store")
 
     config = add("config", help="show each variable, the value in force and where it came from")
-    for command in (demo, token, config):
+    for command in (token, config):
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     option = add("gateway", help="run a KIS of your own", description=_GATEWAY, formatter_class=raw).add_argument
@@ -108,10 +107,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """As `action="version"`, but the version is looked up only when asked for."""
-
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
+        from importlib.metadata import version  # it takes long to import
 
         echo(f"kis-retry {version('kis-retry')}")
         parser.exit()
@@ -121,3 +118,36 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def echo(text: str) -> None:
+    """Write one line to stdout, at once."""
+    _write(sys.stdout, text)
+
+
+def echo_error(text: str) -> None:
+    """Write one line to stderr."""
+    _write(sys.stderr, f"kis-retry: {text}")
+
+
+def echo_json(document: object) -> None:
+    """Write one object on one line, in ASCII, whatever the terminal's encoding."""
+    _write(sys.stdout, json.dumps(document, default=str))
+
+
+def echo_table(rows: Iterable[Sequence[str]]) -> None:
+    """Write rows of texts in columns that are as wide as their longest text."""
+    table = [[clean(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def clean(text: str) -> str:
+    """Return `text` without what could move a cursor: a value or a message may come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding: Any = getattr(stream, "encoding", None) or "utf-8"
+    print(clean(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

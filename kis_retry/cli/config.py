@@ -15,35 +15,31 @@ from ..policy import RetryPolicy, parse, takes, variable_of
 from ..settings import CREDENTIAL_VARIABLES, Environment, boolean, without_password
 from ..stores.entry import STORE_VARIABLE, store_named
 from ..token import fingerprint
-from .output import echo, echo_error, echo_json, echo_table
+from . import echo, echo_error, echo_json, echo_table
 
 _FIELDS = fields(RetryPolicy)
 _OTHER = "-"  # stands for the rest of the credentials while one of them is checked
 
 
 class _Row(NamedTuple):
-    """One variable: `value` is what is in force, safe to show; `read_from` the name under which it was found."""
+    """One variable: `value` is what is in force, safe to show; `origin` where it was found, and under which name."""
 
     variable: str
     value: str | None
     origin: str
-    read_from: str | None = None
     error: str | None = None
-
-    def texts(self) -> tuple[str, str, str]:
-        other = f", {self.read_from}" if self.read_from not in {None, self.variable} else ""
-        return self.variable, "not usable" if self.error else self.value or "not set", self.origin + other
 
 
 def config(arguments: Namespace) -> int:
     """Show every variable, which `.env` file is in force, and the names that nobody reads; 2 where one is unusable."""
     environment = Environment()
-    rows, unknown = _rows(environment), environment.unknown([variable_of(each.name) for each in _FIELDS])
+    rows, unknown = rows_of(environment), environment.unknown([variable_of(each.name) for each in _FIELDS])
     errors = [row.error for row in rows if row.error]
     if arguments.json:
         echo_json({"settings": [row._asdict() for row in rows], "env_file": environment.env_file, "unknown": unknown})
     else:
-        echo_table([("variable", "value", "from"), *(row.texts() for row in rows)])
+        shown = [(row.variable, "not usable" if row.error else row.value or "not set", row.origin) for row in rows]
+        echo_table([("variable", "value", "from"), *shown])
         echo(f".env file: {environment.env_file or 'none at or above ' + ' or '.join(map(str, environment.searched))}")
     said = [f"{path} is ignored: {reason}" for path, reason in environment.ignored]
     said += [f"{name} is no variable of kis-retry, and changes nothing" for name in unknown]
@@ -52,12 +48,8 @@ def config(arguments: Namespace) -> int:
     return 2 if errors else 0
 
 
-def problems() -> list[str]:
-    """Say what is wrong with each variable that cannot be used, without its secrets."""
-    return [row.error for row in _rows(Environment()) if row.error]
-
-
-def _rows(environment: Environment) -> list[_Row]:
+def rows_of(environment: Environment) -> list[_Row]:
+    """Return what each variable amounts to."""
     row = partial(_row, environment)
     key, secret, account = CREDENTIAL_VARIABLES.values()
     paper = row(("KIS_PAPER",), False, boolean, "true or false")
@@ -80,14 +72,14 @@ def _row(
     setting = environment.find(*names)
     if setting is None:
         return _Row(names[0], None if default is None else _text(default), "default")
-    value = error = None
+    origin = setting.origin if setting.variable == names[0] else f"{setting.origin}, {setting.variable}"
     try:
-        value = without_password(_text(convert(setting.text)))
+        return _Row(names[0], without_password(_text(convert(setting.text))), origin)
     except ConfigurationError as problem:  # it says what it takes, and shows a value only where that is harmless
         error = str(problem) if setting.variable in str(problem) else f"{setting.variable}: {problem}"
     except ValueError:
         error = f"{setting.variable}={without_password(setting.text)!r} is not usable: it takes {takes}"
-    return _Row(names[0], value, setting.origin, setting.variable, error)
+    return _Row(names[0], None, origin, error)
 
 
 def _text(value: object) -> str:

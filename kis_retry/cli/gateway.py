@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 
 from ..errors import ConfigurationError, KisRetryError
 from ..testing.gateway import KisGateway
-from .output import echo, echo_json
+from . import echo, echo_json
 
 _FAULTS = ("drop", "expire_at", "fail", "hang", "limit_calls", "outage", "refuse_calls", "refuse_tokens")
 

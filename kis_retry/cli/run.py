@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 from argparse import Namespace
+from contextlib import suppress
+from itertools import dropwhile
 from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..policy import RetryPolicy
-from .config import problems
-from .output import echo_error
+from ..settings import Environment
+from . import echo_error
+from .config import rows_of
 
 _STARTUP = str(Path(__file__).parent / "startup")  # Python imports `sitecustomize` from the folders of PYTHONPATH
 _PYTHON = re.compile(r"(python|pypy)w?[\d.]*t?w?(\.exe)?", re.IGNORECASE)
@@ -24,8 +27,8 @@ def run(arguments: Namespace) -> int:
     command = arguments.program[arguments.program[:1] == ["--"] :]
     if not command:
         raise ConfigurationError("the command to run is missing, as in kis-retry run python batch.py")
-    if found := problems():
-        raise ConfigurationError("; ".join(found))
+    if errors := [row.error for row in rows_of(Environment()) if row.error]:
+        raise ConfigurationError("; ".join(errors))
     environment = dict(os.environ)
     if RetryPolicy.from_env().enabled:
         _refuse_blind_python(command)
@@ -45,8 +48,8 @@ def _refuse_blind_python(command: list[str]) -> None:
         raise ConfigurationError(f"{name} hides kis-retry from the program: write {name} kis-retry run COMMAND…")
     python, *options = command if _PYTHON.fullmatch(name) else _shebang(command[0])
     for option in options:  # behind a script, `-c` or `-m` they are the program's own
-        letters = re.match("-([^-cmWX]*)", option)
-        if letters is None or option == "-" or option[1:2] in {"c", "m"}:
+        letters = re.match("-(?=[^cm])([^-cmWX]*)", option)
+        if letters is None:
             break
         if set("EIS") & set(letters[1]):
             raise ConfigurationError(f"{python} {option} does not look on PYTHONPATH: it would run unprotected")
@@ -54,15 +57,10 @@ def _refuse_blind_python(command: list[str]) -> None:
 
 def _shebang(program: str) -> list[str]:
     """Return the words with which a script names its Python; its own name where it does not."""
-    try:
-        with Path(shutil.which(program) or program).open("rb") as file:
-            line = file.readline(256).decode(errors="replace")
-    except OSError:
-        line = ""
-    words = line.removeprefix("#!").split() if line.startswith("#!") else []
-    while words and not _PYTHON.fullmatch(Path(words[0]).name):  # env, and its -S
-        del words[0]
-    return words or [program]
+    words = list[str]()
+    with suppress(OSError), Path(shutil.which(program) or program).open("rb") as file:
+        words = file.readline(256).decode(errors="replace").split()
+    return list(dropwhile(lambda word: not _PYTHON.fullmatch(Path(word).name), words)) or [program]
 
 
 def _become(command: list[str], environment: dict[str, str]) -> int:

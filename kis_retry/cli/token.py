@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..events import RefreshEvent, on_event
 from ..stores.base import MemoryTokenStore, key_of
 from ..token import AccessToken
 from ..tokens.manager import TokenManager
-from .output import echo_error, echo_json, echo_table
+from . import echo_error, echo_json, echo_table
 
 _SEOUL = timezone(timedelta(hours=9))
 
@@ -43,11 +44,9 @@ def _load(manager: TokenManager) -> AccessToken | None:
 
 
 def _refresh(manager: TokenManager, current: AccessToken | None) -> str:
-    unsubscribe = on_event(_say_waiting)
-    try:
+    with ExitStack() as stack:
+        stack.callback(on_event(_say_waiting))
         new = manager.refresh(current)
-    finally:
-        unsubscribe()
     if _load(manager) != new:
         raise KisRetryError(f"KIS issued token {new.fingerprint}, but {manager.store!r} does not keep it")
     if current is not None and current.value == new.value:
@@ -69,8 +68,7 @@ def _state(manager: TokenManager, found: AccessToken | None) -> dict[str, Any]:
     return {
         "state": soon if left > 0 else "expired",
         "fingerprint": found.fingerprint,
-        "expires_at": found.expires_at.astimezone(timezone.utc).isoformat(" ", "seconds"),
-        "expires_at_seoul": found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds"),
+        "expires_at": found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds"),
         "remaining_seconds": max(int(left), 0),
         "store": repr(manager.store),
     }

@@ -106,23 +106,14 @@ class FaultInjection:
         """Answer with any bytes: a proxy's page, `b"{}"`, half a JSON object, an empty token. Counted as "garbled"."""
         self._plan(Fault("garbled", raw_response(status, body), where, times, **which))
 
-    def fail(
-        self,
-        status: int = 503,
-        times: int | None = None,
-        where: Where = "calls",
-        *,
-        retry_after: int | None = None,
-        location: str | None = None,
-        **which: Any,
-    ) -> None:
+    def fail(self, status: int = 503, times: int | None = None, where: Where = "calls", **which: Any) -> None:
         """
         Answer with an HTTP status and no verdict of KIS: 429, 5xx, a redirect. Counted as "HTTP 503" by its status.
 
-        `retry_after` (seconds) and `location` (of a redirect) are headers.
+        By name, `retry_after` (seconds) and `location` (of a redirect) are headers of it.
         """
-        reply = _page(status, **{"Retry-After": retry_after, "Location": location})
-        self._plan(Fault(f"HTTP {status}", reply, where, times, **which))
+        headers = {"Retry-After": which.pop("retry_after", None), "Location": which.pop("location", None)}
+        self._plan(Fault(f"HTTP {status}", _page(status, **headers), where, times, **which))
 
     def outage(
         self, seconds: float | None = None, where: Literal["calls", "tokens", "both"] = "both", *, status: int = 500

@@ -16,47 +16,46 @@ from kis_retry.cli import main
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 
-Saver = Callable[[float], AccessToken]
+Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def kis() -> Iterator[KisGateway]:
-    """A gateway that issues another token whenever asked."""
+def kis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KisGateway]:
+    """A gateway that issues another token whenever asked, and the environment of a user of it."""
     with KisGateway(issue_interval=0) as running:
+        monkeypatch.setenv("KIS_APP_KEY", running.credentials.app_key)
+        monkeypatch.setenv("KIS_APP_SECRET", running.credentials.app_secret)
+        monkeypatch.setenv("KIS_BASE_URL", running.url)
+        monkeypatch.setenv("KIS_TOKEN_STORE", str(tmp_path / "store"))
         yield running
 
 
 @pytest.fixture
-def store(kis: KisGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileTokenStore:
-    """The store, the credentials and the host that the environment names."""
-    monkeypatch.setenv("KIS_APP_KEY", kis.credentials.app_key)
-    monkeypatch.setenv("KIS_APP_SECRET", kis.credentials.app_secret)
-    monkeypatch.setenv("KIS_BASE_URL", kis.url)
-    monkeypatch.setenv("KIS_TOKEN_STORE", str(tmp_path / "store"))
+def store(kis: KisGateway, tmp_path: Path) -> FileTokenStore:
     return FileTokenStore(tmp_path / "store")
 
 
 @pytest.fixture
-def save(kis: KisGateway, store: FileTokenStore) -> Saver:
-    """Put a token into the store that has so many seconds left."""
-
-    def put(seconds: float) -> AccessToken:
-        token = AccessToken("planted-token", datetime.now(timezone.utc) + timedelta(seconds=seconds))
-        store.save(key_of(kis.credentials), token)
-        return token
-
-    return put
+def planted(kis: KisGateway, store: FileTokenStore) -> AccessToken:
+    """A token in the store."""
+    token = AccessToken("planted-token", datetime.now(timezone.utc) + timedelta(seconds=10_000))
+    store.save(key_of(kis.credentials), token)
+    return token
 
 
-def ask(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    assert main(["token", "--json", *words]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    document: dict[str, Any] = json.loads(line)
-    return document
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    def run(*words: str) -> dict[str, Any]:
+        assert main(["token", "--json", *words]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        document: dict[str, Any] = json.loads(line)
+        return document
+
+    return run
 
 
-def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["token", *words]) == 1
+def refuse(capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["token", "--refresh"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     return said.err
@@ -64,95 +63,68 @@ def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.parametrize(("left", "word"), [(601, "valid"), (600, "expiring soon"), (0, "expired"), (-5, "expired")])
 def test_the_state_goes_by_expiry_and_margin(
-    left: int, word: str, save: Saver, kis: KisGateway, capsys: pytest.CaptureFixture[str]
+    left: int, word: str, planted: AccessToken, kis: KisGateway, ask: Ask
 ) -> None:
-    token = save(10_000)
-    with freezegun.freeze_time(token.expires_at - timedelta(seconds=left)):
-        state = ask(capsys)
+    with freezegun.freeze_time(planted.expires_at - timedelta(seconds=left)):
+        state = ask()
     assert (state["state"], state["remaining_seconds"]) == (word, max(left, 0))
-    assert state["fingerprint"] == token.fingerprint
-    stamps = [datetime.fromisoformat(state[name]) for name in ("expires_at", "expires_at_seoul")]
-    assert [abs(stamp - token.expires_at) < timedelta(seconds=1) for stamp in stamps] == [True, True]
-    assert (state["expires_at"][-6:], state["expires_at_seoul"][-6:]) == ("+00:00", "+09:00")
+    assert state["fingerprint"] == planted.fingerprint
+    assert abs(datetime.fromisoformat(state["expires_at"]) - planted.expires_at) < timedelta(seconds=1)
+    assert state["expires_at"].endswith("+09:00"), "Seoul's time, as KIS tells it"
     assert kis.counts.token_requests == 0
 
 
 def test_people_get_a_line_for_each_thing_that_is_known(
-    save: Saver, store: FileTokenStore, capsys: pytest.CaptureFixture[str]
+    planted: AccessToken, store: FileTokenStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = save(3_710)
     assert main(["token"]) == 0
     rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    names = ["state", "fingerprint", "expires at", "expires at seoul", "remaining seconds", "store"]
-    assert list(rows) == names
-    assert (rows["fingerprint"].strip(), rows["store"].strip()) == (token.fingerprint, repr(store))
+    assert list(rows) == ["state", "fingerprint", "expires at", "remaining seconds", "store"]
+    assert (rows["fingerprint"].strip(), rows["store"].strip()) == (planted.fingerprint, repr(store))
     for action, done in (("--refresh", "renewed"), ("--revoke", "revoked"), ("--refresh", "issued")):
         assert main(["token", action]) == 0
         assert capsys.readouterr().out.splitlines()[0].split() == ["done", done]
 
 
-def test_a_refresh_where_there_is_no_token_issues_the_first(
-    kis: KisGateway, store: FileTokenStore, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ask(capsys)["state"] == "none"
+def test_a_token_from_its_first_issue_to_its_end(kis: KisGateway, store: FileTokenStore, ask: Ask) -> None:
+    assert ask()["state"] == "none"
     assert kis.counts.token_requests == 0, "showing asks KIS for nothing"
-    state = ask(capsys, "--refresh")
+    state = ask("--refresh")
     assert (state["state"], state["done"], state["store"]) == ("valid", "issued", repr(store))
-    assert kis.counts.tokens_issued == 1
     shared = store.load(key_of(kis.credentials))
     assert shared is not None
     assert (shared.value, shared.fingerprint) == (kis.current_token, state["fingerprint"])
-
-
-@pytest.mark.usefixtures("store")
-def test_the_same_token_again_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    first = ask(capsys, "--refresh")
-    again = ask(capsys, "--refresh")
-    assert again["fingerprint"] == first["fingerprint"]
+    again = ask("--refresh")
     assert again["done"] == "KIS handed the same token out again, as it does within six hours of an issue"
+    assert again["fingerprint"] == state["fingerprint"]
+    revoked = ask("--revoke")
+    assert (revoked["state"], revoked["done"]) == ("none", "revoked")
+    assert store.load(key_of(kis.credentials)) is None
+    assert ask("--revoke")["done"] == "there was no token to revoke"
 
 
 def test_a_refused_refresh_is_status_1_and_leaves_the_token(
-    save: Saver, kis: KisGateway, capsys: pytest.CaptureFixture[str]
+    planted: AccessToken, kis: KisGateway, ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = save(1_000)
     kis.refuse_tokens("EGW00105")
-    assert "EGW00105" in refuse(capsys, "--refresh")
-    assert ask(capsys)["fingerprint"] == old.fingerprint
+    assert "EGW00105" in refuse(capsys)
+    assert ask()["fingerprint"] == planted.fingerprint
 
 
-@pytest.mark.usefixtures("store")
 def test_a_wait_is_said_with_what_it_may_take(
     kis: KisGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
     kis.outage(where="tokens", status=503)
-    said = refuse(capsys, "--refresh")
-    assert "the token endpoint is away; waiting for up to 1 s" in said
+    assert "the token endpoint is away; waiting for up to 1 s" in refuse(capsys)
 
 
-def test_a_revoked_token_is_gone_here_and_at_kis(
-    save: Saver, kis: KisGateway, store: FileTokenStore, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ask(capsys, "--refresh")
-    state = ask(capsys, "--revoke")
-    assert (state["state"], state["done"]) == ("none", "revoked")
-    assert store.load(key_of(kis.credentials)) is None
-    assert ask(capsys, "--revoke")["done"] == "there was no token to revoke"
-
-
-def test_a_store_that_cannot_be_read_is_status_1_and_nothing_is_issued(
-    kis: KisGateway, store: FileTokenStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_cannot_be_read_or_that_nobody_shares_is_said(
+    kis: KisGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KIS_TOKEN_STORE", "redis://127.0.0.1:1/0")
-    assert "cannot be read" in refuse(capsys, "--refresh")
-    assert kis.counts.token_requests == 0
-
-
-@pytest.mark.usefixtures("store")
-def test_a_token_that_nobody_else_sees_is_said(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    assert "cannot be read" in refuse(capsys)
+    assert kis.counts.token_requests == 0, "and nothing is issued"
     monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
     assert main(["token", "--refresh"]) == 0
     assert "KIS_TOKEN_STORE=memory" in capsys.readouterr().err
