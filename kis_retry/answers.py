@@ -60,10 +60,6 @@ EXPIRED_CODES = tuple(code for code, meaning in CODES.items() if meaning is Mean
 _RATE_CODES = ("EGW00201", "EGW00215")
 _PASSING = {Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT}
 _VERDICT = ("rt_cd", "msg_cd", "msg1", "error_code", "error_description")  # the latter two of the token endpoint
-_TOKEN = re.compile("token|토큰")
-_DEAD = re.compile("만료|유효하지않|찾을수없")
-_CODE = re.compile(r"[A-Za-z0-9]{1,16}")
-_ENDLESS = re.compile(r"\s*(text/event-stream|application/(x-ndjson|json-seq))", re.IGNORECASE)
 
 
 def _names(**packages: str) -> set[str]:
@@ -99,7 +95,7 @@ _TLS = _names(
 )
 _DROPPED_TLS = _names(ssl="SSLEOFError SSLZeroReturnError SSLSyscallError")
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
-_TOO_MANY = re.compile(r"too many (429|5(?!00)\d\d) error responses")  # urllib3's words for a status that it repeated
+_TOO_MANY = r"too many (429|5(?!00)\d\d) error responses"  # urllib3's words for a status that it repeated
 _CHAIN = 12  # errors that one was made of; far more than any library makes
 
 
@@ -123,12 +119,9 @@ def judge_answer(
     status: int | None, body: bytes | Mapping[str, Any] | None, codes: Collection[str] = EXPIRED_CODES
 ) -> Verdict:
     """
-    Judge an HTTP answer. Never raises.
+    Judge an HTTP answer by its body, as bytes or a JSON object, and its status, if there is one. Never raises.
 
-    Args:
-        status: the HTTP status, if there is one.
-        body: its bytes or JSON object; None: not read yet, and then HTTP 500 is no failure, as KIS itself answers so.
-        codes: the codes that count as an expired token (`RetryPolicy.expired_codes`).
+    Without a body that has been read HTTP 500 is no failure, since KIS itself answers with that.
     """
     try:
         answer = _json_object(body) if isinstance(body, bytes) else body
@@ -161,10 +154,10 @@ def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdic
 
 def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
     """
-    Judge whatever a function gave back. Never raises.
+    Judge whatever a function gave back: good, unless it can be read as an answer. Never raises.
 
-    What can be judged is a mapping, an answer of `requests`, `httpx` or (once its body has been read) `aiohttp`, and
-    anything else with a `.json()`, a `.status_code` or a `.status`. Everything else is good.
+    That is a mapping, an answer of `requests`, `httpx` or (once its body has been read) `aiohttp`, and anything else
+    with a `.json()`, a `.status_code` or a `.status`.
     """
     status = None
     try:
@@ -255,7 +248,7 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
     """Judge an answer in which KIS has spoken."""
     rt_cd = _text(answer.get("rt_cd"))
     code = (_text(answer.get("msg_cd")) or _text(answer.get("error_code"))).upper()
-    shown = code if _CODE.fullmatch(code) else None
+    shown = code if re.fullmatch("[A-Z0-9]{1,16}", code) else None
     if rt_cd == "0":
         return Verdict(Meaning.GOOD, shown)
     if code in codes:
@@ -264,7 +257,7 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
         meaning = CODES[code] if CODES[code] is not Meaning.EXPIRED else Meaning.FINAL
         return Verdict(meaning, shown, rate_limited=code in _RATE_CODES)
     text = _folded(answer.get("msg1") or answer.get("error_description"))
-    if _TOKEN.search(text) and _DEAD.search(text):
+    if re.search("token|토큰", text) and re.search("만료|유효하지않|찾을수없", text):
         return Verdict(Meaning.EXPIRED, shown)
     if "초과" in text.partition("초당거래건수")[2]:  # the gateway's or the ledger's, so an order is not sent again
         return Verdict(Meaning.TRANSIENT, shown, rate_limited=True)
@@ -301,7 +294,7 @@ def _names_of(error: BaseException) -> set[str]:
     names = {f"{'httpx' if package == 'httpx2' else package}.{name}" for package, name in packages}
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         names.add("builtins.Unreachable")
-    if "urllib3.ResponseError" in names and _TOO_MANY.fullmatch(str(error)):
+    if "urllib3.ResponseError" in names and re.fullmatch(_TOO_MANY, str(error)):
         names.add("urllib3.TooManyErrorResponses")
     return names
 
@@ -337,9 +330,9 @@ def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
     if isinstance(value, Mapping):
         return value
     headers = getattr(value, "headers", None)
-    is_endless = isinstance(headers, Mapping) and _ENDLESS.match(str(headers.get("content-type")))
-    if is_endless or not _has_json(value):
-        return None
+    kind = str(headers.get("content-type")) if isinstance(headers, Mapping) else ""
+    if not _has_json(value) or re.match(r"(?i)\s*(text/event-stream|application/(x-ndjson|json-seq))", kind):
+        return None  # the latter goes on and on
     try:
         answer = value.json()
     except (ValueError, RecursionError):  # a proxy's page, or half an object

@@ -29,13 +29,7 @@ _NAMES = ("headers", "authorization", "access_token", "token")
 
 
 class Binding:
-    """
-    The places of one function.
-
-    Args:
-        function: its signature is read once, when it is decorated.
-        bind: the user's own way of keeping a token: a function of `(token)` or `(self, token)`.
-    """
+    """The places of one function, and `bind`, the user's own way of keeping a token."""
 
     def __init__(self, function: Callable[..., object], bind: Callable[..., object] | None) -> None:
         parameters = _parameters_of(function)

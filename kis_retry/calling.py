@@ -16,12 +16,11 @@ from typing import Any
 from .answers import Meaning, Verdict, attribute_of, judge, judge_error
 from .binding import Binding
 from .clock import Monotonic
-from .context import ACTIVE, is_unprotected
+from .context import ACTIVE, is_from_signal_handler, is_unprotected
 from .engine import Flow, Send, Sleep, Wait, run, run_async
 from .events import RefreshEvent, emit, warn_once
 from .policy import RetryPolicy
 from .retrying import passing, refreshing, renewed, repeat
-from .signals import is_from_signal_handler
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
 from .wire import watch

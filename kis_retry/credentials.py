@@ -6,9 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .events import warn_once
@@ -79,9 +77,8 @@ class Credentials:
         `KOREA_INVESTMENT_API_KEY`, `…_API_SECRET` and `…_ACCOUNT_NO` are read where the first three are missing.
 
         Args:
-            prefix: begins these names instead of `KIS_`, for a second pair of keys, such as `KIS_PAPER_` for
-                `KIS_PAPER_APP_KEY` and the rest. A prefix that ends in `PAPER_` means paper trading, unless
-                `<prefix>PAPER` says otherwise.
+            prefix: begins these names instead of `KIS_`, for a second pair of keys. One that ends in `PAPER_`, such as
+                `KIS_PAPER_` for `KIS_PAPER_APP_KEY`, means paper trading, unless `<prefix>PAPER` says otherwise.
 
         Raises:
             ConfigurationError: a variable is missing or cannot be used; the message names it.
@@ -134,8 +131,5 @@ def _problem_with(given: dict[str, tuple[str, object]]) -> str | None:
 
 
 def _is_loopback(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False
+    hosts = r"localhost|[^/@:]*\.localhost|127\.[0-9.]+|\[::1\]"
+    return re.match(rf"http://([^/]*@)?({hosts})(:[0-9]*)?(/|$)", url) is not None

@@ -1,8 +1,7 @@
 """
 The two decorators: `refresh_on_expired_token` and `retry_on_transient_error`.
 
-They say what protects the requests inside a function; the requests are protected where they leave (`wire`). Only a
-function whose requests nobody sees is itself called again, by the same two cards (`retrying`).
+They say what protects the requests inside a function; the requests are protected where they leave (`wire`).
 """
 
 from __future__ import annotations

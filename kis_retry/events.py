@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from functools import cache, partial
 from typing import Literal, get_args
 
-from .signals import code_of, is_from_signal_handler
+from .context import code_of, is_from_signal_handler
 
 __all__ = ["EVENT_NAMES", "EventName", "RefreshEvent", "emit", "level_of", "on_event", "warn", "warn_once"]
 

@@ -35,11 +35,7 @@ def after_fork(target: T, hook: Callable[[T], None]) -> None:
 
 @contextmanager
 def no_fork() -> Iterator[None]:
-    """
-    Have every fork wait meanwhile: for what is imported when it is first needed, on whatever thread.
-
-    In a child that was forked in the middle, that import would never end, and whoever needs it would wait for ever.
-    """
+    """Have every fork wait meanwhile: in a child that was forked in the middle of an import, that would never end."""
     with _importing:
         yield
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PrometheusHook", "StructlogHook"]
 
-_FIELDS = tuple(spec.name for spec in fields(RefreshEvent) if spec.name != "name")
 _USUAL = {  # source and error of an event; none elsewhere
     "token_refreshed": [("issued", "")],
     "token_adopted": [("memory", ""), ("store", "")],
@@ -65,9 +64,9 @@ class StructlogHook:
 
     def __call__(self, event: RefreshEvent) -> None:
         logger = self.logger if self.logger is not None else import_module("structlog").get_logger("kis_retry")
-        found = {name: getattr(event, name) for name in _FIELDS if getattr(event, name) is not None}
         say = getattr(logger, logging.getLevelName(level_of(event)).lower())
-        say(f"kis_retry.{event.name}", **{name: _plain(value) for name, value in found.items()})
+        found = {spec.name: _plain(getattr(event, spec.name)) for spec in fields(event) if spec.name != "name"}
+        say(f"kis_retry.{event.name}", **{name: value for name, value in found.items() if value is not None})
 
 
 class PrometheusHook:
@@ -111,7 +110,6 @@ class PrometheusHook:
             for usual in _USUAL.get(name, [("", "")]):
                 self._events.labels(name, *usual)
         if limiter is not None:
-            self._gauge(_RATE).set(limiter.rate)
             self._gauge(_RATE).set_function(lambda: limiter.rate)
 
     def __call__(self, event: RefreshEvent) -> None:
@@ -140,8 +138,7 @@ def _library(name: str, extra: str, hook: str) -> Any:
         return import_module(name)
     except ImportError as error:
         had = f"pip install '.[{extra}]' in a clone, or pip install {name.replace('_', '-')}"
-        problem = f"{hook} needs {name}, which is not installed: {had}"
-        raise ConfigurationError(problem) from error
+        raise ConfigurationError(f"{hook} needs {name}, which is not installed: {had}") from error
 
 
 def _plain(value: Any) -> Any:

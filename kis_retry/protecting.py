@@ -4,13 +4,12 @@ Protect what others wrote: `protect` a class, an object or a module in place, `i
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from .decorators import decorated, is_decoratable, rules_of
@@ -91,12 +90,7 @@ def protect(
 
 
 def unprotect(target: T) -> T:
-    """
-    Undo `protect`; a target that is not protected is left alone.
-
-    Returns:
-        The target.
-    """
+    """Undo `protect`, and return the target; one that is not protected is left alone."""
     own = vars(type(target)).get(_OBJECT)
     if own is not None:
         object.__setattr__(target, "__class__", own.original)
@@ -136,13 +130,12 @@ def install(
         ConfigurationError: a variable or an argument cannot be used; the message names it.
         TypeError: an argument is of a wrong kind; the message names it.
     """
-    several = [tokens] if tokens is None or isinstance(tokens, type) or not isinstance(tokens, Iterable) else tokens
+    several = tokens if isinstance(tokens, Iterable) and not isinstance(tokens, type) else [tokens]
     sources = tuple(source for each in several for source in rules_of(tokens=each).sources)
     rules = replace(rules_of(refreshes=True, repeats=True, policy=policy, limiter_of=_Limiters(rate)), sources=sources)
     bounds = policy or RetryPolicy.from_env()
     protect_process(Protection(rules, bounds) if bounds.enabled else None)
-    if bounds.enabled:
-        watch()
+    watch()
 
 
 def uninstall() -> None:
@@ -176,32 +169,31 @@ def _around(member: Any, rules: Rules) -> Any:
         return type(member)(_around(member.__func__, rules))
     if isinstance(member, types.MethodType):
         return types.MethodType(_around(member.__func__, rules), member.__self__)
-    original = _original_of(member)
-    return _marked(decorated(original, rules), original)
-
-
-def _marked(ours: Any, original: Any) -> Any:
-    setattr(ours, _ORIGINAL, (id(ours), original))
-    return ours
-
-
-def _original_of(function: Any) -> Any:
-    """Return the function behind one of ours; somebody else's around it has our mark too, by `functools.wraps`."""
-    marked, original = getattr(function, _ORIGINAL, (None, None))
-    return original if marked == id(function) else function
+    return _in_place_of(member, lambda original: decorated(original, rules))
 
 
 def _delegating(delegate: Any, rules: Rules) -> Any:
     """Return a `__getattr__` that puts the rules around the methods of others that it hands on."""
-    original = _original_of(delegate)
 
-    @functools.wraps(original)
-    def ours(target: Any, name: str) -> Any:
-        found = original(target, name)
-        is_method = _is_public(name) and isinstance(found, types.MethodType) and _can_be_repeated(found)
-        return _around(found, rules) if is_method else found
+    def around(original: Any) -> Any:
+        @wraps(original)
+        def ours(target: Any, name: str) -> Any:
+            found = original(target, name)
+            is_method = not name.startswith("_") and isinstance(found, types.MethodType) and _can_be_repeated(found)
+            return _around(found, rules) if is_method else found
 
-    return _marked(ours, original)
+        return ours
+
+    return _in_place_of(delegate, around)
+
+
+def _in_place_of(function: Any, around: Callable[[Any], Any]) -> Any:
+    """Put ours around a function, or around the original of one of ours; not of somebody's that wraps one of ours."""
+    marked, original = getattr(function, _ORIGINAL, (None, None))
+    original = original if marked == id(function) else function
+    ours = around(original)
+    setattr(ours, _ORIGINAL, (id(ours), original))
+    return ours
 
 
 def _replace(target: Any, members: dict[str, Any]) -> None:
@@ -257,7 +249,9 @@ def _matching(target: Any, methods: str | Iterable[str] | None) -> dict[str, Any
     """Return the members to decorate, by name, as they stand (unbound, with their staticmethod or classmethod)."""
     members = {name: inspect.getattr_static(target, name, None) for name in dir(target)}
     if methods is None:
-        return {name: member for name, member in members.items() if _is_public(name) and _can_be_repeated(member)}
+        return {
+            name: member for name, member in members.items() if not name.startswith("_") and _can_be_repeated(member)
+        }
     found: dict[str, Any] = {}
     for pattern in [methods] if isinstance(methods, str) else methods:
         if pattern in members and not _can_be_repeated(members[pattern]):
@@ -269,10 +263,6 @@ def _matching(target: Any, methods: str | Iterable[str] | None) -> dict[str, Any
             raise ValueError(f"nothing in {_name_of(target)} matches methods={pattern!r}; it has {has}")
         found.update(matching)
     return found
-
-
-def _is_public(name: str) -> bool:
-    return not name.startswith("_")
 
 
 def _can_be_repeated(member: Any) -> bool:

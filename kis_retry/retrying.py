@@ -61,11 +61,8 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
     """
     Return what drives a call that KIS or the network turned away for a moment.
 
-    Args:
-        may_repeat: the table of failures, for a read or for an order.
-        deadline: an instant of `Monotonic.now`; no repeat begins after it.
-        paced: its next slot is the wait after EGW00201.
-        before_sleep: takes note of each repeat.
+    `may_repeat` is the table of failures, for a read or for an order. No repeat begins after `deadline`, an instant of
+    `Monotonic.now`. Where the call is paced, its next slot is the wait after EGW00201.
     """
 
     def wait(state: RetryCallState) -> float:
@@ -92,14 +89,10 @@ def repeat(
     prepare: Callable[[O, float], Flow[bool]],
 ) -> Flow[O]:
     """
-    Drive a call of which the first outcome is known, until its outcome is final.
+    Drive a call by one of the two above, from its first outcome on, until its outcome is final.
 
-    Args:
-        retrying: one of the two above.
-        first: what came of the first attempt.
-        again: makes the call again.
-        prepare: does what the next attempt needs, given the last outcome and the seconds to wait; False where that
-            failed: the last outcome stands.
+    `prepare` does what the next attempt needs, given the last outcome and the seconds to wait, and `again` makes it.
+    Where it cannot be prepared, the last outcome stands.
     """
     outcome, waits = first, list[float]()
     for attempt in retrying(lambda state: waits.append(state.upcoming_sleep)):
@@ -115,14 +108,9 @@ def renewed(
     source: LiveSource, rejected: str | None, code: str | None, seconds: float | None, tell: Callable[..., None]
 ) -> Flow[Replacement | None]:
     """
-    Get a token in place of the one that KIS refused with `code`, and tell what came of it; None where none can be had.
+    Get a token in place of the bare one that KIS refused with `code`, and tell it; None where none can be had.
 
-    Args:
-        source: of the account.
-        rejected: the bare token that was refused; None where there was none.
-        code: of the refusal.
-        seconds: how long to wait at most; None: for as long as the source takes.
-        tell: emits an event by its name and fields; of the one refresh all but the first tell quietly.
+    Wait for `seconds` at most, or for as long as the source takes. Of the one refresh all but the first tell quietly.
     """
     joined = rejected is not None and source.is_dead(rejected)
     refused = fingerprint(rejected) if rejected is not None else None

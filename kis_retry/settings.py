@@ -1,10 +1,9 @@
 """
 Read settings from the environment and from a `.env` file.
 
-A variable that is set but blank counts as not set, as compose files and CI systems make of a missing one; it hides a
-line of the `.env` file all the same. Quotes around a value are taken off, since Docker's `--env-file` leaves them on.
-Nothing in a `.env` is expanded, and one that somebody else could have written does not count: whoever can put a file
-above a working directory could otherwise send somebody's secret to a host of his own.
+A variable that is set but blank counts as not set, and hides a line of the `.env` file all the same. Quotes around a
+value are taken off, since Docker's `--env-file` leaves them on. Nothing in a `.env` is expanded, and one that somebody
+else could have written does not count: it could send the user's secret to another host.
 """
 
 from __future__ import annotations
@@ -202,8 +201,7 @@ def _may_be_written_by_strangers(found: os.stat_result) -> bool:
     """
     Say whether somebody who is neither this user nor root may write it, or put files into it if it is a folder.
 
-    The sticky bit changes nothing: in /tmp everybody may put a file where there is none. A group counts as strangers
-    unless it is root's or this user's own without other members, which many systems give to each user with umask 002.
+    A group counts as strangers unless it is root's or this user's own, which many systems give to each with umask 002.
     """
     if not hasattr(os, "geteuid"):
         return False

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 from ..engine import run_async
 from ..errors import ConfigurationError
-from ..forking import after_fork
 from ..token import AccessToken
 from .client import ClientBase, answer_of
 from .endpoints import Answer, Call, Fields, Flow, Payload, checked, following
@@ -82,7 +81,6 @@ class AsyncKisClient(ClientBase[Coroutine[Any, Any, Payload]]):
             raise ImportError("AsyncKisClient needs httpx: pip install httpx, or '.[async]' in a clone") from error
         # By event loop: one cannot use a connection of another.
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-        after_fork(self._sessions, WeakKeyDictionary.clear)
 
     async def _run(self, flow: Flow) -> Payload:
         answer: Any = None

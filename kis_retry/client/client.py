@@ -54,13 +54,12 @@ class ClientBase(Endpoints[R]):
             takes = "an httpx.AsyncClient" if self._is_async else "a requests.Session"
             raise TypeError(f"session= takes {takes}, not {type(session).__name__}")
         self.timeout = _valid_timeout(timeout)
-        self.credentials: Credentials = credentials or getattr(tokens, "credentials", None) or Credentials.from_env()
+        self.credentials = credentials or _own(tokens, "credentials", Credentials) or Credentials.from_env()
         if tokens is None:
             tokens = TokenManager(self.credentials, policy=policy, session=None if self._is_async else session)
         self.tokens: TokenSource = tokens
-        self.policy: RetryPolicy = policy or getattr(tokens, "policy", None) or RetryPolicy.from_env()
-        store = getattr(tokens, "store", None)
-        self.limiter = limiter or RateLimiter(self.credentials, store=store if isinstance(store, TokenStore) else None)
+        self.policy = policy or _own(tokens, "policy", RetryPolicy) or RetryPolicy.from_env()
+        self.limiter = limiter or RateLimiter(self.credentials, store=_own(tokens, "store", TokenStore))
         self._source = as_source(tokens)
         self._last_token: AccessToken | None = None
         self._given_session = session
@@ -202,6 +201,11 @@ def answer_of(call: Call, response: Any) -> Answer:
             return Answer(payload, response.headers.get("tr_cont"))
     said = f"{call.path} answered HTTP {response.status_code} without a JSON object; is a proxy in between?"
     raise ResponseError(said, status=response.status_code)
+
+
+def _own(tokens: object, name: str, kind: type) -> Any:
+    value = getattr(tokens, name, None)
+    return value if isinstance(value, kind) else None
 
 
 def _valid_timeout(timeout: Any) -> tuple[float, float]:

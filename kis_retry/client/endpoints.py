@@ -219,18 +219,16 @@ def following(call: Call, answer: Answer, seen: list[Any]) -> Call | None:
     cursor = _cursor_of(payload)
     seen.append(cursor or payload)  # without a cursor KIS keeps the place, and has lost it where a page comes again
     if seen[-1] in (_cursor_of(call.query), *seen[:-1]):
-        number = len(seen)
-        what = f"page {number + 1} of {call.path} cannot be asked for: page {number} leads back to an earlier one"
-        raise PageError(what, page=number + 1, answer=payload)
+        what = f"page {len(seen) + 1} of {call.path} cannot be asked for: page {len(seen)} leads back to an earlier one"
+        raise PageError(what, page=len(seen) + 1, answer=payload)
     query = {name: value for name, value in call.query.items() if name.upper() not in cursor}
     return call._replace(query={**query, **cursor}, headers={"tr_cont": "N"})
 
 
 def _cursor_of(fields: Mapping[str, Any]) -> dict[str, str]:
     """Give the cursor among `fields` under the names that the query takes; empty where all of it is blank."""
-    texts = {name.upper(): value for name, value in fields.items() if isinstance(value, str)}
-    found = {name: value for name, value in texts.items() if _CURSOR.fullmatch(name)}
-    return found if any(value.strip() for value in found.values()) else {}
+    found = {name.upper(): value for name, value in fields.items() if _CURSOR.fullmatch(name)}
+    return found if any((value or "").strip() for value in found.values()) else {}
 
 
 def _output(answer: Payload) -> Mapping[str, Any]:

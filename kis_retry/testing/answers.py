@@ -98,10 +98,9 @@ def error_body(code: str | None) -> dict[str, Any]:
 
 
 def require(usable: bool, name: str, value: object, takes: str) -> None:
-    """Refuse an argument that is not usable; `...` for a value that is not to be shown."""
-    given = name if value is ... else f"{name}={value!r}"
+    """Refuse an argument that is not usable."""
     if not usable:
-        raise ValueError(f"{given} is not usable: it takes {takes}")
+        raise ValueError(f"{name}={value!r} is not usable: it takes {takes}")
 
 
 # -- listings and pages
@@ -109,11 +108,8 @@ def require(usable: bool, name: str, value: object, takes: str) -> None:
 Query = Mapping[str, str]
 Body = dict[str, Any]
 
-_HOMES = {
-    **dict.fromkeys(("AAPL", "MSFT", "TSLA", "NVDA", "GOOGL", "AMZN"), "NAS"),
-    **dict.fromkeys(("KO", "JPM", "IBM", "DIS"), "NYS"),
-    **dict.fromkeys(("SPY", "GLD", "VOO"), "AMS"),
-}
+_HOMES = dict.fromkeys(("AAPL", "MSFT", "TSLA", "NVDA", "GOOGL", "AMZN"), "NAS")
+_HOMES |= {**dict.fromkeys(("KO", "JPM", "IBM", "DIS"), "NYS"), **dict.fromkeys(("SPY", "GLD", "VOO"), "AMS")}
 _FIRST_EXCHANGES = ("KRX", "NYS", "HKS", "TSE", "SHS", "HSX")  # of each country
 
 _NO_DATA = {"rt_cd": "7", "msg_cd": "KIOK0560", "msg1": "조회할 자료가 없습니다"}
@@ -146,12 +142,13 @@ def _price(symbol: str) -> int:
 def _domestic_price(query: Query, tr_id: str) -> Body:
     symbol, is_etf = query.get("FID_INPUT_ISCD", ""), tr_id == _ETF_PRICE
     price = 0 if is_etf and symbol not in _ETFS else _price(symbol) * 10  # that transaction knows ETFs alone
-    numbers = {"stck_prpr": price, "prdy_vrss": 100, "prdy_vrss_sign": 2, "acml_vol": price * 7}
-    numbers |= {"acml_tr_pbmn": price * price * 7, "stck_hgpr": price + 200, "stck_lwpr": max(0, price - 200)}
-    numbers |= dict.fromkeys(("stck_oprc", "stck_sdpr"), max(0, price - 100))
-    output = {"stck_shrn_iscd": symbol, "prdy_ctrt": "0.50", **{name: str(value) for name, value in numbers.items()}}
+    opened = max(0, price - 100)
+    numbers = {"stck_prpr": price, "stck_hgpr": price + 200, "stck_lwpr": max(0, price - 200), "stck_oprc": opened}
+    numbers |= {"stck_sdpr": opened, "prdy_vrss": 100, "prdy_vrss_sign": 2}
+    numbers |= {"acml_vol": price * 7, "acml_tr_pbmn": price * price * 7}
     market = {"nav": f"{price}.00", "etf_rprs_bstp_kor_isnm": "KOSPI200"} if is_etf else {}
-    return success({"rprs_mrkt_kor_name": "KOSPI200", **output, **market})
+    names = {"rprs_mrkt_kor_name": "KOSPI200", "stck_shrn_iscd": symbol, "prdy_ctrt": "0.50", **market}
+    return success({**names, **{name: str(value) for name, value in numbers.items()}})
 
 
 def _overseas_price(query: Query, _: str) -> Body:
@@ -187,15 +184,9 @@ _ANSWERS = {
 
 Cursor = Literal["100", "200", "FK100", "FK200", "KEYB", "CTS", "none"]
 
-_CURSOR_NAMES: dict[Cursor, tuple[str, ...]] = {
-    "100": ("ctx_area_nk100", "ctx_area_fk100"),
-    "200": ("ctx_area_nk200", "ctx_area_fk200"),
-    "FK100": ("nk100", "fk100"),
-    "FK200": ("nk200", "fk200"),
-    "KEYB": ("keyb",),
-    "CTS": ("cts",),
-    "none": (),
-}
+_CURSOR_NAMES = {"KEYB": "keyb", "CTS": "cts", "none": ""}
+_CURSOR_NAMES |= {width: f"ctx_area_nk{width} ctx_area_fk{width}" for width in ("100", "200")}
+_CURSOR_NAMES |= {f"FK{width}": f"nk{width} fk{width}" for width in ("100", "200")}
 
 
 class Pages:
@@ -204,7 +195,7 @@ class Pages:
     def __init__(self, pages: int, rows: int, cursor: Cursor, last: Literal["D", "E", ""]) -> None:
         require(cursor in _CURSOR_NAMES, "cursor", cursor, f"one of {', '.join(_CURSOR_NAMES)}")
         self._pages, self._rows, self._last = pages, rows, last
-        self._names = _CURSOR_NAMES[cursor]
+        self._names = _CURSOR_NAMES[cursor].split()
         self._given: dict[tuple[object, ...], int] = {}  # the last page by who asked for what, where there is no cursor
 
     def answer(self, query: Query, caller: str, tr_cont: str) -> tuple[Body, str]:

@@ -42,10 +42,6 @@ class Fault:
         require(self.times is None or self.times >= 1, "times", self.times, "a whole number from 1, or None for ever")
         self.path = self.path or (TOKEN_PATH if self.where == "tokens" else "")
 
-    def meets(self, where: Where, path: str, now: float) -> bool:
-        """Say whether it is for such a request."""
-        return self.times != 0 and self.where in {where, "both"} and self.path in path and now < self.until
-
 
 OVER_LIMIT = Fault("over_limit", json_response(500, failure("EGW00201")), "calls", refuses=True)
 
@@ -106,23 +102,14 @@ class FaultInjection:
         """Answer with any bytes: a proxy's page, `b"{}"`, half a JSON object, an empty token. Counted as "garbled"."""
         self._plan(Fault("garbled", raw_response(status, body), where, times, **which))
 
-    def fail(
-        self,
-        status: int = 503,
-        times: int | None = None,
-        where: Where = "calls",
-        *,
-        retry_after: int | None = None,
-        location: str | None = None,
-        **which: Any,
-    ) -> None:
+    def fail(self, status: int = 503, times: int | None = None, where: Where = "calls", **which: Any) -> None:
         """
         Answer with an HTTP status and no verdict of KIS: 429, 5xx, a redirect. Counted as "HTTP 503" by its status.
 
-        `retry_after` (seconds) and `location` (of a redirect) are headers.
+        By name, `retry_after` (seconds) and `location` (of a redirect) are headers of it.
         """
-        reply = _page(status, **{"Retry-After": retry_after, "Location": location})
-        self._plan(Fault(f"HTTP {status}", reply, where, times, **which))
+        headers = {"Retry-After": which.pop("retry_after", None), "Location": which.pop("location", None)}
+        self._plan(Fault(f"HTTP {status}", _page(status, **headers), where, times, **which))
 
     def outage(
         self, seconds: float | None = None, where: Literal["calls", "tokens", "both"] = "both", *, status: int = 500
@@ -163,7 +150,8 @@ class FaultInjection:
     # -- which request meets what; the lock is held
 
     def _fault_for(self, where: Where, path: str, now: float) -> Fault | None:
-        meeting = [fault for fault in self._faults if fault.meets(where, path, now)]
+        alive = [fault for fault in self._faults if fault.times != 0 and now < fault.until]
+        meeting = [fault for fault in alive if fault.where in {where, "both"} and fault.path in path]
         met = next((fault for fault in meeting if fault.share is None), None)
         if met is None and where == "calls" and self._is_over_limit(now):
             return OVER_LIMIT

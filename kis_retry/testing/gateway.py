@@ -1,19 +1,26 @@
-"""`KisGateway`, for tests. The judging is in `rules`, HTTP in `http_server`, KIS's own hosts in `hosts`."""
+"""`KisGateway`, for tests: its front ends. The judging is in `rules`, KIS's own hosts in `hosts`."""
 
 from __future__ import annotations
 
+import os
 import secrets
+import select
+import socket
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from threading import Thread, current_thread
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+from weakref import WeakSet
 
 from ..credentials import Credentials
-from .answers import Cursor, Pages, require
+from .answers import Cursor, Pages, Request, require
+from .hosts import divert
 from .rules import ReceivedRequest, StateMachine
-
-if TYPE_CHECKING:
-    from .http_server import HttpServer
 
 __all__ = ["Counts", "KisGateway", "ReceivedRequest"]
 
@@ -79,19 +86,16 @@ class KisGateway(StateMachine):
         # Random for each gateway, since token stores go by address and app key, and ports come round again.
         keys = app_key or f"PS{secrets.token_hex(17)}", app_secret or secrets.token_urlsafe(135)
         credentials = Credentials(*keys, "12345678-01", paper=paper)  # which checks the keys
-        faults: dict[str, Any] = {"expired_status": expired_status, "clock": clock, "seed": seed}
-        super().__init__(credentials, issue_interval, **faults)
+        super().__init__(credentials, issue_interval, expired_status, clock, seed)
         self.latency = latency
         self._address = host, port
-        self._server: HttpServer | None = None
+        self._server: _HttpServer | None = None
         self._stands_in_for: str | None = None
 
     def __enter__(self) -> KisGateway:  # noqa: PYI034  # typing.Self is of 3.11
-        from .http_server import HttpServer
-
         if self._server is not None:
             raise RuntimeError("a KisGateway can be opened once; make another one")
-        self._server = HttpServer(self, self._address)
+        self._server = _HttpServer(self, self._address)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,8 +108,6 @@ class KisGateway(StateMachine):
 
         A token of one host is unknown to the other.
         """
-        from .hosts import divert
-
         with self, divert(self.url):
             self._stands_in_for = self._own.base_url
             yield self
@@ -198,3 +200,75 @@ class KisGateway(StateMachine):
 
     def __repr__(self) -> str:
         return f"KisGateway({self.url if self._server else 'not open'})"
+
+
+class _HttpServer(ThreadingTCPServer):
+    """Real HTTP: one thread a connection, 2,700 calls a second on two cores (measured)."""
+
+    allow_reuse_address = os.name == "posix"  # elsewhere that would let two listen at once
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, gateway: StateMachine, address: tuple[str, int]) -> None:
+        self.gateway = gateway
+        self._connections: WeakSet[socket.socket] = WeakSet()
+        super().__init__(address, _Handler)
+        host, port = self.socket.getsockname()
+        # What listens everywhere is reached on loopback.
+        self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # told apart
+        Thread(target=self.serve_forever, name="kis-gateway", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening, and break every connection."""
+        with suppress(OSError):  # wakes who waits for connections; a child that was forked meanwhile keeps the socket
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.shutdown()
+        self.server_close()
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # callers go away
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # all leaves in one piece: a head by itself would wait for the other side's acknowledgement
+    server: _HttpServer
+
+    def do_GET(self) -> None:
+        current_thread().name = "kis-gateway-connection"
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal():
+            self.send_error(400)
+            return
+        target, _, query = self.path.partition("?")
+        path = "/" + unquote(urlsplit(target).path).lstrip("/")  # libraries write "//uapi/…"
+        headers = {name.lower(): value.strip() for name, value in self.headers.items()}
+        named = dict(parse_qsl(query, keep_blank_values=True))
+        request = Request(self.command, path, named, headers, self.rfile.read(int(length)))
+        response = self.server.gateway.answer(request, self._is_gone)
+        if response is None:
+            self.close_connection = True
+            return
+        self.send_response_only(response.status)
+        for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(response.body)
+
+    do_POST = do_GET  # noqa: N815  # the name that http.server looks for
+
+    def _is_gone(self) -> bool:
+        is_readable = select.select([self.connection], [], [], 0)[0]
+        return bool(is_readable) and not self.connection.recv(1, socket.MSG_PEEK)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: `received` has it all."""

@@ -27,12 +27,11 @@ def divert(url: str | None, hosts: frozenset[str] = frozenset()) -> Iterator[Non
     connected before. What else would reach KIS fails where it looks the host up; where `url` is None, everything does.
     """
     _patch()
-    place = url, hosts
-    _places.append(place)
+    _places.append((url, hosts))
     try:
         yield
     finally:
-        _places.remove(place)
+        _places.remove((url, hosts))
 
 
 def _address(host: object) -> tuple[str, int] | None:
@@ -43,8 +42,9 @@ def _address(host: object) -> tuple[str, int] | None:
     if host not in hosts and not str(host).endswith("koreainvestment.com"):
         return None
     if url is None:
-        advice = "have it take the fixture kis_gateway_env"
-        raise ConfigurationError(f"{host} is not to be reached from this test: {advice}")
+        raise ConfigurationError(
+            f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env"
+        )
     found = urlsplit(url)
     return str(found.hostname), int(found.port or 80)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
 from .answers import Pages, Request, Response, error_body, failure, json_response, listing, success
-from .faults import TOKEN_PATH, Fault, FaultInjection, Where
+from .faults import TOKEN_PATH, Fault, FaultInjection
 
 _COUNTERS = ("calls", "answered", "refused", "token_requests", "tokens_issued", "token_requests_refused")
 
@@ -92,8 +92,8 @@ class IssuedTokens:
 class StateMachine(FaultInjection):
     """What `KisGateway` is made of: its server asks `answer`."""
 
-    def __init__(self, own: Credentials, issue_interval: float, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, own: Credentials, issue_interval: float, *faults: Any) -> None:
+        super().__init__(*faults)
         self.latency = 0.0
         self.learns_keys = False
         self._own = own
@@ -123,8 +123,13 @@ class StateMachine(FaultInjection):
     def answer(self, request: Request, is_gone: Callable[[], bool]) -> Response | None:
         """Answer a request after the time that it takes, unless its caller `is_gone`; None closes the connection."""
         with self._lock:
-            now, where = self._now(), self._count_arrival(request)
-            fault = self._fault_for(where, request.path, now)
+            now, is_call = self._now(), not request.path.startswith("/oauth2/")
+            self._counts["calls"] += is_call
+            self._counts["token_requests"] += request.path == TOKEN_PATH
+            self._calls_seen += is_call
+            if is_call and self._calls_seen in self._expire_at:
+                self.expire()
+            fault = self._fault_for("calls" if is_call else "tokens", request.path, now)
             response, outcome = self._apply(fault, request, now) if fault else self._judge(request, now)
             tr_id = request.headers.get("tr_id", "")
             self._received.append(ReceivedRequest(now, request.method, request.path, tr_id, outcome))
@@ -135,16 +140,6 @@ class StateMachine(FaultInjection):
         with self._lock:
             gone = self._closed.is_set() or is_gone()
             return None if gone else response or self._judge(request, self._now())[0]
-
-    def _count_arrival(self, request: Request) -> Where:
-        if request.path.startswith("/oauth2/"):
-            self._counts["token_requests"] += request.path == TOKEN_PATH
-            return "tokens"
-        self._counts["calls"] += 1
-        self._calls_seen += 1
-        if self._calls_seen in self._expire_at:
-            self.expire()
-        return "calls"
 
     def _apply(self, fault: Fault, request: Request, now: float) -> tuple[Response | None, str]:
         self._faults_met[fault.name] += 1

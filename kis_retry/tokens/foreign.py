@@ -39,10 +39,6 @@ class _ForeignSource(LiveSource):
     def __init__(self, target: Any, policy: RetryPolicy | None = None) -> None:
         self.policy, self._target, self._known = policy, target, _memory_of(target)
 
-    @property
-    def _memory(self) -> Memory:  # type: ignore[override]  # only read
-        return self._known
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _ForeignSource) and other._target is self._target
 
@@ -57,7 +53,7 @@ class UserSource(_ForeignSource):
 
     def __init__(self, target: Any) -> None:
         super().__init__(target)
-        self.credentials = getattr(target, "credentials", None)
+        self._memory, self.credentials = self._known, getattr(target, "credentials", None)
 
     def handed_out(self, value: str) -> bool:
         # The user's code may have asked its source itself, without being seen: look what it hands out now.

@@ -6,7 +6,6 @@ import hashlib
 import weakref
 from concurrent.futures import Future
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import requests
@@ -22,7 +21,7 @@ from .issuer import TokenIssuer
 from .refresher import Refresher
 from .source import headers_for
 
-__all__ = ["TokenManager", "every_manager", "newest_manager"]
+__all__ = ["TokenManager", "every_manager"]
 
 _T = TypeVar("_T")
 
@@ -177,15 +176,6 @@ def every_manager() -> list[TokenManager]:
     """List the managers of this process that somebody holds, the newest last."""
     found = [reference() for reference in _managers.valuerefs()]  # at once: other threads make managers meanwhile
     return [manager for manager in found if manager is not None]
-
-
-def newest_manager(base_url: str, app_key: str, app_secret: str) -> TokenManager | None:
-    """Return the manager for that account that was made last in this process, as long as somebody holds one."""
-    account = base_url.rstrip("/"), app_key.strip(), app_secret.strip()
-    for manager in reversed(every_manager()):
-        if attrgetter("base_url", "app_key", "app_secret")(manager.credentials) == account:
-            return manager
-    return None
 
 
 async def _awaited(future: Future[_T]) -> _T:

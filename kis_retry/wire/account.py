@@ -23,7 +23,7 @@ from ..stores.entry import store_from_env
 from ..stores.file import FileTokenStore
 from ..token import AccessToken
 from ..tokens.issuer import SEOUL
-from ..tokens.manager import TokenManager, newest_manager
+from ..tokens.manager import TokenManager, every_manager
 from ..tokens.source import LiveSource
 from .request import KisRequest, LibraryCall, Sent
 
@@ -46,7 +46,8 @@ def source_of_account(call: LibraryCall) -> LiveSource | None:
     if request.app_key is None or request.app_secret is None:
         return None
     account = request.base_url, request.app_key, request.app_secret
-    known = newest_manager(*account) or _learned.get(account)
+    of_program = (manager for manager in reversed(every_manager()) if request.is_of(manager.credentials))
+    known = next(of_program, None) or _learned.get(account)
     credentials = credentials_of(request, known)
     if known is not None or credentials is None:
         return known

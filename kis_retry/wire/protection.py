@@ -17,12 +17,11 @@ from typing import Any
 
 from ..answers import attribute_of
 from ..binding import Binding
-from ..context import ACTIVE, is_unprotected
+from ..context import ACTIVE, is_from_signal_handler, is_unprotected
 from ..credentials import Credentials
 from ..events import warn
 from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
-from ..signals import is_from_signal_handler
 from ..token import AccessToken
 from ..tokens.foreign import BrokerSource, as_source, is_broker
 from ..tokens.source import LiveSource, is_source

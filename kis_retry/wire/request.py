@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..answers import Verdict, judge_answer, judge_error
+from ..context import is_from_signal_handler
 from ..credentials import Credentials
-from ..signals import is_from_signal_handler
 from ..token import bare
 
 __all__ = ["UNREPEATABLE", "KisRequest", "LibraryCall", "Sent", "is_short", "read_request"]

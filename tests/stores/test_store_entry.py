@@ -162,9 +162,8 @@ def test_where_that_cannot_be_used_either_the_memory_of_the_process_does(caplog:
 
 
 def test_whoever_chose_memory_has_nothing_written_to_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryTokenStore()
-    monkeypatch.setattr(store, "save", None)
-    entry = StoreEntry(store, "only-in-memory")
+    entry = StoreEntry(MemoryTokenStore(), "only-in-memory")
+    monkeypatch.setattr(entry.store, "save", None)
     entry.save(TOKEN)
     assert entry.load() == TOKEN
     assert not Path(os.environ["XDG_CACHE_HOME"]).exists()

@@ -21,9 +21,8 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from children import Child, in_child
-from kis_retry import AccessToken, Credentials, RedisTokenStore
+from kis_retry import AccessToken, RedisTokenStore
 from kis_retry.errors import ConfigurationError
-from kis_retry.stores.base import key_of
 
 if TYPE_CHECKING:
     import socket
@@ -83,19 +82,6 @@ def test_an_entry_lives_as_long_as_its_token_and_a_minute_at_least(
 ) -> None:
     store.save(KEY, AccessToken("abc", datetime.now(timezone.utc) + timedelta(hours=hours)))
     assert least - 30 < client.pttl(ENTRY) / 1000 <= least
-
-
-def test_no_name_and_no_value_holds_the_app_key_or_the_secret(store: RedisTokenStore, client: Any) -> None:
-    credentials = Credentials("PSabcdefghijklmnopqrstuvwxyz01234567", "s3cr3t-s3cr3t", "12345678-01")
-    key = key_of(credentials)
-    with store.lock(key, timeout=0, lease=5):
-        store.save(key, TOKEN)
-        names = sorted(client.keys())
-        assert names == [f"kis_retry:{{{key}}}:lock".encode(), f"kis_retry:{{{key}}}:token".encode()]
-        held = b" ".join(names) + b" ".join(client.mget(names))
-    assert TOKEN.value.encode() in held
-    for secret in (credentials.app_key, credentials.app_secret, "12345678"):
-        assert secret.encode() not in held
 
 
 def test_somebodys_list_in_the_place_of_the_entry_is_a_miss_and_is_replaced(

@@ -1,4 +1,9 @@
-"""Processes that begin with their imports made, each a fork of one that has nothing else: a start of Python is slow."""
+"""
+Processes that begin with their imports made, each a fork of one that has nothing else: a start of Python is slow.
+
+They run without coverage, which would write a file for each, and whose tracer has locks that a fork may leave locked:
+what they do is measured where a test does it in its own process.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,40 @@ import multiprocessing
 import os
 import runpy
 import sys
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from patience import PATIENCE
 
-__all__ = ["CONTEXT", "Done", "run_python"]
+__all__ = ["Done", "forks", "run_python", "unmeasured"]
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        *("filelock", "httpcore", "httpx", "platformdirs", "redis", "wrapt"),
-        *("kis_retry.client.client", "kis_retry.protecting", "kis_retry.stores.redis", "kis_retry.testing.gateway"),
-        *("kis_retry.wire.for_httpx", "kis_retry.wire.for_requests", "kis_retry.wire.token_endpoint"),
-    ]
-)
+
+def unmeasured() -> dict[str, str]:
+    """The environment, without what has a process measured by coverage."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
+
+
+@cache
+def forks() -> ForkServerContext:
+    """The context that makes such processes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            *("filelock", "httpcore", "httpx", "platformdirs", "redis", "wrapt"),
+            *("kis_retry.client.client", "kis_retry.protecting", "kis_retry.stores.redis", "kis_retry.testing.gateway"),
+            *("kis_retry.wire.for_httpx", "kis_retry.wire.for_requests", "kis_retry.wire.token_endpoint"),
+        ]
+    )
+    before = dict(os.environ)
+    for name in before.keys() - unmeasured().keys():
+        del os.environ[name]
+    forkserver.ensure_running()  # with the environment of now
+    os.environ.update(before)
+    return context
 
 
 class Done(NamedTuple):
@@ -36,7 +59,7 @@ def run_python(words: list[str], folder: Path, environ: dict[str, str]) -> Done:
     """Run `python WORDS…` (a script, or `-m MODULE`) in a folder, without what pytest put into the environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     with TemporaryDirectory() as streams:
-        process = CONTEXT.Process(target=_run, args=(words, folder, {**kept, **environ}, streams))
+        process = forks().Process(target=_run, args=(words, folder, {**kept, **environ}, streams))
         process.start()
         process.join(PATIENCE)
         process.kill()

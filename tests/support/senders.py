@@ -16,7 +16,14 @@ import aiohttp
 import httpx
 import requests
 
-from kis_retry import RateLimiter, RetryPolicy, refresh_on_expired_token, retry_on_transient_error
+from kis_retry import (
+    MemoryTokenStore,
+    RateLimiter,
+    RetryPolicy,
+    TokenManager,
+    refresh_on_expired_token,
+    retry_on_transient_error,
+)
 from kis_retry.testing import KisGateway
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "both",
     "headers_for",
     "issued",
+    "manager_for",
     "query",
     "sent",
 ]
@@ -92,6 +100,11 @@ def issued(gateway: KisGateway) -> str:
     body = {"grant_type": "client_credentials", "appkey": credentials.app_key, "appsecret": credentials.app_secret}
     answer = requests.post(gateway.url + "/oauth2/tokenP", json=body, timeout=_TIMEOUT).json()
     return f"Bearer {answer['access_token']}"
+
+
+def manager_for(gateway: KisGateway) -> TokenManager:
+    """A manager of its own for the gateway's account."""
+    return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
 
 
 def both(

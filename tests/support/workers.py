@@ -19,7 +19,7 @@ import httpx
 import requests
 
 from answers import GOOD_CODE, PRICE
-from forks import CONTEXT
+from forks import forks
 from kis_retry import Credentials, KisClient, install, on_event, refresh_on_expired_token
 from kis_retry.testing import KisGateway
 from patience import PATIENCE
@@ -55,8 +55,8 @@ class Worker:
     """
 
     def __init__(self, way: str, environ: dict[str, str]) -> None:
-        self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_work, args=(theirs, way, environ), daemon=True)
+        self._pipe, theirs = forks().Pipe()
+        self._process = forks().Process(target=_work, args=(theirs, way, environ), daemon=True)
         self._process.start()
         theirs.close()
         self.lost: list[str] = []

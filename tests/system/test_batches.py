@@ -13,11 +13,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import requests
 
 from crowds import together
-from forks import CONTEXT
+from forks import forks
 from kis_retry import (
     AccessToken,
     AsyncKisClient,
@@ -80,10 +81,11 @@ class Readers:
 async def test_two_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(gateway: KisGateway) -> None:
     gateway.refuse_calls("EGW00201", share=0.22)
     gateway.drop(share=0.01)
-    made = parts(gateway.credentials, rate=80)
+    made = parts(gateway.credentials, rate=60)
     await made["tokens"].token_async()
     gateway.expire_at(100)
-    async with AsyncKisClient(**made) as client:
+    few = httpx.AsyncClient(limits=httpx.Limits(max_connections=12))  # it looks at each of them for each request
+    async with few, AsyncKisClient(**made, session=few) as client:
         answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(200)))
     assert {answer["msg_cd"] for answer in answers} == {"MCA00000"}
     assert gateway.counts.token_requests == 2, "the one before the batch, and one for all of its tasks"
@@ -136,13 +138,13 @@ def test_orders_hardly_wait_beside_sixteen_reading_threads_and_no_read_is_lost(g
     assert statistics.median(arrived(gateway, path)[0] - at for path, at in asked.items()) < 0.2
 
 
-@pytest.mark.parametrize(("away_for", "placed"), [(0.3, 1), (0.9, 0)])
+@pytest.mark.parametrize(("away_for", "placed"), [(0.2, 1), (1.3, 0)])
 def test_an_order_that_never_left_is_placed_when_somebody_listens_in_time_or_never(
     away_for: float, placed: int, gateway: KisGateway
 ) -> None:
     back = KisGateway(port=int(gateway.url.rpartition(":")[2]), **KEYS)
     gateway.close()
-    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50, order_deadline=0.6)
+    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50, order_deadline=1.1)
     made["tokens"].adopt(AccessToken("eyJ.a.b", datetime.now(timezone.utc) + timedelta(hours=9)))
     with KisClient(**made) as client, ThreadPoolExecutor(1) as pool:
         order = pool.submit(client.post, ORDER, "TTTC0012U", {"PDNO": "1"})
@@ -176,7 +178,7 @@ def test_orders_whose_threads_were_given_up_arrive_in_time_or_never(
     assert len(gateway.orders) == placed
     for number in range(3):
         at = arrived(gateway, f"{ORDER}-{number}")
-        assert at[0] - began < 0.3 * number + 0.3, "the one before it does not take every slot"
+        assert at[0] - began < 0.3 * number + 0.5, "the one before it does not take every slot"
         assert at[-1] < at[0] + 0.85
 
 
@@ -191,7 +193,7 @@ def test_threads_and_processes_share_one_websocket_key_and_wait_for_its_endpoint
 ) -> None:
     gateway.fail(503, times=2, where="tokens", path="/oauth2/Approval")
     manager = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "store"), policy=RetryPolicy())
-    with ProcessPoolExecutor(2, mp_context=CONTEXT) as pool:
+    with ProcessPoolExecutor(2, mp_context=forks()) as pool:
         asked = [pool.submit(APPROVAL_KEY, manager) for _ in range(2)]
         keys = together(4, lambda _: manager.approval_key()) + [each.result(60) for each in asked]
     assert keys == gateway.approval_keys * 6

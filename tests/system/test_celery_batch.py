@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from forks import unmeasured
 from kis_retry.testing import KisGateway
 from patience import PATIENCE, until
 
@@ -31,7 +32,7 @@ def environment(gateway: KisGateway, valkey_server: Any) -> dict[str, str]:
     valkey_server.start()
     valkey_server.flush()
     return {
-        **os.environ,
+        **unmeasured(),
         "KIS_APP_KEY": gateway.credentials.app_key,
         "KIS_APP_SECRET": gateway.credentials.app_secret,
         "KIS_BASE_URL": gateway.url,

@@ -135,7 +135,7 @@ def test_an_odd_answer_comes_back_as_it_is(status: int, gateway: KisGateway) -> 
 # --- tasks that are cancelled
 
 
-async def test_a_thousand_cancelled_tasks_leave_nothing_behind() -> None:
+async def test_hundreds_of_cancelled_tasks_leave_nothing_behind() -> None:
     with KisGateway(latency=0.02) as gateway:
         tokens = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy())
         limiter = RateLimiter(gateway.credentials, rate=200, store=MemoryTokenStore())
@@ -143,7 +143,7 @@ async def test_a_thousand_cancelled_tasks_leave_nothing_behind() -> None:
             await client.fetch_domestic_price("005930")
             gateway.expire()
             gateway.hang("tokens", 1)
-            tasks = [asyncio.create_task(client.fetch_domestic_price("005930")) for _ in range(1_000)]
+            tasks = [asyncio.create_task(client.fetch_domestic_price("005930")) for _ in range(400)]
             await asyncio.sleep(0.3)  # some wait for a slot, some for an answer, some for the token
             for task in tasks:
                 task.cancel()

@@ -20,6 +20,7 @@ import requests
 from answers import PRICE
 from brokers import Broker
 from children import Child
+from forks import unmeasured
 from kis_retry import (
     FileTokenStore,
     KisClient,
@@ -106,9 +107,7 @@ def test_children_forked_during_a_threads_first_call_hang_nowhere(
     place = request.getfixturevalue("valkey_server").url if store == "redis" else store
     given = gateway.credentials
     program = [sys.executable, "-c", textwrap.dedent(FIRST_CALL), gateway.url + PRICE, given.app_key, given.app_secret]
-    # Coverage's tracer has locks of its own, which a fork beside another thread may leave locked.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
-    environ["KIS_TOKEN_STORE"] = place
+    environ = {**unmeasured(), "KIS_TOKEN_STORE": place}
     ended = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert gateway.counts.token_requests == 1

@@ -254,7 +254,7 @@ def test_no_secret_is_ever_said(
         assert {"kis_retry.hook_failed", "kis_retry.store_unavailable"} <= said
         assert {record.name.partition(".")[0] for record in caplog.records} >= {"urllib3", "httpcore", "httpx"}
         assert scanner.errors >= 20
-        assert len(scanner.tokens) >= 20
+        assert len(scanner.tokens) >= 15
 
         # And whoever looks, sees.
         with scanner.failing(json.JSONDecodeError):

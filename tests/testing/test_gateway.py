@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import requests
 from freezegun import freeze_time
 
-from gateway_caller import NINE_IN_SEOUL, ORDER, PRICE, Caller
+from gateway_caller import NINE_IN_SEOUL, ORDER, PRICE, Caller, outcome
 from kis_retry import ConfigurationError, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
 
@@ -34,12 +33,9 @@ def test_a_token_comes_with_the_four_fields_of_kis(caller: Caller) -> None:
     ("path", "changed", "code"),
     [
         ("tokenP", {"appkey": "wrong"}, "EGW00103"),
-        ("tokenP", {"appkey": None}, "EGW00103"),
         ("tokenP", {"appsecret": "wrong"}, "EGW00105"),
         ("tokenP", {"grant_type": "password"}, "EGW00115"),
         ("revokeP", {"appkey": "wrong"}, "EGW00103"),
-        ("revokeP", {"appsecret": "wrong"}, "EGW00105"),
-        ("Approval", {"appkey": "wrong"}, "EGW00103"),
         ("Approval", {"secretkey": None}, "EGW00105"),
         ("Approval", {"grant_type": None}, "EGW00115"),
     ],
@@ -50,22 +46,18 @@ def test_a_wrong_request_for_a_key_is_refused(caller: Caller, path: str, changed
     keys = caller.keys(grant_type="client_credentials", secretkey=caller.keys()["appsecret"], token=token)
     answer = caller.post(f"/oauth2/{path}", {**keys, **changed})
     assert (answer.status_code, answer.json()["error_code"]) == (403, code)
-    assert answer.json()["error_description"]
-    assert "rt_cd" not in answer.json()
+    assert set(answer.json()) == {"error_code", "error_description"}
     counts = caller.gateway.counts
     assert (counts.token_requests_refused, counts.tokens_issued) == (path == "tokenP", 1)
     assert (caller.judged(token), caller.gateway.approval_keys) == ("MCA00000", [])
     assert caller.ask_token()[0] == 200, "it did not use up the minute"
 
 
-@pytest.mark.parametrize(("later", "status"), [(0, 403), (59.9, 403), (60, 200)])
-def test_a_token_is_issued_once_a_minute(caller: Caller, later: float, status: int) -> None:
+@pytest.mark.parametrize(("later", "said"), [(59.9, "EGW00133"), (60, "issued")])
+def test_a_token_is_issued_once_a_minute(caller: Caller, later: float, said: str) -> None:
     caller.token()
     caller.now += later
-    answer = caller.ask_token()
-    assert answer[0] == status
-    if status == 403:
-        assert answer[1]["error_code"] == "EGW00133"
+    assert outcome(caller.ask_token_raw) == said
 
 
 def test_within_six_hours_of_its_first_issue_the_same_token_is_handed_out_again(caller: Caller) -> None:
@@ -79,7 +71,7 @@ def test_within_six_hours_of_its_first_issue_the_same_token_is_handed_out_again(
     assert caller.gateway.counts.tokens_issued == 3
 
 
-@pytest.mark.parametrize(("later", "msg_cd"), [(0, "MCA00000"), (86_399, "MCA00000"), (86_400, "EGW00123")])
+@pytest.mark.parametrize(("later", "msg_cd"), [(86_399, "MCA00000"), (86_400, "EGW00123")])
 def test_a_token_lives_24_hours(caller: Caller, later: int, msg_cd: str) -> None:
     token = caller.token()
     caller.now += later
@@ -150,6 +142,8 @@ def test_a_dead_token_is_refused_in_the_words_of_kis(new_caller: NewCaller, stat
     assert answer.status_code == status
     assert answer.json() == {"rt_cd": "1", "msg_cd": "EGW00123", "msg1": "기간이 만료된 token 입니다."}
     assert "기간이 만료된" in answer.content.decode(), "Korean is sent as it is"
+    for each in (answer, caller.get(token=caller.token())):
+        assert {name for name in each.headers if name.islower()} == {"tr_id", "tr_cont", "gt_uid"}, "KIS's own"
     assert caller.gateway.counts.refused == 1
 
 
@@ -170,22 +164,14 @@ def test_the_authorization_header_is_judged(caller: Caller, header: str | None, 
 
 
 @pytest.mark.parametrize(
-    ("headers", "msg_cd"),
-    [
-        ({}, "MCA00000"),
-        ({"appkey": "{key}", "appsecret": "{secret}"}, "MCA00000"),
-        ({"appkey": "wrong"}, "EGW00103"),
-        ({"appsecret": "wrong"}, "EGW00304"),
-    ],
+    ("headers", "msg_cd"), [({"appkey": "wrong"}, "EGW00103"), ({"appsecret": "wrong"}, "EGW00304"), ({}, "MCA00000")]
 )
 def test_a_key_or_secret_that_is_sent_with_a_call_must_be_right(
     caller: Caller, headers: dict[str, str], msg_cd: str
 ) -> None:
-    credentials = caller.gateway.credentials
-    sent = {name: text.format(key=credentials.app_key, secret=credentials.app_secret) for name, text in headers.items()}
-    answer = caller.get(headers=sent)
-    assert (answer.status_code, answer.json()["msg_cd"]) == (200 if msg_cd == "MCA00000" else 500, msg_cd)
-    assert caller.gateway.counts.refused == (msg_cd != "MCA00000")
+    for sent in (headers, {**caller.keys(), **headers}):
+        answer = caller.get(headers=sent)
+        assert (answer.status_code, answer.json()["msg_cd"]) == (200 if msg_cd == "MCA00000" else 500, msg_cd)
 
 
 def test_a_second_app_key_has_tokens_of_its_own(caller: Caller) -> None:
@@ -206,13 +192,11 @@ def test_a_second_app_key_has_tokens_of_its_own(caller: Caller) -> None:
     ("paper", "tr_id", "msg_cd"),
     [
         (False, "TTTC0012U", "MCA00000"),
-        (False, "", "MCA00000"),
         (False, "VTTC0012U", "EGW02004"),
         (True, "VTTC0012U", "MCA00000"),
         (True, "HHDFS76200200", "MCA00000"),
         (True, "TTTC0012U", "EGW02006"),
         (True, "JTTT3018R", "EGW02006"),
-        (True, "CTRP6504R", "EGW02006"),
     ],
 )
 def test_a_tr_id_of_the_other_environment_is_refused(
@@ -233,14 +217,11 @@ def test_after_expire_every_token_is_dead_and_a_new_one_may_be_had_at_once(calle
     old = caller.token()
     caller.now += 6 * 3600
     newer = caller.token()
-    caller.now += 10
     caller.gateway.expire()
     assert (caller.judged(old), caller.judged(newer)) == ("EGW00123", "EGW00123")
-    body = caller.ask_token()[1]
-    assert body["access_token"] not in {old, newer}
-    assert body["access_token_token_expired"] == "2026-11-25 15:00:10"
+    assert caller.token() not in {old, newer}
     assert caller.judged() == "MCA00000"
-    assert caller.ask_token()[1]["error_code"] == "EGW00133"
+    assert outcome(caller.ask_token_raw) == "EGW00133"
 
 
 def test_expire_at_strikes_just_before_the_call_of_that_number_in_the_gateways_life(caller: Caller) -> None:
@@ -255,22 +236,8 @@ def test_expire_at_strikes_just_before_the_call_of_that_number_in_the_gateways_l
     assert caller.judged(token) == "EGW00123"
     token = caller.token()
     assert [caller.judged(token) for _ in range(3)] == ["MCA00000"] * 3
-
-
-def test_expire_at_refuses_calls_that_are_past(caller: Caller) -> None:
-    caller.judged()
-    with pytest.raises(ValueError, match="from 2"):
-        caller.gateway.expire_at(5, 1)
-
-
-def test_under_many_threads_exactly_one_call_meets_the_expiry(caller: Caller) -> None:
-    url, headers = caller.gateway.url + PRICE, {"authorization": f"Bearer {caller.token()}"}
-    caller.gateway.expire_at(51)
-    with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda _: requests.get(url, headers=headers, timeout=20).json()["msg_cd"], range(80)))
-    assert (codes.count("MCA00000"), codes.count("EGW00123")) == (50, 30)
-    counts = caller.gateway.counts
-    assert (counts.calls, counts.answered, counts.refused) == (80, 50, 30)
+    with pytest.raises(ValueError, match="from 8"):
+        caller.gateway.expire_at(9, 7)
 
 
 # -- counts and what is remembered
@@ -316,24 +283,13 @@ def test_a_hash_key_needs_no_token(caller: Caller) -> None:
     assert (len(answer.json()["HASH"]), caller.gateway.counts.answered) == (64, 1)
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "/"), ("GET", "/uapi"), ("POST", "/oauth2/token"), ("GET", "/oauth2/tokenP")],
-)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/uapi"), ("POST", "/oauth2/token"), ("GET", "/oauth2/tokenP")])
 def test_an_unknown_path_is_not_found(caller: Caller, method: str, path: str) -> None:
     answer = requests.request(method, caller.gateway.url + path, timeout=20)
     assert answer.status_code == 404
     assert "OPSQ0002" in answer.json().values(), "a code that does not pass by itself"
     counts = caller.gateway.counts
     assert (counts.answered, counts.tokens_issued, counts.calls) == (0, 0, "oauth2" not in path)
-
-
-def test_kis_sends_its_own_headers_in_lower_case(caller: Caller) -> None:
-    for answer in (caller.get(), caller.get(token="nobody's")):
-        assert {name for name in answer.headers if name.islower()} == {"tr_id", "tr_cont", "gt_uid"}
-        assert {name for name in answer.headers if not name.islower()} == {"Content-Type", "Content-Length"}
-        assert answer.headers["tr_id"] == "FHKST01010100"
-        assert answer.headers["tr_cont"] == ""
 
 
 # -- the object itself

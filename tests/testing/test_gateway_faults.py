@@ -24,14 +24,14 @@ def test_no_second_holds_more_calls_than_the_limit(caller: Caller) -> None:
     caller.gateway.limit_calls(3)
     caller.now += 0.5  # it begins with no second of the clock
     answered = []
-    for _ in range(200):
+    for _ in range(96):
         if caller.judged() == "MCA00000":
             answered.append(caller.now)
         caller.now += 1 / 32
     assert all(later - earlier >= 1 for earlier, later in zip(answered, answered[3:], strict=False))
-    assert len(answered) == 3 * 7, "calls past the limit do not count towards it"
-    assert caller.gateway.faults_met == {"over_limit": 200 - 3 * 7}
-    assert caller.gateway.counts.refused == 200 - 3 * 7
+    assert len(answered) == 3 * 3, "calls past the limit do not count towards it"
+    assert caller.gateway.faults_met == {"over_limit": 96 - 3 * 3}
+    assert caller.gateway.counts.refused == 96 - 3 * 3
 
 
 def test_the_limit_can_be_changed_and_lifted_while_the_gateway_runs(new_caller: NewCaller) -> None:
@@ -50,56 +50,31 @@ def test_the_limit_can_be_changed_and_lifted_while_the_gateway_runs(new_caller: 
 
 
 @pytest.mark.parametrize("status", [500, 200])
-@pytest.mark.parametrize("msg_cd", TABLE)
-def test_every_row_of_the_table_comes_in_the_words_of_kis(caller: Caller, msg_cd: str, status: int) -> None:
-    caller.gateway.refuse_calls(msg_cd, status=status)
-    answer = caller.get()
-    body = answer.json()
-    assert (answer.status_code, body["rt_cd"], body["msg_cd"]) == (status, "1", msg_cd)
-    assert body["msg1"]
-    assert answer.headers["tr_id"] == "FHKST01010100"
-    assert caller.gateway.faults_met == {msg_cd: 1}
-    assert caller.gateway.counts.refused == 1
+def test_every_row_of_the_table_comes_in_the_words_of_kis(caller: Caller, status: int) -> None:
+    for msg_cd in TABLE:
+        caller.gateway.refuse_calls(msg_cd, 1, status=status)
+        answer = caller.get()
+        body = answer.json()
+        assert (answer.status_code, body["rt_cd"], body["msg_cd"]) == (status, "1", msg_cd)
+        assert body["msg1"]
+        assert answer.headers["tr_id"] == "FHKST01010100"
+    assert caller.gateway.faults_met == dict.fromkeys(TABLE, 1)
+    assert caller.gateway.counts.refused == len(TABLE)
 
 
-@pytest.mark.parametrize(
-    ("given", "named", "expected"),
-    [
-        (("EGW00201",), {}, ["EGW00201"] * 3),
-        (("EGW00201", 2), {}, ["EGW00201", "EGW00201", "MCA00000"]),
-        ((), {"times": 2}, ["EGW00123", "EGW00123", "MCA00000"]),
-        ((), {}, ["EGW00123"] * 3),
-    ],
-)
-def test_calls_are_refused_so_many_times_or_until_healed(
-    caller: Caller, given: tuple[Any, ...], named: dict[str, Any], expected: list[str]
-) -> None:
-    caller.gateway.refuse_calls(*given, **named)
-    assert caller.outcomes(3) == expected
+def test_calls_are_refused_so_many_times_or_until_healed(new_caller: NewCaller) -> None:
+    caller = new_caller(expired_status=200)
+    caller.gateway.refuse_calls("EGW00201", 1, status=401)
+    caller.gateway.refuse_calls()
+    assert [caller.get().status_code for _ in range(2)] == [401, 200], "the gateway's status, unless it has its own"
+    assert caller.outcomes(2) == ["EGW00123"] * 2
     caller.gateway.heal()
     assert caller.outcomes(1) == ["MCA00000"]
 
 
-def test_a_refusal_has_the_status_of_the_gateway_unless_it_has_its_own(new_caller: NewCaller) -> None:
-    caller = new_caller(expired_status=200)
-    caller.gateway.refuse_calls("EGW00206", 1)
-    caller.gateway.refuse_calls("EGW00206", 1, status=401)
-    assert [caller.get().status_code for _ in range(2)] == [200, 401]
-
-
-@pytest.mark.parametrize(
-    ("given", "named", "status", "code"),
-    [
-        ((), {"times": 1}, 403, "EGW00103"),
-        (("EGW00133", 1), {}, 403, "EGW00133"),
-        (("EGW00002", 1), {"status": 500}, 500, "EGW00002"),
-        ((None, 1), {"status": 503}, 503, None),
-    ],
-)
-def test_token_requests_are_refused(
-    caller: Caller, given: tuple[Any, ...], named: dict[str, Any], status: int, code: str | None
-) -> None:
-    caller.gateway.refuse_tokens(*given, **named)
+@pytest.mark.parametrize(("code", "status"), [("EGW00133", 403), ("EGW00002", 500), (None, 503)])
+def test_token_requests_are_refused(caller: Caller, code: str | None, status: int) -> None:
+    caller.gateway.refuse_tokens(code, 1, status=status)
     found, body = caller.ask_token()
     assert (found, body.get("error_code")) == (status, code)
     assert caller.gateway.faults_met == {code or f"HTTP {status}": 1}
@@ -111,16 +86,15 @@ def test_token_requests_are_refused(
 @pytest.mark.parametrize(
     ("method", "arguments", "named"),
     [
-        ("refuse_calls", (3,), "msg_cd=3"),
-        ("refuse_tokens", (3,), "msg_cd=3"),
-        ("drop", ("calls", 0), "times=0"),
-        ("drop", ("orders",), "where='orders'"),
-        ("outage", (1, "orders"), "where='orders'"),
+        ("drop", {"times": 0}, "times=0"),
+        ("drop", {"where": "orders"}, "where='orders'"),
+        ("outage", {"where": "orders"}, "where='orders'"),
+        ("list_pages", {"path": "/uapi/x", "cursor": "300"}, "cursor='300'"),
     ],
 )
-def test_a_fault_that_is_not_usable_is_named(method: str, arguments: tuple[Any, ...], named: str) -> None:
+def test_a_fault_that_is_not_usable_is_named(method: str, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=f"{named} is not usable: it takes"):
-        getattr(KisGateway(), method)(*arguments)
+        getattr(KisGateway(), method)(**arguments)
 
 
 # -- faults in a row
@@ -137,21 +111,13 @@ def test_faults_queue_up(caller: Caller) -> None:
     assert (counts.calls, counts.refused, counts.answered) == (5, 1, 1)
 
 
-@pytest.mark.parametrize("where", ["calls", "tokens"])
-def test_a_fault_meets_only_its_own_kind_of_request(caller: Caller, where: Any) -> None:
-    caller.gateway.drop(where)
-    assert caller.judged() == ("dropped" if where == "calls" else "MCA00000")
-    assert outcome(caller.ask_token_raw) == ("dropped" if where == "tokens" else "EGW00133")
-    assert outcome(lambda: caller.post("/oauth2/revokeP", {})) == "EGW00103"
-
-
 def test_a_fault_may_be_for_some_paths_alone(caller: Caller) -> None:
     caller.gateway.refuse_calls("EGW00215", 1, path="/trading/")
     caller.gateway.drop(share=1, path="/trading/")
     caller.gateway.refuse_tokens("EGW00002", 1, status=500, path="/oauth2/Approval")
     assert caller.outcomes(2) == ["MCA00000"] * 2
     assert [caller.order({}) for _ in range(2)] == ["EGW00215", "dropped"]
-    assert outcome(caller.ask_token_raw) == "EGW00133"
+    assert outcome(caller.ask_token_raw) == "EGW00133", "each meets its own kind of request"
     assert [outcome(lambda: caller.post("/oauth2/Approval", {})) for _ in range(2)] == ["EGW00002", "EGW00115"]
 
 
@@ -163,7 +129,6 @@ def test_a_fault_may_be_for_some_paths_alone(caller: Caller) -> None:
     [
         ("drop", {}, "dropped"),
         ("fail", {}, "HTTP 503"),
-        ("fail", {"status": 429}, "HTTP 429"),
         ("garble", {}, "HTTP 502"),
         ("refuse_calls", {"msg_cd": "EGW00301"}, "EGW00301"),
     ],
@@ -186,18 +151,15 @@ def test_an_order_may_be_answered_by_a_redirect(caller: Caller) -> None:
     assert caller.gateway.orders == [{"n": 1}]
 
 
-@pytest.mark.parametrize(("status", "page"), [(429, "429 Too Many Requests"), (503, "503 Service"), (599, "599")])
-def test_fail_answers_with_a_status_and_no_verdict(caller: Caller, status: int, page: str) -> None:
-    caller.gateway.fail(status, 1, retry_after=2)
+def test_fail_answers_with_a_status_and_no_verdict(caller: Caller) -> None:
+    caller.gateway.fail(429, 1, retry_after=2)
     answer = caller.get()
-    assert (answer.status_code, answer.headers["Retry-After"]) == (status, "2")
-    assert answer.headers["Content-Type"] == "text/html"
-    assert page in answer.text
-    assert caller.outcomes(1) == ["MCA00000"]
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+    assert (answer.headers["Content-Type"], "429 Too Many Requests" in answer.text) == ("text/html", True)
 
 
 @pytest.mark.parametrize("where", ["calls", "tokens"])
-@pytest.mark.parametrize("body", [b"<html>busy</html>", b'{"access_token": ""}', b"", b"\xff\x00"])
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"", b"\xff\x00"])
 def test_garbled_answers_arrive_byte_for_byte(caller: Caller, where: Any, body: bytes) -> None:
     caller.gateway.garble(where, 1, body=body, status=200)
     answer = caller.get() if where == "calls" else caller.ask_token_raw()
@@ -234,18 +196,10 @@ def test_same_token_makes_the_next_issue_useless(caller: Caller) -> None:
 def test_a_share_of_the_calls_meets_its_fault(caller: Caller) -> None:
     caller.gateway.refuse_calls("EGW00201", share=0.22)
     caller.gateway.fail(503, share=0.1)
-    met = Counter(caller.outcomes(1_000))
-    assert met["EGW00201"] == pytest.approx(220, rel=0.2)
-    assert met["HTTP 503"] == pytest.approx(100, rel=0.3)
-    assert met["MCA00000"] == caller.gateway.counts.answered == 1_000 - sum(caller.gateway.faults_met.values())
-
-
-def test_shares_add_up_to_all_calls(caller: Caller) -> None:
-    caller.gateway.refuse_calls("EGW00201", share=0.5)
-    caller.gateway.fail(share=0.5)
-    assert set(caller.outcomes(100)) == {"EGW00201", "HTTP 503"}
-    caller.gateway.heal()
-    assert caller.outcomes(1) == ["MCA00000"]
+    met = Counter(caller.outcomes(300))
+    assert met["EGW00201"] == pytest.approx(66, rel=0.3)
+    assert met["HTTP 503"] == pytest.approx(30, rel=0.4)
+    assert met["MCA00000"] == caller.gateway.counts.answered == 300 - sum(caller.gateway.faults_met.values())
 
 
 def test_the_same_seed_meets_the_same_calls(new_caller: NewCaller) -> None:
@@ -253,26 +207,15 @@ def test_the_same_seed_meets_the_same_calls(new_caller: NewCaller) -> None:
     for seed in (7, 7, 8):
         caller = new_caller(seed=seed)
         caller.gateway.refuse_calls("EGW00201", share=0.5)
-        courses.append(caller.outcomes(64))
+        courses.append(caller.outcomes(32))
     assert courses[0] == courses[1] != courses[2]
-
-
-def test_the_limit_comes_before_shares_and_the_queue_before_both(caller: Caller) -> None:
-    caller.gateway.limit_calls(10)
-    caller.gateway.refuse_calls("EGW00316", share=0.5)
-    caller.gateway.refuse_calls("EGW00206", 1)
-    met = Counter(caller.outcomes(31))
-    assert (met["EGW00206"], met["EGW00201"]) == (1, 20), "each of the ten within the limit counts, refused or not"
-    assert met["EGW00316"] + met["MCA00000"] == 10
-    assert caller.gateway.faults_met == {"over_limit": 20, "EGW00316": met["EGW00316"], "EGW00206": 1}
 
 
 # -- outages
 
 
 @pytest.mark.parametrize(
-    ("where", "call", "token"),
-    [("both", "HTTP 500", "HTTP 500"), ("calls", "HTTP 500", "issued"), ("tokens", "MCA00000", "HTTP 500")],
+    ("where", "call", "token"), [("both", "HTTP 500", "HTTP 500"), ("tokens", "MCA00000", "HTTP 500")]
 )
 def test_an_outage_lasts_its_seconds_and_not_one_more(caller: Caller, where: Any, call: str, token: str) -> None:
     caller.token()
@@ -285,20 +228,3 @@ def test_an_outage_lasts_its_seconds_and_not_one_more(caller: Caller, where: Any
     assert caller.judged() == ("MCA00000" if where == "tokens" else "EGW00201"), "an outage comes before all else"
     assert outcome(caller.ask_token_raw) == ("EGW00133" if token == "issued" else "issued")
     assert caller.gateway.faults_met["outage"] == [call, token].count("HTTP 500")
-
-
-def test_an_outage_of_the_token_endpoint_takes_all_of_oauth2_until_it_is_healed(caller: Caller) -> None:
-    caller.gateway.outage(where="tokens", status=503)
-    caller.now += 86_000
-    for path in ("/oauth2/tokenP", "/oauth2/revokeP", "/oauth2/Approval"):
-        assert caller.post(path, {}).status_code == 503
-    caller.gateway.heal()
-    assert caller.ask_token()[0] == 200
-
-
-def test_a_token_that_expires_during_an_outage_is_dead_after_it(caller: Caller) -> None:
-    caller.gateway.expire_at(2)
-    caller.gateway.outage(10)
-    assert caller.outcomes(2) == ["HTTP 500"] * 2
-    caller.now += 10
-    assert caller.outcomes(1) == ["EGW00123"]

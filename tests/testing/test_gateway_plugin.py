@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import os
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import httpx
 import pytest
 import requests
 
 from gateway_caller import ORDER, PRICE
 from kis_retry import ConfigurationError, Credentials, KisClient, MemoryTokenStore, TokenManager
 from kis_retry.testing import KisGateway
+from senders import GOOD, WIRES, Wire
 
 pytest_plugins = ["pytester"]
 
@@ -43,13 +40,6 @@ def price(symbol):
 
 def prices():
     return [price(f"{number:06d}")["rt_cd"] for number in range(10)]
-"""
-FIVE_LINES = """
-from {name} import prices
-
-def test_my_batch_survives_an_expiry_at_call_5(kis_gateway_env):
-    kis_gateway_env.expire_at(5)
-    assert prices() == ["0"] * 10
 """
 TWO_TESTS = """
 def check(gateway):
@@ -113,59 +103,19 @@ def test_a_key_in_an_env_file_does_not_reach_the_gateway(
 # -- what is meant for KIS's hosts
 
 
-def by_requests(url: str, headers: dict[str, str]) -> Any:
-    with requests.Session() as session:
-        return [session.get(url, headers=headers, timeout=10) for _ in range(2)][-1].json()
-
-
-def by_urllib(url: str, headers: dict[str, str]) -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-        return httpx.Response(200, content=answer.read()).json()
-
-
-def by_httpx(url: str, headers: dict[str, str]) -> Any:
-    answer = httpx.get(url, headers=headers)
-    assert str(answer.url) == url
-    return answer.json()
-
-
-def by_async_httpx(url: str, headers: dict[str, str]) -> Any:
-    async def get() -> Any:
-        async with httpx.AsyncClient() as client:
-            return (await client.get(url, headers=headers)).json()
-
-    return asyncio.run(get())
-
-
-def by_aiohttp(url: str, headers: dict[str, str]) -> Any:
-    async def get() -> Any:
-        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
-            assert str(answer.url) == url
-            return await answer.json()
-
-    return asyncio.run(get())
-
-
-@pytest.mark.parametrize("send", [by_requests, by_urllib, by_httpx, by_async_httpx, by_aiohttp])
-@pytest.mark.parametrize("url", [REAL, PAPER])
-def test_whatever_library_sends_it_goes_to_the_gateway(
-    kis_gateway_env: KisGateway, send: Callable[[str, dict[str, str]], Any], url: str
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+def test_whatever_library_sends_it_goes_to_the_gateway_past_a_proxy(
+    kis_gateway_env: KisGateway, monkeypatch: pytest.MonkeyPatch, wire: Wire
 ) -> None:
-    tokens = TokenManager(Credentials("a-real-key", "a-real-secret", base_url=url), store=MemoryTokenStore())
-    answer = send(f"{url}{PRICE}?FID_INPUT_ISCD=005930", tokens.headers("FHKST01010100"))
-    assert answer["output"]["stck_shrn_iscd"] == "005930"
-    assert kis_gateway_env.counts.tokens_issued == 1
-    other = PAPER if url == REAL else REAL
-    refused = requests.get(other + PRICE, headers=tokens.headers("FHKST01010100"), timeout=10)
-    assert refused.json()["msg_cd"] == "EGW00121", "the two hosts stay two"
-
-
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-def test_no_proxy_sees_it(kis_gateway_env: KisGateway, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    headers = {"authorization": f"Bearer {kis_gateway_env.issue_elsewhere()['access_token']}"}
-    for send in (by_requests, by_urllib, by_aiohttp):
-        assert send(REAL + PRICE, headers)["rt_cd"] == "0"
+    if "httpx" not in wire.name:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens there
+    for url in (REAL, PAPER):
+        tokens = TokenManager(Credentials("a-real-key", "a-real-secret", base_url=url), store=MemoryTokenStore())
+        headers = tokens.headers("FHKST01010100")
+        assert wire.send("GET", url + PRICE, headers, None, 5) == GOOD
+        refused = wire.send("GET", (PAPER if url == REAL else REAL) + PRICE, headers, None, 5)
+        assert refused.msg_cd == "EGW00121", "the two hosts stay two"
+    assert kis_gateway_env.counts.tokens_issued == 2
 
 
 def test_a_connection_that_was_made_before_is_left(
@@ -238,6 +188,14 @@ def test_after_it():
 """
 
 
+def test_a_proxy_to_which_an_earlier_client_was_led_is_not_reached(request: pytest.FixtureRequest) -> None:
+    keys = Credentials("a-real-key", "a-real-secret", base_url="https://kis.proxy.example")
+    with KisClient(tokens=TokenManager(keys, store=MemoryTokenStore())) as client:
+        gateway = request.getfixturevalue("kis_gateway_env")
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+    assert gateway.counts.answered == 1
+
+
 def test_module_level_tokens_work_where_a_key_is_set_outside(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -266,16 +224,6 @@ def test_with_stand_in_credentials_no_test_needs_or_reaches_kis(
     project.makepyfile(test_alone=ALONE, test_early=f"from batch import prices\n{TWO_TESTS}", test_late=late)
     project.makepyfile(test_orders=ORDERS)
     passed(project, 3 + 2 + 2 + 3)
-
-
-def test_an_expiry_is_seen_by_an_unprotected_batch_and_survived_by_a_protected_one(project: pytest.Pytester) -> None:
-    """What docs/en/testing.md promises in five lines."""
-    project.makepyfile(unprotected=BATCH.replace("@refresh_on_expired_token(tokens=tokens)", ""))
-    for name in ("batch", "unprotected"):
-        project.makepyfile(**{f"test_{name}": FIVE_LINES.format(name=name)})
-    result = project.runpytest_subprocess()
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.re_match_lines([r"^FAILED test_unprotected.py.*"])
 
 
 def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> None:

@@ -39,11 +39,9 @@ def test_the_transactions_for_a_stock_and_for_an_etf_are_told_apart(caller: Call
     ("symbol", "found"),
     [
         ("AAPL", ["NAS"]),
-        ("KO", ["NYS"]),
         ("SPY", ["AMS"]),
         ("U00001", ["NYS", "HKS", "TSE", "SHS", "HSX"]),
         ("NONE1", []),
-        ("", []),
     ],
 )
 def test_an_overseas_price_is_found_where_the_symbol_is_listed(caller: Caller, symbol: str, found: list[str]) -> None:

@@ -21,8 +21,6 @@ from kis_retry.testing import KisGateway
 from patience import PATIENCE, until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from clocks import FakeClock
     from managers import Make
 
@@ -185,44 +183,22 @@ async def test_tasks_share_one_issue_and_the_loop_goes_on(manager: TokenManager,
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such signals on Windows")
-class TestSignals:
-    @pytest.fixture(autouse=True)
-    def _restored(self) -> Iterator[None]:
-        before = signal.getsignal(signal.SIGALRM)
-        yield
-        signal.signal(signal.SIGALRM, before)
+def test_a_handler_that_asks_during_a_refresh_gets_its_token(manager: TokenManager, gateway: KisGateway) -> None:
+    gateway.hang("tokens", 1)
+    got: list[AccessToken] = []
 
-    @pytest.mark.parametrize("kind", [TimeoutError, KeyboardInterrupt])
-    def test_what_a_handler_raises_reaches_the_caller_at_once_and_the_refresh_goes_on(
-        self, kind: type[BaseException], manager: TokenManager, gateway: KisGateway
-    ) -> None:
-        gateway.hang("tokens", 1)
-
-        def limit(*_: object) -> None:
-            raise kind("the user's own")
-
-        signal.signal(signal.SIGALRM, limit)
-        with pytest.raises(kind, match="the user's own"), alarm_once(lambda: gateway.counts.token_requests == 1):
-            manager.token()
+    def handler(*_: object) -> None:
         gateway.heal()
-        assert manager.token().value == gateway.current_token
-        assert gateway.counts.tokens_issued == 1
+        got.append(manager.token())
 
-    def test_a_handler_that_asks_during_a_refresh_gets_its_token(
-        self, manager: TokenManager, gateway: KisGateway
-    ) -> None:
-        gateway.hang("tokens", 1)
-        got: list[AccessToken] = []
-
-        def handler(*_: object) -> None:
-            gateway.heal()
-            got.append(manager.token())
-
-        signal.signal(signal.SIGALRM, handler)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
         with alarm_once(lambda: gateway.counts.token_requests == 1):
             assert manager.token().value == gateway.current_token
-        assert got == [manager.token()]
-        assert gateway.counts.token_requests == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert got == [manager.token()]
+    assert gateway.counts.token_requests == 1
 
 
 # --- memory

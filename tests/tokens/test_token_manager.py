@@ -24,7 +24,6 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from kis_retry.tokens.manager import every_manager, newest_manager
 from managers import ended, started
 from patience import until_async
 
@@ -146,19 +145,6 @@ def test_a_pickled_manager_shares_the_store_and_carries_no_token(gateway: KisGat
     assert arrived.token() == token
     assert arrived.policy == policy
     assert gateway.counts.token_requests == 1
-
-
-def test_the_newest_manager_of_an_account_is_found_while_somebody_holds_it() -> None:
-    first = TokenManager(Credentials("key", "secret", base_url="http://127.0.0.1:1"))
-    second = TokenManager(Credentials("key", "secret", base_url="http://127.0.0.1:1/"))
-    other = TokenManager(Credentials("key", "another secret", base_url="http://127.0.0.1:1"))
-    assert every_manager()[-3:] == [first, second, other]
-    assert newest_manager("http://127.0.0.1:1/", "key ", "secret") is second
-    assert newest_manager("http://127.0.0.1:1", "key", "another secret") is other
-    assert newest_manager("http://127.0.0.1:2", "key", "secret") is None
-    assert newest_manager("http://127.0.0.1:1", "key", "wrong") is None
-    del second
-    assert newest_manager("http://127.0.0.1:1", "key", "secret") is first
 
 
 # --- revoking

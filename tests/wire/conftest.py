@@ -29,3 +29,10 @@ def gateway() -> Iterator[KisGateway]:
         issued(running)
         yield running
         running.heal()
+
+
+@pytest.fixture
+def other() -> Iterator[KisGateway]:
+    """A second one, which has not issued anything yet."""
+    with KisGateway() as running:
+        yield running

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,21 @@ import requests
 from crowds import together
 from kis_retry import (
     AccessToken,
+    Credentials,
     MemoryTokenStore,
     RefreshEvent,
     RetryPolicy,
     TokenManager,
     install,
     refresh_on_expired_token,
-    retry_on_transient_error,
 )
 from kis_retry.testing import KisGateway
-from senders import GOOD, PRICE, WIRES, Answer, Wire, headers_for, issued
+from senders import GOOD, PRICE, WIRES, Answer, Wire, both, headers_for, issued, manager_for
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
 NOBODYS = "/uapi/of-nobody"  # told of once in a process, so of no other test
-
-
-@pytest.fixture
-def other() -> Iterator[KisGateway]:
-    with KisGateway() as running:
-        yield running
-
-
-def manager_for(gateway: KisGateway) -> TokenManager:
-    return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
 
 
 def ask(gateway: KisGateway, **headers: str) -> Answer:
@@ -73,6 +63,18 @@ def test_several_accounts_in_one_function_are_each_their_own(
     assert (other.counts.refused, other.counts.token_requests) == (1, 1)
 
 
+def test_a_manager_whose_host_is_written_otherwise_is_of_the_same_account(gateway: KisGateway) -> None:
+    keys, host = gateway.credentials, gateway.url.replace("127.0.0.1", "LOCALHOST")
+    credentials = Credentials(keys.app_key, keys.app_secret, base_url=host)
+    manager = TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+    gateway.expire()
+    headers = {"appkey": keys.app_key, "appsecret": keys.app_secret, "authorization": manager.authorization}
+    gateway.expire()
+    fetch = refresh_on_expired_token(lambda: requests.get(host.lower() + PRICE, headers=headers, timeout=9).json())
+    assert fetch()["msg_cd"] == "MCA00000"
+    assert manager.token().value == gateway.current_token
+
+
 def test_the_newest_manager_of_the_account_is_used(gateway: KisGateway) -> None:
     older, newer = manager_for(gateway), manager_for(gateway)
     gateway.expire()
@@ -85,29 +87,19 @@ def test_the_newest_manager_of_the_account_is_used(gateway: KisGateway) -> None:
 
 def test_a_manager_that_is_given_is_used_for_its_own_account_alone(gateway: KisGateway, other: KisGateway) -> None:
     tokens, _newer = manager_for(gateway), manager_for(gateway)
-    theirs = issued(other)
+    theirs, dead = issued(other), f"Bearer {gateway.current_token}"
 
     @refresh_on_expired_token(tokens=tokens)
     def fetch() -> list[Answer]:
-        return [ask(gateway, authorization=""), ask(other, authorization=theirs)]
+        unnamed = requests.get(gateway.url + PRICE, headers={"authorization": dead}, timeout=9)
+        answers = [ask(gateway, authorization=""), ask(other, authorization=theirs)]
+        return [*answers, Answer(unnamed.status_code, unnamed.json()["msg_cd"])]
 
     gateway.expire()
     other.expire()
-    assert fetch() == [GOOD, GOOD], "the other account is learned"
+    assert fetch() == [GOOD] * 3, "the other account is learned, and what names none is of the one that is given"
     assert tokens.token().value == gateway.current_token
     assert other.counts.token_requests == 2
-
-
-def test_a_request_without_its_account_is_of_the_one_that_is_given(gateway: KisGateway) -> None:
-    dead = f"Bearer {gateway.current_token}"
-    gateway.expire()
-
-    @refresh_on_expired_token(tokens=manager_for(gateway))
-    def fetch() -> str:
-        headers = {"authorization": dead}
-        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
-
-    assert fetch() == "MCA00000"
 
 
 def test_a_wrong_secret_gets_nobodys_token(gateway: KisGateway, events: list[RefreshEvent]) -> None:
@@ -154,15 +146,6 @@ def test_a_request_that_nobody_knows_is_told_of_once(
     assert "tokens=" in warning
 
 
-def test_who_did_not_ask_for_renewals_is_not_told_how_to_get_them(
-    gateway: KisGateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    url, headers = gateway.url + PRICE.replace("price", "of-transient"), {"authorization": "Bearer dead"}
-    gateway.refuse_calls("EGW00123")
-    retry_on_transient_error(lambda: requests.get(url, headers=headers, timeout=9))()
-    assert "account_unknown" not in caplog.text
-
-
 class Slow:
     """A source of the user's own."""
 
@@ -178,8 +161,6 @@ class Slow:
         return self._at(0)
 
     def _at(self, place: int) -> AccessToken:
-        from datetime import datetime, timedelta, timezone
-
         return AccessToken(self._values[place], datetime.now(timezone.utc) + timedelta(hours=12))
 
 
@@ -295,7 +276,6 @@ def test_what_the_code_keeps_is_rebound_where_the_dead_token_stood(gateway: KisG
 @dataclass(frozen=True)
 class Frozen:
     access_token: str
-    policy: RetryPolicy | None = None
 
 
 class Raising:
@@ -305,46 +285,26 @@ class Raising:
         raise RuntimeError("working outside of a context")
 
 
-@pytest.mark.parametrize("make", [Frozen, lambda _: Raising()])
-def test_a_first_argument_that_can_be_neither_read_nor_written_is_left_alone(make: Any, gateway: KisGateway) -> None:
+def test_a_first_argument_that_cannot_be_read_is_left_alone(gateway: KisGateway) -> None:
     def fetch(_: Any, headers: dict[str, str]) -> str:
         return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
 
-    ask, headers = retry_on_transient_error(refresh_on_expired_token(fetch)), headers_for(gateway)
-    gateway.expire()
-    assert ask(make(headers["authorization"]), headers) == "MCA00000"
-
-
-def test_the_policy_of_a_first_argument_comes_before_the_sources(gateway: KisGateway) -> None:
-    manager = TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(max_retries=1))
     headers = headers_for(gateway)
-
-    @refresh_on_expired_token(tokens=manager)
-    def fetch(_: Any) -> str:
-        return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
-
-    gateway.refuse_calls("EGW00123", 1)
-    assert fetch(Frozen("", RetryPolicy(max_retries=0))) == "EGW00123"
+    gateway.expire()
+    assert both(fetch)(Raising(), headers) == "MCA00000"
 
 
-def test_bind_gets_the_first_argument_however_it_is_given_and_what_it_raises_stays(
-    gateway: KisGateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    bound = []
+def test_bind_gets_the_first_argument_however_it_is_given(gateway: KisGateway) -> None:
+    bound: list[Any] = []
 
-    def bind(broker: Any, token: AccessToken) -> None:
-        bound.append(broker)
-        raise OSError("the disk is full")
-
-    @refresh_on_expired_token(bind=bind)
+    @refresh_on_expired_token(bind=lambda broker, token: bound.append((broker, token.value)))
     def fetch(broker: Any, headers: dict[str, str]) -> str:
         return str(requests.get(gateway.url + PRICE, headers=headers, timeout=9).json()["msg_cd"])
 
     headers = headers_for(gateway)
     gateway.expire()
     assert fetch(headers=headers, broker="the broker") == "MCA00000"
-    assert bound == ["the broker"]
-    assert "kis_retry.token_not_rebound" in caplog.text
+    assert bound == [("the broker", gateway.current_token)]
 
 
 def test_bind_gets_the_tokens_of_its_own_account(gateway: KisGateway, other: KisGateway) -> None:
@@ -391,10 +351,9 @@ def test_requests_of_nobody_here_are_left_alone(
 def test_threads_that_learn_an_account_together_share_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIS_TOKEN_STORE", "memory")
     fetch = refresh_on_expired_token(ask)
-    for _ in range(3):
-        with KisGateway() as fresh:
-            assert together(16, lambda _, fresh=fresh: fetch(fresh)) == [GOOD] * 16  # type: ignore[misc]  # a default
-            assert fresh.counts.token_requests == 1
+    with KisGateway() as fresh:
+        assert together(16, lambda _: fetch(fresh)) == [GOOD] * 16
+        assert fresh.counts.token_requests == 1
 
 
 def test_a_place_that_cannot_be_written_is_told_of_and_harms_nothing(
@@ -412,3 +371,20 @@ def test_a_place_that_cannot_be_written_is_told_of_and_harms_nothing(
     assert fetch(settings) == GOOD
     told = [record.getMessage() for record in caplog.records if "token_not_rebound" in record.getMessage()]
     assert [line.rpartition("error=")[2] for line in told] == ["ZeroDivisionError", "FrozenInstanceError"]
+
+
+# Paper and real trading.
+
+
+@pytest.mark.parametrize(
+    ("paper", "tr_id", "code"), [(True, "TTTC0012U", "EGW02006"), (False, "VTTC0012U", "EGW02004")]
+)
+def test_a_transaction_of_the_other_environment_is_told_once_with_what_it_means(
+    paper: bool, tr_id: str, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with KisGateway(paper=paper) as mixed_up:
+        issued(mixed_up)
+        order = refresh_on_expired_token(lambda: REQUESTS.order(mixed_up, tr_id=tr_id).msg_cd)
+        assert [order(), order()] == [code, code]
+    (told,) = [message for message in caplog.messages if "wrong_environment" in message]
+    assert ("real trading" if paper else "paper key") in told

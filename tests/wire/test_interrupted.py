@@ -14,14 +14,9 @@ import httpx
 import pytest
 
 from alarms import alarm_once
-from kis_retry import (
-    MemoryTokenStore,
-    RateLimiter,
-    RetryPolicy,
-    TokenManager,
-)
+from kis_retry import MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager
 from kis_retry.testing import KisGateway
-from patience import until, until_async
+from patience import until_async
 from senders import GOOD, ORDER, PRICE, SYNC, Answer, Wire, both, headers_for
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a signal for one thread")
@@ -34,18 +29,10 @@ class OwnTimeoutError(Exception):
 
 
 class Waiting(NamedTuple):
-    """
-    A wait that takes long.
-
-    Attributes:
-        begin: makes the gateway and what else is needed such that a call waits.
-        has_begun: whether it does.
-        end: lets whatever else waits go on.
-    """
+    """A wait that takes long: what makes a call wait so, and whether it does."""
 
     begin: Callable[[KisGateway], dict[str, Any]]
     has_begun: Callable[[KisGateway], object]
-    end: Callable[[KisGateway], object] = KisGateway.heal
 
 
 def _with_tokens(gateway: KisGateway, **policy: Any) -> dict[str, Any]:
@@ -98,8 +85,8 @@ WAITS = {
 }
 
 
-def check_nothing_leaves(gateway: KisGateway, wait: Waiting, calls: int) -> None:
-    wait.end(gateway)
+def check_nothing_leaves(gateway: KisGateway, calls: int) -> None:
+    gateway.heal()
     time.sleep(0.15)
     assert gateway.counts.calls == calls
 
@@ -127,6 +114,7 @@ def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gate
     call = both(ask, **wait.begin(gateway))
 
     async def main() -> None:
+        """The wait does not stop the loop, or nothing else would go on in it."""
         task = asyncio.create_task(call(gateway.url + path, headers, method))
         await asyncio.sleep(0.05)
         await until_async(lambda: wait.has_begun(gateway))
@@ -137,25 +125,7 @@ def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gate
         assert time.monotonic() - began < SOON
 
     asyncio.run(main())
-    check_nothing_leaves(gateway, wait, gateway.counts.calls)
-
-
-@pytest.mark.parametrize("name", WAITS)
-async def test_the_other_tasks_of_a_loop_go_on_meanwhile(name: str, gateway: KisGateway) -> None:
-    """Nothing that waits stops the loop."""
-    wait = WAITS[name]
-    headers = headers_for(gateway)
-    call = both(_by_httpx, **await asyncio.to_thread(wait.begin, gateway))
-    task = asyncio.create_task(call(gateway.url + PRICE, headers, "GET"))
-    turns = 0
-    deadline = time.monotonic() + 10
-    while not (turns > 20 and wait.has_begun(gateway)) and time.monotonic() < deadline:
-        await asyncio.sleep(0.005)
-        turns += 1
-    assert turns > 20
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    wait.end(gateway)
+    check_nothing_leaves(gateway, gateway.counts.calls)
 
 
 # Signals.
@@ -210,7 +180,7 @@ def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway:
     while found is not None and type(found) is not HANDLERS[handler]:
         found = found.__cause__ or found.__context__  # a library makes its own of one that it takes for the network's
     assert found is not None
-    check_nothing_leaves(gateway, wait, gateway.counts.calls)
+    check_nothing_leaves(gateway, gateway.counts.calls)
 
 
 def test_an_order_that_a_signal_ended_is_held_back(gateway: KisGateway) -> None:
@@ -250,23 +220,3 @@ def test_who_waits_beside_gets_his_token_all_the_same(gateway: KisGateway) -> No
         other.join(20)
     assert answers == [GOOD] * 3
     assert gateway.counts.tokens_issued == 2
-
-
-def test_a_slot_that_was_given_up_costs_one_slot_at_most(gateway: KisGateway) -> None:
-    limiter = RateLimiter(gateway.credentials, rate=10, store=MemoryTokenStore())
-    call = both(lambda: SYNC[0].get(gateway), limiter=limiter)
-    assert call() == GOOD
-
-    async def give_up() -> None:
-        ask = both(_by_httpx, limiter=limiter)
-        tasks = [asyncio.create_task(ask(gateway.url + PRICE, headers_for(gateway), "GET")) for _ in range(20)]
-        await asyncio.sleep(0.02)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run(give_up())
-    began = time.monotonic()
-    assert call() == GOOD
-    assert time.monotonic() - began < 0.9, "not twenty slots later"
-    until(lambda: gateway.counts.calls >= 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,20 +11,9 @@ import httpx
 import pytest
 import requests
 
-from kis_retry import MemoryTokenStore, RetryPolicy, TokenManager, install, refresh_on_expired_token, uninstall
+from kis_retry import install, refresh_on_expired_token, uninstall
 from kis_retry.testing import KisGateway
-from senders import GOOD, SYNC, Answer, Wire
-
-
-@pytest.fixture
-def other() -> Iterator[KisGateway]:
-    """A gateway that has not issued anything yet."""
-    with KisGateway() as running:
-        yield running
-
-
-def manager_for(gateway: KisGateway) -> TokenManager:
-    return TokenManager(gateway.credentials, store=MemoryTokenStore(), policy=RetryPolicy(issue_wait=1))
+from senders import GOOD, SYNC, Answer, Wire, manager_for
 
 
 def token_request(gateway: KisGateway, path: str = "tokenP", **body: str) -> dict[str, Any]:
