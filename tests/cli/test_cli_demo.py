@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -61,32 +59,18 @@ def test_a_terminal_gets_a_bar_that_leaves_room_and_ctrl_c_is_one_line_and_130()
 
 
 def interrupted_in_terminal(*words: str) -> tuple[str, int]:
-    """Run it on a terminal of 80 columns until it has begun; return what that got, and the exit status."""
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"}
-    command, pipes = [sys.executable, "-m", "kis_retry", "demo", *words], ("stdin", "stdout", "stderr")
-    ends: dict[str, Any] = dict.fromkeys(pipes, follower)
-    process = subprocess.Popen(command, env=environment, start_new_session=True, **ends)
-    os.close(follower)
-    shown, interrupted = b"", False
-    try:
-        while piece := _read(leader):
-            shown += piece
-            if not interrupted and re.search(rb"[1-9]\d*/4000", shown):
-                interrupted = True
-                process.send_signal(signal.SIGINT)
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()), process.wait(PATIENCE)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(leader)
-
-
-def _read(leader: int) -> bytes:
-    try:
-        return os.read(leader, 65_536)
-    except OSError:  # Linux's way to say that nobody has the terminal any more
-        return b""
+    """Run it as on a terminal of 80 columns until it has begun; return what that got, and the exit status."""
+    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color", "FORCE_COLOR": "1"}
+    command, shown = [sys.executable, "-m", "kis_retry", "demo", *words], b""
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        while not re.search(rb"[1-9]\d*/4000", shown):
+            shown += os.read(process.stdout.fileno(), 65_536)
+        process.send_signal(signal.SIGINT)
+        shown += process.communicate(timeout=PATIENCE)[0]
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()), process.returncode
 
 
 def test_without_rich_one_line_says_what_to_install(

@@ -28,8 +28,9 @@ Starter = Callable[..., "subprocess.Popen[str]"]
 def start() -> Iterator[Starter]:
     with ExitStack() as stack:
 
-        def begin(*words: str, before: str = "") -> subprocess.Popen[str]:
-            program = f"import sys\n{before}\nfrom kis_retry.cli import main; sys.exit(main())"
+        def begin(*words: str) -> subprocess.Popen[str]:
+            absent = "for name in ('rich', 'responses', 'redis', 'httpx'): sys.modules[name] = None"
+            program = f"import sys\n{absent}\nfrom kis_retry.cli import main; sys.exit(main())"
             command, pipe = [sys.executable, "-c", program, "gateway", *words], subprocess.PIPE
             process = stack.enter_context(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
             stack.callback(process.kill)
@@ -43,57 +44,44 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[str, str]:
+def stop(process: subprocess.Popen[str], number: int) -> str:
     process.send_signal(number)
-    return process.communicate(timeout=20)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    return out
 
 
-def client_of(process: subprocess.Popen[str]) -> KisClient:
-    url, keys = line(process), json.loads(line(process))
-    credentials = Credentials(keys["app_key"], keys["app_secret"], keys["account"], base_url=url)
-    return KisClient(tokens=TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy()))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_status_0_and_its_counts(number: signal.Signals, start: Starter) -> None:
-    absent = "for name in ('rich', 'responses', 'redis', 'httpx'): sys.modules[name] = None"
-    process = start("--expire-at", "2", "--expire-at=3", "--host=0.0.0.0", before=absent)
-    with client_of(process) as client:
-        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
-        assert client.fetch_domestic_price("005930")["rt_cd"] != "0", "the repeat is the third call"
-    out, err = stop(process, number)
-    assert process.returncode == 0
-    counts = json.loads(out)
-    assert (counts["calls"], counts["answered"], counts["refused"], counts["tokens_issued"]) == (3, 1, 2, 2)
-    assert err == ""
-
-
-def test_its_credentials_and_its_ways_can_be_chosen(start: Starter) -> None:
+def test_it_tells_where_it_is_and_in_the_end_its_counts(start: Starter) -> None:
     faults = ['refuse_calls ["EGW00316", 1]', 'fail {"status": 429, "times": 1}', "fail 503"]
     words = [word for fault in faults for word in ("--fault", fault)]
-    process = start("--app-key", "my-key", "--app-secret", "my-secret", "--expired-status", "200", *words)
+    process = start(
+        "--app-key", "my-key", "--app-secret=my-secret", "--expired-status", "200", "--host=0.0.0.0", *words
+    )
     url, keys = line(process), json.loads(line(process))
     assert (keys["app_key"], keys["app_secret"]) == ("my-key", "my-secret")
     answers = [requests.get(f"{url}/uapi/x", timeout=10) for _ in range(3)]
     assert (answers[0].json()["msg_cd"], [answer.status_code for answer in answers]) == ("EGW00316", [200, 429, 503])
+    counts = json.loads(stop(process, signal.SIGTERM))
+    assert (counts["calls"], counts["answered"], counts["refused"], counts["tokens_issued"]) == (3, 0, 1, 0)
 
 
 def test_env_writes_a_dot_env_file_and_nothing_else(start: Starter, tmp_path: Path) -> None:
-    process = start("--env", "--app-secret", "my$HOME")
+    process = start("--env", "--app-secret", "my$HOME", "--expire-at", "2", "--expire-at=3")
     lines = [line(process) for _ in range(4)]
-    out, _ = stop(process)
-    assert (process.returncode, out) == (0, "")
     names = [text.partition("=")[0] for text in lines]
     assert names == ["KIS_BASE_URL", "KIS_APP_KEY", "KIS_APP_SECRET", "KIS_ACCOUNT_NO"]
     (tmp_path / ".env").write_text("\n".join(lines) + "\n")
     (tmp_path / ".env").chmod(0o600)
-    code = "from kis_retry import Credentials as C; print(C.from_env().app_secret, C.from_env().base_url)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=30, check=True
-    )
-    assert done.stdout.split() == ["my$HOME", shlex.split(lines[0].partition("=")[2])[0]]
     script = f"set -a; . {tmp_path}/.env; printenv KIS_APP_SECRET"
     assert subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=True).stdout == "my$HOME\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        credentials = Credentials.from_env()
+    assert (credentials.app_secret, credentials.base_url) == ("my$HOME", shlex.split(lines[0].partition("=")[2])[0])
+    with KisClient(tokens=TokenManager(credentials, store=MemoryTokenStore(), policy=RetryPolicy())) as client:
+        assert client.fetch_domestic_price("005930")["rt_cd"] == "0"
+        assert client.fetch_domestic_price("005930")["rt_cd"] != "0", "the repeat is the third call"
+    assert stop(process, signal.SIGINT) == ""
 
 
 def test_a_place_that_is_not_here_or_taken_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,20 +103,19 @@ def test_a_token_from_its_first_issue_to_its_end(kis: KisGateway, store: FileTok
     assert ask("--revoke")["done"] == "there was no token to revoke"
 
 
-def test_a_refused_refresh_is_status_1_and_leaves_the_token(
-    planted: AccessToken, kis: KisGateway, ask: Ask, capsys: pytest.CaptureFixture[str]
+def test_a_refresh_that_fails_is_status_1_leaves_the_token_and_says_what_it_waits_for(
+    planted: AccessToken,
+    kis: KisGateway,
+    ask: Ask,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kis.refuse_tokens("EGW00105")
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.3")
+    kis.refuse_tokens("EGW00105", 1)
     assert "EGW00105" in refuse(capsys)
-    assert ask()["fingerprint"] == planted.fingerprint
-
-
-def test_a_wait_is_said_with_what_it_may_take(
-    kis: KisGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
     kis.outage(where="tokens", status=503)
-    assert "the token endpoint is away; waiting for up to 1 s" in refuse(capsys)
+    assert "the token endpoint is away; waiting for up to 0 s" in refuse(capsys)
+    assert ask()["fingerprint"] == planted.fingerprint
 
 
 def test_a_store_that_cannot_be_read_or_that_nobody_shares_is_said(

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-T = TypeVar("T")
+from patience import PATIENCE
 
-PATIENCE = 30
-"""Seconds in which all of them are to have begun."""
+T = TypeVar("T")
 
 
 def together(threads: int, work: Callable[[int], T]) -> list[T]:

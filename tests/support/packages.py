@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -72,9 +73,6 @@ def _is_success(answer: Any) -> bool:
     return isinstance(answer, dict) and answer.get("rt_cd") == "0"
 
 
-# -- korea-investment-stock
-
-
 def _korea_investment_stock(keys: Keys) -> Any:
     from korea_investment_stock import KoreaInvestment
 
@@ -87,16 +85,10 @@ def _price_at_home_or_abroad(broker: Any, symbol: str) -> Any:
     return broker.fetch_price_detail_oversea(f"{FAR}{symbol}", "US")
 
 
-# -- mojito2
-
-
 def _mojito(keys: Keys) -> Any:
     from mojito import KoreaInvestment
 
     return KoreaInvestment(keys.app_key, keys.app_secret, keys.account)
-
-
-# -- the official samples
 
 
 def _official_samples(keys: Keys) -> Any:
@@ -108,9 +100,6 @@ def _official_samples(keys: Keys) -> Any:
     module._cfg.update(my_app=keys.app_key, my_sec=keys.app_secret, prod="https://openapi.koreainvestment.com:9443")
     module.auth()
     return module
-
-
-# -- pykis, kis-wrapper, kis-agent, finestock
 
 
 def _pykis(keys: Keys) -> Any:
@@ -126,18 +115,6 @@ def _kis_wrapper(keys: Keys) -> Any:
     return KIS(keys.app_key, keys.app_secret, keys.account, env="prod")
 
 
-def _kis_wrapper_price(client: Any, symbol: str) -> Any:
-    from kis import domestic
-
-    return domestic.price(client, symbol)
-
-
-def _kis_wrapper_order(client: Any) -> bool:
-    from kis import domestic
-
-    return "ODNO" in domestic.buy(client, "005930", 1)
-
-
 def _kis_wrapper_async(keys: Keys) -> Any:
     from kis import AsyncKIS, auth
 
@@ -145,19 +122,17 @@ def _kis_wrapper_async(keys: Keys) -> Any:
     return lambda: AsyncKIS(keys.app_key, keys.app_secret, keys.account, env="prod")
 
 
-def _class_of_clients(_: Any) -> Any:
-    from kis import AsyncKIS
-
-    return AsyncKIS
-
-
 async def _kis_wrapper_async_price(client: Any, symbol: str) -> Any:
     query = {"FID_COND_MRKT_DIV_CODE": "J", "FID_INPUT_ISCD": symbol}
     return await client.get("/uapi/domestic-stock/v1/quotations/inquire-price", query, "FHKST01010100")
 
 
+def _refused(*_: object, **__: object) -> Any:
+    raise URLError("not in a test")
+
+
 def _kis_agent(keys: Keys) -> Any:
-    _let_nothing_be_downloaded()
+    urllib.request.urlopen = _refused  # it gets lists of all symbols when it starts, and goes on without
     os.environ.setdefault("KIS_TOKEN_PATH", str(Path.home() / "kis-agent.json"))
     from kis_agent import Agent
 
@@ -165,15 +140,6 @@ def _kis_agent(keys: Keys) -> Any:
     agent.client.enable_rate_limiter = False
     agent.client.min_interval = 0
     return agent
-
-
-def _let_nothing_be_downloaded() -> None:
-    """It gets lists of all symbols when it starts, and goes on without."""
-
-    def refused(*_: object, **__: object) -> Any:
-        raise URLError("not in a test")
-
-    urllib.request.urlopen = refused
 
 
 def _finestock(keys: Keys) -> Any:
@@ -187,15 +153,6 @@ def _finestock(keys: Keys) -> Any:
     api.oauth()
     api._MIN_REQUEST_INTERVAL = 0
     return api
-
-
-def _finestock_order(api: Any) -> bool:
-    import finestock
-
-    return api.do_order("005930", finestock.ORDER_FLAG.BUY, 0, 1).order is not None
-
-
-# -- python-kis, kis-trader, kispilot
 
 
 def _python_kis(keys: Keys) -> Any:
@@ -214,9 +171,8 @@ def _python_kis_price(kis: Any, symbol: str) -> Any:
 
 
 def _python_kis_order(kis: Any) -> bool:
-    from pykis.api.account.order import domestic_order
-
-    return bool(domestic_order(kis, kis.primary, "005930", "buy", price=70_000, qty=1).number)
+    orders = import_module("pykis.api.account.order")
+    return bool(orders.domestic_order(kis, kis.primary, "005930", "buy", price=70_000, qty=1).number)
 
 
 def _kis_trader(keys: Keys) -> Any:
@@ -256,9 +212,17 @@ PACKAGES = {
         lambda price: price > 0,
         lambda api: "ODNO" in api.buy_kr_stock("005930", 1, 0),
     ),
-    "kis-wrapper": Package(_kis_wrapper, _kis_wrapper_price, lambda answer: "stck_prpr" in answer, _kis_wrapper_order),
+    "kis-wrapper": Package(
+        _kis_wrapper,
+        lambda client, symbol: import_module("kis.domestic").price(client, symbol),
+        lambda answer: "stck_prpr" in answer,
+        lambda client: "ODNO" in import_module("kis.domestic").buy(client, "005930", 1),
+    ),
     "kis-wrapper, async": Package(
-        _kis_wrapper_async, _kis_wrapper_async_price, lambda answer: "stck_prpr" in answer, None, _class_of_clients
+        _kis_wrapper_async,
+        _kis_wrapper_async_price,
+        lambda answer: "stck_prpr" in answer,
+        target=lambda _: import_module("kis").AsyncKIS,
     ),
     "kis-agent": Package(
         _kis_agent,
@@ -266,7 +230,11 @@ PACKAGES = {
         _is_success,
         lambda agent: _is_success(agent.account_api.order_cash("005930", 1, 0, "BUY", "01")),
     ),
-    "finestock": Package(_finestock, lambda api, symbol: api.get_price(symbol), order=_finestock_order),
+    "finestock": Package(
+        _finestock,
+        lambda api, symbol: api.get_price(symbol),
+        order=lambda api: api.do_order("005930", import_module("finestock").ORDER_FLAG.BUY, 0, 1).order is not None,
+    ),
     "python-kis": Package(
         _python_kis,
         _python_kis_price,
@@ -302,36 +270,33 @@ HERE = [name for name in PACKAGES if name.partition(",")[0].replace(" ", "-") in
 def batch(name: str, made: Any) -> dict[str, int]:
     """Make 300 calls on 16 threads, or in 16 tasks at a time; what was lost, by what was had in its place."""
     package = PACKAGES[name]
-
-    def one(symbol: str) -> str:
-        try:
-            answer = package.read(made, symbol)
-        except Exception as error:  # whatever a package makes of a refusal
-            return type(error).__name__
-        return "" if package.is_good(answer) else type(answer).__name__
-
     if asyncio.iscoroutinefunction(package.read):
         outcomes = asyncio.run(_in_tasks(package, made))
     else:
         with ThreadPoolExecutor(THREADS) as pool:
-            outcomes = list(pool.map(one, _SYMBOLS))
-    return dict(Counter(filter(None, outcomes)))
+            outcomes = [pool.submit(package.read, made, symbol) for symbol in _SYMBOLS]
+    return dict(Counter(filter(None, (_lost(package, outcome) for outcome in outcomes))))
 
 
-async def _in_tasks(package: Package, made: Any) -> list[str]:
+def _lost(package: Package, outcome: Any) -> str:
+    """What a call came to in the place of an answer: the name of a type."""
+    if outcome.exception() is not None:  # whatever a package makes of a refusal
+        return type(outcome.exception()).__name__
+    return "" if package.is_good(outcome.result()) else type(outcome.result()).__name__
+
+
+async def _in_tasks(package: Package, made: Any) -> list[Any]:
     at_once = asyncio.Semaphore(THREADS)
 
-    async def one(client: Any, symbol: str) -> str:
-        try:
-            async with at_once:
-                answer = await package.read(client, symbol)
-        except Exception as error:  # as above
-            return type(error).__name__
-        return "" if package.is_good(answer) else type(answer).__name__
+    async def one(client: Any, symbol: str) -> Any:
+        async with at_once:
+            return await package.read(client, symbol)
 
     async with made() as client:
         await package.read(client, _FIRST)
-        return await asyncio.gather(*(one(client, symbol) for symbol in _SYMBOLS))
+        tasks = [asyncio.create_task(one(client, symbol)) for symbol in _SYMBOLS]
+        await asyncio.wait(tasks)
+        return tasks
 
 
 def begin(name: str, keys: Keys) -> Any:

@@ -158,18 +158,10 @@ def _asking(way: str) -> Callable[[], Any]:
     return lambda: by_httpx.get(url, headers=headers).json()
 
 
-class _Warned(logging.Handler):
-    def __init__(self, warnings: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._warnings = warnings
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._warnings.append(record.getMessage())
-
-
 def _done(pipe: Connection, ask: Callable[[], Any], threads: int, calls: int | None) -> Report:
     report, lock, logger = Report(), threading.Lock(), logging.getLogger("kis_retry")
-    warned = _Warned(report.warnings)
+    warned = logging.Handler(logging.WARNING)
+    warned.emit = lambda record: report.warnings.append(record.getMessage())  # type: ignore[method-assign]  # no more
     logger.addHandler(warned)
     unsubscribe = on_event(lambda event: report.events.update([event.name]))
     stopped = threading.Event()

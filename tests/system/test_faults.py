@@ -38,12 +38,6 @@ from simulated_pace import worst_second
 THREADS = 16
 
 
-@pytest.fixture
-def protected() -> None:
-    """Every request of this process is, without a pace."""
-    install(rate=0)
-
-
 def price(url: str, credentials: Credentials) -> str:
     """What a bare request comes to: KIS's code."""
     headers = {"appkey": credentials.app_key, "appsecret": credentials.app_secret}
@@ -87,44 +81,16 @@ def test_an_outage_in_a_batch_loses_no_call_and_is_not_stormed(begin: Callable[[
         assert worst_second(gateway.arrivals) <= 60
 
 
-@pytest.mark.usefixtures("protected")
-def test_a_batch_over_every_kind_of_failure_at_once_loses_no_call() -> None:
-    with KisGateway(seed=5) as gateway:
-        for fault in (
-            lambda: gateway.refuse_calls("EGW00201", share=0.2),
-            lambda: gateway.drop(share=0.03),
-            lambda: gateway.fail(503, share=0.03),
-            lambda: gateway.garble(share=0.03),
-            lambda: gateway.drop("tokens", 1),
-            lambda: gateway.refuse_tokens(None, 1, status=500),
-        ):
-            fault()
-        gateway.expire_at(50, 120)
-        assert batch(lambda _: price(gateway.url, gateway.credentials), 150) == {GOOD_CODE: 150}
-        assert gateway.counts.tokens_issued == 3
-        assert gateway.counts.token_requests == 3 + 2
+TEXTS = [b"", bytes(50), b"\xff\xfe\x80" * 20, b"<html>502 Bad Gateway</html>", b" " * 2_000_000]
+JSON = [b"[]", b"null", b'{"rt_cd": "1", "msg_c', b"[" * 15_000, b'{"rt_cd": 1, "msg_cd": ["EGW00123"], "msg1": {}}']
 
 
-BODIES = {
-    "nothing": b"",
-    "zeroes": bytes(50),
-    "not text": b"\xff\xfe\x80" * 20,
-    "a page": b"<html>502 Bad Gateway</html>",
-    "half an object": b'{"rt_cd": "1", "msg_c',
-    "a list": b"[]",
-    "null": b"null",
-    "a deep nest": b"[" * 15_000,
-    "odd values": b'{"rt_cd": 1, "msg_cd": ["EGW00123"], "msg1": {}}',
-    "two megabytes": b" " * 2_000_000,
-}
-
-
-@pytest.mark.usefixtures("protected")
 @pytest.mark.parametrize("status", [200, 404])
 def test_an_odd_answer_comes_back_as_it_is(status: int, gateway: KisGateway) -> None:
+    install(rate=0)
     for wire in SYNC:
         assert wire.get(gateway).msg_cd == GOOD_CODE
-    for body in BODIES.values():
+    for body in TEXTS + JSON:
         gateway.garble("calls", 2, body, status)
         url, headers = gateway.url + PRICE, headers_for(gateway)
         assert requests.get(url, headers=headers, timeout=9).content == body
@@ -227,8 +193,8 @@ def test_a_clock_that_is_wrong_or_jumps_loses_no_call_and_does_not_loop(
 # --- several accounts
 
 
-@pytest.mark.usefixtures("protected")
 def test_accounts_real_and_paper_in_one_batch_are_each_their_own(events: list[RefreshEvent]) -> None:
+    install(rate=0)
     with KisGateway() as real, KisGateway(paper=True) as paper:
         real.accept("another-key", "another-secret")
         accounts = [

@@ -257,7 +257,7 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(
-    max_examples=12,
+    max_examples=8,
     derandomize=True,
     stateful_step_count=30,
     deadline=None,

@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from answers import GOOD_CODE
-from kis_retry import FileTokenStore, TokenManager
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
 from patience import until
@@ -54,21 +53,6 @@ def test_cold_idle_and_busy_processes_that_share_nothing_but_a_store_make_one_to
         assert sum(report.events["call_recovered"] for report in reports) == gateway.counts.refused
         assert sum(report.events["call_given_up"] for report in reports) == 0
     assert [list(home.iterdir()) for home in homes] == [[]] * 4
-
-
-def test_a_revoked_token_costs_one_token_request(tmp_path: Path) -> None:
-    with KisGateway(issue_interval=0) as gateway:
-        other = TokenManager(gateway.credentials, store=FileTokenStore(tmp_path / "tokens"))
-        revoked = other.token()
-        with Crew(FOUR, lambda _: environment(gateway, str(tmp_path / "tokens"), tmp_path)) as crew:
-            crew.run()
-            assert other.revoke() is True
-            gateway.reset_counts()
-            assert total(crew.run(threads=2)) == {GOOD_CODE: 8}
-            assert gateway.counts.token_requests == 1
-            assert gateway.counts.refused >= 4, "that is how each of them learned of it"
-            assert other.token() != revoked
-            assert gateway.counts.token_requests == 1
 
 
 # --- killed
