@@ -213,7 +213,8 @@ class LiveSource:
                 found = {"msg_cd": getattr(error, "code", None), "error": type(error).__name__}
                 self._tell("token_refresh_failed", old.fingerprint, began, expires_at=old.expires_at, **found)
             now = self._clock.monotonic()
-            passes = isinstance(error, TokenIssueLimited) and self._bounds().issue_wait  # a minute ends for certain
+            is_minute = isinstance(error, TokenIssueLimited) and error.retryable
+            passes = is_minute and self._bounds().issue_wait  # it ends for certain
             if self._cools_down and key == "replace" and not passes and not was_cooling:
                 self._memory.failure, self._memory.next_look = without_traceback(error), now + _LOOKS_APART
                 self._memory.cool_until = now + self._bounds().issue_cooldown
