@@ -16,7 +16,3 @@ def __getattr__(name: str) -> Any:  # late: every run of pytest imports the plug
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(".gateway", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

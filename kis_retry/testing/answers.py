@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 TEXTS = {
     "EGW00001": "일시적 오류가 발생했습니다.",
@@ -73,13 +73,8 @@ class Response(NamedTuple):
 
 def json_response(status: int, body: Mapping[str, Any]) -> Response:
     """Make a response with `body` as JSON, Korean left as it is."""
-    return raw_response(status, json.dumps(body, ensure_ascii=False).encode())
-
-
-def raw_response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    """Make a response with any bytes; those that begin with "<" are said to be HTML."""
-    kind = "text/html" if body.lstrip().startswith(b"<") else "application/json; charset=utf-8"
-    return Response(status, body, {"Content-Type": kind, **(headers or {})})
+    content_type = {"Content-Type": "application/json; charset=utf-8"}
+    return Response(status, json.dumps(body, ensure_ascii=False).encode(), content_type)
 
 
 def success(output: Any, key: str = "output") -> dict[str, Any]:
@@ -92,9 +87,9 @@ def failure(msg_cd: str) -> dict[str, Any]:
     return {"rt_cd": "1", "msg_cd": msg_cd, "msg1": TEXTS.get(msg_cd, "")}
 
 
-def error_body(code: str | None) -> dict[str, Any]:
-    """Make the body of a refused token request; without a code, that of a server that failed."""
-    return {"error_description": TEXTS.get(code, ""), "error_code": code} if code else {"message": "Server Error"}
+def error_body(code: str) -> dict[str, Any]:
+    """Make the body of a refused token request."""
+    return {"error_description": TEXTS.get(code, ""), "error_code": code}
 
 
 def require(usable: bool, name: str, value: object, takes: str) -> None:
@@ -182,20 +177,13 @@ _ANSWERS = {
     "pub-offer": _public_offers,
 }
 
-Cursor = Literal["100", "200", "FK100", "FK200", "KEYB", "CTS", "none"]
-
-_CURSOR_NAMES = {"KEYB": "keyb", "CTS": "cts", "none": ""}
-_CURSOR_NAMES |= {width: f"ctx_area_nk{width} ctx_area_fk{width}" for width in ("100", "200")}
-_CURSOR_NAMES |= {f"FK{width}": f"nk{width} fk{width}" for width in ("100", "200")}
-
 
 class Pages:
     """Rows that are answered in pages (연속조회); the arguments are those of `KisGateway.list_pages`."""
 
-    def __init__(self, pages: int, rows: int, cursor: Cursor, last: Literal["D", "E", ""]) -> None:
-        require(cursor in _CURSOR_NAMES, "cursor", cursor, f"one of {', '.join(_CURSOR_NAMES)}")
-        self._pages, self._rows, self._last = pages, rows, last
-        self._names = _CURSOR_NAMES[cursor].split()
+    def __init__(self, pages: int, rows: int, cursor: str) -> None:
+        self._pages, self._rows, self._names = pages, rows, cursor.split()
+        self._width = 200 if "200" in cursor else 100 if "100" in cursor else 0  # to which KIS fills it with blanks
         self._given: dict[tuple[object, ...], int] = {}  # the last page by who asked for what, where there is no cursor
 
     def answer(self, query: Query, caller: str, tr_cont: str) -> tuple[Body, str]:
@@ -207,12 +195,10 @@ class Pages:
         self._given[who] = number
         more = number < self._pages
         numbers = range((number - 1) * self._rows + 1, number * self._rows + 1)
-        # KIS fills the cursors that have a width in their names with blanks.
-        width = int(self._names[0][-3:]) if len(self._names) == 2 else 0
         texts = (f"PAGE{number + 1}" if more else "", "LIST")
-        cursor = {name: text.ljust(width) for name, text in zip(self._names, texts, strict=False)}
+        cursor = {name: text.ljust(self._width) for name, text in zip(self._names, texts, strict=False)}
         body = success([{"row": str(row), "pdno": f"{row:06d}"} for row in numbers], "output1") | cursor
-        return body, ("F" if number == 1 else "M") if more else self._last
+        return body, ("F" if number == 1 else "M") if more else "D"
 
     def _asked_for(self, query: Query, who: tuple[object, ...]) -> int:
         if not self._names:

@@ -7,38 +7,36 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from http.client import responses
 from itertools import accumulate
 from typing import Any, Literal
 
-from .answers import Response, error_body, failure, json_response, raw_response, require
+from .answers import Response, error_body, failure, json_response, require
 
-Where = Literal["calls", "tokens"]
+Where = Literal["calls", "tokens", "both"]
 
-BAD_GATEWAY = b"<html><body>502 Bad Gateway</body></html>"
 TOKEN_PATH = "/oauth2/tokenP"  # noqa: S105  # a path
 
 
 @dataclass(eq=False)
 class Fault:
-    """One kind of trouble, for some requests: the `reply` that they get, or None for none, once they did `wait`."""
+    """One kind of trouble, for some requests: the `reply` that they get after `seconds`, or None for none."""
 
     name: str
     reply: Response | None
-    where: Literal["calls", "tokens", "both"]
+    where: Where
     times: float | None = None
     share: float | None = None
     path: str = ""
     reached: bool = False
     refuses: bool = False  # in KIS's own words
     until: float = math.inf
-    wait: Callable[[], object] | None = None
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.where in {"calls", "tokens", "both"}, "where", self.where, '"calls" or "tokens"')
+        require(self.where in {"calls", "tokens", "both"}, "where", self.where, '"calls", "tokens" or "both"')
         require(self.times is None or self.times >= 1, "times", self.times, "a whole number from 1, or None for ever")
         self.path = self.path or (TOKEN_PATH if self.where == "tokens" else "")
 
@@ -57,7 +55,7 @@ class FaultInjection:
         self._faults: list[Fault] = []
         self._hands_same_token_out = False
         self._within_limit: deque[float] = deque(maxlen=0)  # the last calls, as many as a second takes
-        self._released = threading.Event()  # set when what hangs may go on
+        self._released = threading.Event()  # set when what waits may go on
 
     def refuse_calls(
         self, msg_cd: str = "EGW00123", times: int | None = None, *, status: int | None = None, **which: Any
@@ -68,52 +66,41 @@ class FaultInjection:
         `refuse_calls("EGW00201")` for all, `refuse_calls("EGW00201", 3)` for three, `refuse_calls("EGW00301", 1,
         reached=True)` for one that is acted upon. `status` takes the place of the gateway's `expired_status`.
         """
-        reply = json_response(self._expired_status if status is None else status, failure(msg_cd))
+        reply = json_response(status or self._expired_status, failure(msg_cd))
         self._plan(Fault(msg_cd, reply, "calls", times, refuses=True, **which))
 
     def refuse_tokens(
-        self, msg_cd: str | None = "EGW00103", times: int | None = None, *, status: int = 403, **which: Any
+        self, msg_cd: str = "EGW00103", times: int | None = None, *, status: int = 403, **which: Any
     ) -> None:
-        """Refuse token requests; they count as `token_requests_refused`. With None they get no code of KIS."""
-        reply = json_response(status, error_body(msg_cd))
-        self._plan(Fault(msg_cd or f"HTTP {status}", reply, "tokens", times, refuses=True, **which))
+        """Refuse token requests; they count as `token_requests_refused`."""
+        self._plan(Fault(msg_cd, json_response(status, error_body(msg_cd)), "tokens", times, refuses=True, **which))
 
     def drop(self, where: Where = "calls", times: int | None = None, **which: Any) -> None:
         """Close the connection without an answer; counted as "dropped"."""
         self._plan(Fault("dropped", None, where, times, **which))
 
     def hang(self, where: Where = "calls", times: int | None = None, seconds: float = 30.0, **which: Any) -> None:
-        """
-        Keep the caller waiting for `seconds`, or until `heal()`; then answer, if it is still there. Counted as "hung".
+        """Act on the request, and answer after `seconds` or `heal()`; never, if it closes first. Counted as "hung"."""
+        self._plan(Fault("hung", None, where, times, reached=True, seconds=seconds, **which))
 
-        KIS acts on the request when the waiting is over, with `reached=True` when it comes in. A gateway that closes
-        first gives no answer.
-        """
-        self._plan(Fault("hung", None, where, times, wait=partial(self._released.wait, seconds), **which))
-
-    def garble(
+    def fail(
         self,
-        where: Where = "calls",
+        status: int = 503,
         times: int | None = None,
-        body: bytes = BAD_GATEWAY,
-        status: int = 502,
+        where: Where = "calls",
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         **which: Any,
     ) -> None:
-        """Answer with any bytes: a proxy's page, `b"{}"`, half a JSON object, an empty token. Counted as "garbled"."""
-        self._plan(Fault("garbled", raw_response(status, body), where, times, **which))
-
-    def fail(self, status: int = 503, times: int | None = None, where: Where = "calls", **which: Any) -> None:
         """
         Answer with an HTTP status and no verdict of KIS: 429, 5xx, a redirect. Counted as "HTTP 503" by its status.
 
-        By name, `retry_after` (seconds) and `location` (of a redirect) are headers of it.
+        `body` is any bytes in the place of a page of HTML: `b"{}"`, half a JSON object, an empty token.
         """
-        headers = {"Retry-After": which.pop("retry_after", None), "Location": which.pop("location", None)}
-        self._plan(Fault(f"HTTP {status}", _page(status, **headers), where, times, **which))
+        self._plan(Fault(f"HTTP {status}", _page(status, body, headers), where, times, **which))
 
-    def outage(
-        self, seconds: float | None = None, where: Literal["calls", "tokens", "both"] = "both", *, status: int = 500
-    ) -> None:
+    def outage(self, seconds: float | None = None, where: Where = "both", *, status: int = 500) -> None:
         """
         Fail everything for a while, as KIS does in its maintenance (observed: HTTP 500 for one to two hours at night).
 
@@ -174,7 +161,8 @@ class FaultInjection:
         return time.time() if self._clock is None else self._clock()
 
 
-def _page(status: int, **headers: object) -> Response:
+def _page(status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Response:
     """Make what a server says that fails before KIS's own words: a page of HTML."""
-    given = {name: str(value) for name, value in headers.items() if value is not None}
-    return raw_response(status, f"<html><body>{status} {responses.get(status, '')}</body></html>".encode(), given)
+    body = f"<html><body>{status} {responses.get(status, '')}</body></html>".encode() if body is None else body
+    kind = "text/html" if body.lstrip().startswith(b"<") else "application/json; charset=utf-8"
+    return Response(status, body, {"Content-Type": kind, **(headers or {})})

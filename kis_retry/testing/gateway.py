@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -13,30 +12,17 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Thread, current_thread
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 from weakref import WeakSet
 
 from ..credentials import Credentials
-from .answers import Cursor, Pages, Request, require
+from .answers import Pages, Request, require
 from .hosts import divert
 from .rules import ReceivedRequest, StateMachine
 
-__all__ = ["Counts", "KisGateway", "ReceivedRequest"]
-
-
-class Counts(dict[str, int]):
-    """
-    What a gateway has seen so far, by attribute and by key.
-
-    Of the `calls` (all that is not under `/oauth2/`) some are `answered` normally, "no such data" included, and some
-    `refused` in KIS's words; of the `token_requests`, `tokens_issued` and `token_requests_refused`.
-    """
-
-    def __getattr__(self, name: str) -> int:
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
+__all__ = ["KisGateway", "ReceivedRequest"]
 
 
 class KisGateway(StateMachine):
@@ -48,9 +34,9 @@ class KisGateway(StateMachine):
     be called from any thread while it runs.
 
     A fault meets `times` requests, or all until `heal()`: API calls, or token requests where it is for "tokens". What a
-    request met is counted in `faults_met`; one that is dropped, hung, garbled or failed counts as nothing else. All of
-    them take by name `share`, the part of the requests that meet it, by dice from the `seed`; `path`, a text in the
-    path of those requests, as "/trading/order"; and `reached=True`: KIS acts on the request, and its answer is lost.
+    request met is counted in `faults_met`; one that is dropped or failed counts as nothing else. All of them take by
+    name `share`, the part of the requests that meet it, by dice from the `seed`; `path`, a text in the path of those
+    requests, as "/trading/order"; and, but for `hang`, `reached=True`: KIS acts on the request, and its answer is lost.
 
     Args:
         expired_status: HTTP status with which a call is refused for its token (observed: mostly 500, sometimes 200).
@@ -114,7 +100,7 @@ class KisGateway(StateMachine):
 
     def close(self) -> None:
         """Close every connection; hanging requests get no answer. Closing twice is closing once."""
-        self._closed.set()
+        self._is_closed = True
         self.heal()
         if self._server is not None:
             self._server.close()
@@ -132,18 +118,23 @@ class KisGateway(StateMachine):
         return replace(self._own, base_url=self.url)
 
     @property
-    def counts(self) -> Counts:
-        """What has been received and answered so far, as a snapshot."""
+    def counts(self) -> SimpleNamespace:
+        """
+        What has been received and answered so far, as a snapshot.
+
+        Of the `calls` (all that is not under `/oauth2/`) some are `answered` normally, "no such data" included, and
+        some `refused` in KIS's words; of the `token_requests`, `tokens_issued` and `token_requests_refused`.
+        """
         with self._lock:
-            return Counts(self._counts)
+            return SimpleNamespace(**self._counts)
 
     @property
     def faults_met(self) -> dict[str, int]:
         """
         How many requests met which fault so far, as a snapshot and without those that none has met.
 
-        By KIS's code ("EGW00201") for what was refused on demand, and "over_limit", "dropped", "hung", "garbled",
-        "HTTP 503" (by its status) and "outage". A refusal of an expired token is no fault and in `counts` alone.
+        By KIS's code ("EGW00201") for what was refused on demand, and "over_limit", "dropped", "hung", "HTTP 503" (by
+        its status) and "outage". A refusal of an expired token is no fault and in `counts` alone.
         """
         with self._lock:
             return dict(self._faults_met)
@@ -181,25 +172,20 @@ class KisGateway(StateMachine):
             self._secrets[app_key] = app_secret
 
     def list_pages(
-        self, path: str, pages: int = 3, rows: int = 10, *, cursor: Cursor = "100", last: Literal["D", "E", ""] = "D"
+        self, path: str, pages: int = 3, rows: int = 10, *, cursor: str = "ctx_area_nk100 ctx_area_fk100"
     ) -> None:
         """
         Answer a `GET` of this path in so many pages of so many rows.
 
         A request without the header `tr_cont: N` gets the first page, one with it the page of its cursor. The response
-        header `tr_cont` is "F" on the first, "M" on each other page that has more behind it, and `last` on the last.
+        header `tr_cont` is "F" on the first, "M" on each other page that has more behind it, and "D" on the last.
         `output1` has rows as `{"row": "1", "pdno": "000001"}`, counted through all pages.
 
-        `cursor` is "100" for `ctx_area_fk100` and `ctx_area_nk100`, "200" for those with 200, "FK100" and "FK200" for
-        them without `ctx_area_`, "KEYB" and "CTS" for one of that name; "none" goes on by `tr_cont: N` alone, with the
-        page after the last that this app key was given for this query.
+        `cursor` has the fields that lead on, as "nk200 fk200", "keyb" or "cts"; without any, `tr_cont: N` alone leads
+        on, to the page after the last that this app key was given for this query.
         """
-        listed = Pages(pages, rows, cursor, last)
         with self._lock:
-            self._pages["/" + path.lstrip("/")] = listed
-
-    def __repr__(self) -> str:
-        return f"KisGateway({self.url if self._server else 'not open'})"
+            self._pages["/" + path.lstrip("/")] = Pages(pages, rows, cursor)
 
 
 class _HttpServer(ThreadingTCPServer):
@@ -254,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value.strip() for name, value in self.headers.items()}
         named = dict(parse_qsl(query, keep_blank_values=True))
         request = Request(self.command, path, named, headers, self.rfile.read(int(length)))
-        response = self.server.gateway.answer(request, self._is_gone)
+        response = self.server.gateway.answer(request)
         if response is None:
             self.close_connection = True
             return
@@ -265,10 +251,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(response.body)
 
     do_POST = do_GET  # noqa: N815  # the name that http.server looks for
-
-    def _is_gone(self) -> bool:
-        is_readable = select.select([self.connection], [], [], 0)[0]
-        return bool(is_readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def log_message(self, *_: object) -> None:
         """Say nothing: `received` has it all."""

@@ -23,7 +23,7 @@ _STAND_IN = {
     "KIS_RATE_LIMIT": "0",
 }
 _last = {"port": 0}  # where a client that was made in an earlier test looks
-_former: deque[tuple[str, str, str]] = deque(maxlen=64)  # key, secret and last token of earlier tests' gateways
+_former: deque[str | None] = deque(maxlen=64)  # the last token of each earlier test, which a client may still send
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,47 +74,39 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     from .hosts import divert
 
     own = kis_gateway.credentials
-    for app_key, app_secret, _ in _former:  # which a module may have kept
-        kis_gateway.accept(app_key, app_secret)
     values = {"KIS_APP_KEY": own.app_key, "KIS_APP_SECRET": own.app_secret, "KIS_PAPER": "false"}
     for name, value in {**_STAND_IN, **values, "KIS_BASE_URL": kis_gateway.url}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # no proxy reaches this machine's loopback
     kis_gateway.learns_keys = True
-    with _nothing_from_before(), divert(kis_gateway.url, _hosts_from_before(kis_gateway)):
+    with _nothing_from_before(kis_gateway) as hosts, divert(kis_gateway.url, hosts):
         yield kis_gateway
-    _former.append((own.app_key, own.app_secret, str(kis_gateway.current_token)))
-
-
-def _hosts_from_before(gateway: KisGateway) -> frozenset[str]:
-    """Return where `KIS_BASE_URL` led what was made before, a proxy say; on this machine it is another gateway."""
-    from ..tokens.manager import every_manager
-
-    hosts = set[str]()
-    for known in [manager.credentials for manager in every_manager()]:
-        host = urlsplit(known.base_url).hostname or ""
-        if host not in {"127.0.0.1", "localhost", "::1"}:
-            gateway.accept(known.app_key, known.app_secret)
-            hosts.add(host)
-    return frozenset(hosts)
+    _former.append(kis_gateway.current_token)
 
 
 @contextmanager
-def _nothing_from_before() -> Iterator[None]:
-    """Have this process begin with no token and no lost order, and share nothing outside of the test."""
+def _nothing_from_before(gateway: KisGateway) -> Iterator[frozenset[str]]:
+    """
+    Have this process begin with no token and no lost order, and share nothing outside of the test.
+
+    The keys of what was made before are good; the hosts are those that it was led to, a proxy say, in the place of KIS.
+    """
     from ..stores.base import MemoryTokenStore
     from ..tokens.manager import TokenManager, every_manager
     from ..wire.orders import LOST, LostOrders
 
-    store, managers = MemoryTokenStore(), every_manager()
+    store, managers, hosts = MemoryTokenStore(), every_manager(), set[str]()
     before = [(each, dict(vars(each))) for each in (LOST, *managers)]
     LostOrders.__init__(LOST)
     for manager in managers:
-        TokenManager.__init__(manager, manager.credentials, store=store, policy=manager.policy)
-        for *_, token in _former:  # which a client may still send
+        keys = manager.credentials
+        gateway.accept(keys.app_key, keys.app_secret)
+        hosts.add(urlsplit(keys.base_url).hostname or "")
+        TokenManager.__init__(manager, keys, store=store, policy=manager.policy)
+        for token in filter(None, _former):
             manager.note_refused(token)
     try:
-        yield
+        yield frozenset(hosts - {"127.0.0.1", "localhost", "::1"})  # where another gateway is
     finally:
         for each, state in before:
             vars(each).clear()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -52,8 +50,8 @@ class IssuedTokens:
 
     def __init__(self) -> None:
         self.last_issue = -math.inf
+        self.dead: dict[str, str] = {}  # the code with which a token is refused before its time
         self._issued_at: dict[str, float] = {}  # by token, in their order
-        self._dead: dict[str, str] = {}  # the code with which a token is refused before its time
 
     def issue(self, now: float, *, same: bool = False) -> dict[str, Any]:
         """Answer with the newest token inside its six hours, or dead as it may be with `same`; else with a new one."""
@@ -77,16 +75,12 @@ class IssuedTokens:
         """Give the `msg_cd` with which a call with this token is refused; None for a good one."""
         if token not in self._issued_at:
             return "EGW00121"
-        return self._dead.get(token) or ("EGW00123" if now >= self._issued_at[token] + _LIFETIME else None)
-
-    def revoke(self, token: str) -> None:
-        """Make a token invalid. The once-a-minute rule stands."""
-        self._dead[token] = "EGW00121"
+        return self.dead.get(token) or ("EGW00123" if now >= self._issued_at[token] + _LIFETIME else None)
 
     def expire(self) -> None:
-        """Let every live token expire, as if a day had passed: a new one may be had at once."""
+        """Let every live token expire."""
         self.last_issue = -math.inf
-        self._dead = {**dict.fromkeys(self._issued_at, "EGW00123"), **self._dead}
+        self.dead = {**dict.fromkeys(self._issued_at, "EGW00123"), **self.dead}
 
 
 class StateMachine(FaultInjection):
@@ -98,7 +92,7 @@ class StateMachine(FaultInjection):
         self.learns_keys = False
         self._own = own
         self._secrets = {own.app_key: own.app_secret}
-        self._closed = threading.Event()
+        self._is_closed = False
         self._issue_interval = issue_interval
         # By environment too: the two hosts do not know each other's tokens.
         self._issued = defaultdict[tuple[bool, str], IssuedTokens](IssuedTokens)
@@ -120,8 +114,8 @@ class StateMachine(FaultInjection):
             self._faults_met = Counter[str]()
             self._received = deque[ReceivedRequest](maxlen=100_000)
 
-    def answer(self, request: Request, is_gone: Callable[[], bool]) -> Response | None:
-        """Answer a request after the time that it takes, unless its caller `is_gone`; None closes the connection."""
+    def answer(self, request: Request) -> Response | None:
+        """Answer a request after the time that it takes; None closes the connection."""
         with self._lock:
             now, is_call = self._now(), not request.path.startswith("/oauth2/")
             self._counts["calls"] += is_call
@@ -133,19 +127,15 @@ class StateMachine(FaultInjection):
             response, outcome = self._apply(fault, request, now) if fault else self._judge(request, now)
             tr_id = request.headers.get("tr_id", "")
             self._received.append(ReceivedRequest(now, request.method, request.path, tr_id, outcome))
-        if not (fault and fault.wait):
-            # The gateway's own event, so that closing it cuts the wait short.
-            return None if self.latency and self._closed.wait(self.latency) else response
-        fault.wait()
-        with self._lock:
-            gone = self._closed.is_set() or is_gone()
-            return None if gone else response or self._judge(request, self._now())[0]
+            released = self._released
+        released.wait((fault and fault.seconds) or self.latency)
+        return None if self._is_closed else response
 
     def _apply(self, fault: Fault, request: Request, now: float) -> tuple[Response | None, str]:
         self._faults_met[fault.name] += 1
         acted = self._judge(request, now)[0] if fault.reached else None
         if fault.reply is None or not fault.refuses:
-            return acted if fault.wait else fault.reply, fault.name
+            return acted if fault.seconds else fault.reply, fault.name
         self._count(request, fault.name)
         return self._signed(request, fault.reply), fault.name
 
@@ -205,7 +195,7 @@ class StateMachine(FaultInjection):
             return {"approval_key": self.approval_keys[-1]}
         tokens = self._issued[self._is_paper(request), body["appkey"]]
         if request.path == _REVOKE_PATH:
-            tokens.revoke(str(body.get("token")))
+            tokens.dead[str(body.get("token"))] = "EGW00121"  # the once-a-minute rule stands
             return {"code": 200, "message": "접근토큰 폐기에 성공하였습니다"}
         if now - tokens.last_issue < self._issue_interval:
             raise _Refused("EGW00133")

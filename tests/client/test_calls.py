@@ -121,7 +121,7 @@ def test_an_order_with_an_expired_token_is_placed_exactly_once(client: Asking, g
 def test_an_answer_that_is_no_json_object_is_an_error_with_its_status(
     body: bytes, client: Asking, gateway: KisGateway
 ) -> None:
-    gateway.garble("calls", 1, body=body, status=404)
+    gateway.fail(404, 1, body=body)
     with pytest.raises(ResponseError, match="HTTP 404 without a JSON object") as caught:
         client.fetch_domestic_price("005930")
     assert caught.value.status == 404

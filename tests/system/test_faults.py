@@ -91,7 +91,7 @@ def test_an_odd_answer_comes_back_as_it_is(status: int, gateway: KisGateway) -> 
     for wire in SYNC:
         assert wire.get(gateway).msg_cd == GOOD_CODE
     for body in TEXTS + JSON:
-        gateway.garble("calls", 2, body, status)
+        gateway.fail(status, 2, body=body)
         url, headers = gateway.url + PRICE, headers_for(gateway)
         assert requests.get(url, headers=headers, timeout=9).content == body
         assert httpx.get(url, headers=headers, timeout=9).content == body

@@ -233,14 +233,17 @@ class World(RuleBasedStateMachine):
         if self.pending() < 12 and self.well_at < math.inf:  # which `issue_wait` outlasts
             self.planned += times
             if status:
-                self.gateway.refuse_tokens(None, times, status=status)
+                self.gateway.fail(status, times, "tokens")
             else:
                 self.gateway.drop("tokens", times)
 
     @rule(code=st.sampled_from([None, "EGW00105"]))
     def endpoint_fails_for_long(self, code: str | None) -> None:
         self.well_at = math.inf
-        self.gateway.refuse_tokens(code, status=500)
+        if code:
+            self.gateway.refuse_tokens(code, status=500)
+        else:
+            self.gateway.fail(500, where="tokens")
 
     @rule()
     def endpoint_heals(self) -> None:

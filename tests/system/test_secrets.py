@@ -135,7 +135,7 @@ def clients(gateway: KisGateway, scanner: Scanner, client: Asking) -> None:
         client.post(ORDER, "TTTC0012U", account)
     gateway.refuse_calls("EGW00123", 2)
     assert client.fetch_domestic_price("005930")["msg_cd"] == "EGW00123"
-    gateway.garble("calls", 1, f"<html>{gateway.credentials.app_secret}</html>".encode(), status=404)
+    gateway.fail(404, 1, body=f"<html>{gateway.credentials.app_secret}</html>".encode())
     for _ in range(2):  # the second one is held back
         with scanner.failing(KisRetryError):
             client.post(ORDER, "TTTC0012U", {**account, "PDNO": "005930"})
@@ -162,7 +162,7 @@ def token_requests(gateway: KisGateway, scanner: Scanner) -> None:
     echo = json.dumps({"appkey": given.app_key, "appsecret": given.app_secret, "acc": given.account})
     odd = json.dumps({"access_token": f"{WRONG_SECRET}\r\nX: 1", "expires_in": 9})
     for status, body in ((502, f"<html>{echo}</html>"), (502, echo), (200, f'{{"error_code": {echo}}}'), (200, odd)):
-        gateway.garble("tokens", body=body.encode(), status=status)
+        gateway.fail(status, where="tokens", body=body.encode())
         with scanner.failing(TokenIssueError):
             manager(gateway).token()
         gateway.heal()

@@ -128,30 +128,8 @@ def test_latency_slows_every_answer_and_no_other_caller() -> None:
 # -- hanging and closing
 
 
-def test_a_hanging_request_is_judged_when_it_goes_on(gateway: KisGateway, line: Line) -> None:
-    token = issued(gateway)
+def test_a_hanging_order_is_placed_and_its_answer_is_late(gateway: KisGateway, line: Line) -> None:
     gateway.hang("calls", seconds=30)
-    line.send(get(token))
-    until(lambda: gateway.counts.calls == 1)
-    assert gateway.counts.answered == 0
-    gateway.expire()
-    gateway.heal()
-    assert json.loads(line.answer()[1])["msg_cd"] == "EGW00123"
-
-
-def test_a_hanging_request_whose_caller_has_gone_never_reaches_kis(gateway: KisGateway) -> None:
-    token = issued(gateway)
-    gateway.hang("calls", 1, seconds=30)
-    with closing(Line(gateway)) as line:
-        line.send(post(token, b"{}"))
-        until(lambda: gateway.counts.calls == 1)
-    gateway.heal()
-    until(lambda: "kis-gateway-connection" not in {thread.name for thread in threading.enumerate()})
-    assert (gateway.counts.answered, gateway.orders) == (0, [])
-
-
-def test_a_hanging_order_that_reached_kis_is_placed_and_its_answer_is_late(gateway: KisGateway, line: Line) -> None:
-    gateway.hang("calls", seconds=30, reached=True)
     line.send(post(issued(gateway), b'{"PDNO": "005930"}'))
     until(lambda: gateway.orders)
     gateway.heal()

@@ -9,15 +9,8 @@ import pytest
 from gateway_caller import Caller
 
 BALANCE = "/uapi/domestic-stock/v1/trading/inquire-balance"
-NAMES = {
-    "100": ("ctx_area_fk100", "ctx_area_nk100"),
-    "200": ("ctx_area_fk200", "ctx_area_nk200"),
-    "FK100": ("fk100", "nk100"),
-    "FK200": ("fk200", "nk200"),
-    "KEYB": ("keyb",),
-    "CTS": ("cts",),
-    "none": (),
-}
+CURSORS = ["ctx_area_nk100 ctx_area_fk100", "ctx_area_nk200 ctx_area_fk200", "nk100 fk100", "nk200 fk200"]
+CURSORS += ["keyb", "cts", ""]
 
 
 def page(caller: Caller, query: dict[str, str], tr_cont: str = "", **rest: Any) -> tuple[dict[str, Any], str]:
@@ -28,7 +21,7 @@ def page(caller: Caller, query: dict[str, str], tr_cont: str = "", **rest: Any) 
 
 
 def cursor_of(body: dict[str, Any]) -> dict[str, str]:
-    return {name.upper(): value for names in NAMES.values() for name, value in body.items() if name in names}
+    return {name.upper(): value for name, value in body.items() if name in " ".join(CURSORS).split()}
 
 
 def walk(caller: Caller) -> list[tuple[dict[str, Any], str]]:
@@ -39,15 +32,15 @@ def walk(caller: Caller) -> list[tuple[dict[str, Any], str]]:
     return pages
 
 
-@pytest.mark.parametrize("cursor", NAMES)
-def test_each_row_comes_once_and_in_order(caller: Caller, cursor: Any) -> None:
+@pytest.mark.parametrize("cursor", CURSORS)
+def test_each_row_comes_once_and_in_order(caller: Caller, cursor: str) -> None:
     caller.gateway.list_pages(BALANCE.lstrip("/"), pages=4, rows=3, cursor=cursor)
     for _ in range(2):  # whoever begins again begins with the first
         pages = walk(caller)
         rows = [row["row"] for body, _ in pages for row in body["output1"]]
         assert rows == [str(number) for number in range(1, 13)]
         assert [mark for _, mark in pages] == ["F", "M", "M", "D"]
-        assert all(set(body) - {"rt_cd", "msg_cd", "msg1", "output1"} == set(NAMES[cursor]) for body, _ in pages)
+        assert all(set(body) - {"rt_cd", "msg_cd", "msg1", "output1"} == set(cursor.split()) for body, _ in pages)
 
 
 def test_a_page_is_the_rows_the_cursors_and_the_words_of_kis(caller: Caller) -> None:
@@ -68,7 +61,7 @@ def test_a_cursor_that_was_never_handed_out_finds_nothing(caller: Caller, cursor
 
 
 def test_without_a_cursor_each_query_and_app_key_turns_its_own_pages(caller: Caller) -> None:
-    caller.gateway.list_pages(BALANCE, pages=3, rows=1, cursor="none")
+    caller.gateway.list_pages(BALANCE, pages=3, rows=1, cursor="")
     caller.gateway.accept("second", "secret")
     status, issued = caller.ask_token(appkey="second", appsecret="secret")
     assert status == 200

@@ -101,7 +101,7 @@ def test_a_failed_early_renewal_is_one_warning_a_cool_down(
     tokens = make()
     first = tokens.token()
     clock.now += DAY - MARGIN
-    timed.refuse_tokens(msg_cd=None, status=500)
+    timed.fail(500, where="tokens")
     for asked in (2, 3):
         assert [tokens.token() for _ in range(100)] == [first] * 100
         assert timed.counts.token_requests == asked
@@ -181,7 +181,7 @@ def test_freezegun_moves_the_expiry_and_no_deadline(gateway: KisGateway) -> None
         first = tokens.token()
         frozen.tick(timedelta(hours=23, minutes=49))
         assert tokens.token() is first
-        gateway.refuse_tokens(None, 2, status=503)  # it is asked again after a while, in real time
+        gateway.fail(503, 2, "tokens")  # it is asked again after a while, in real time
         frozen.tick(timedelta(minutes=12))
         assert tokens.token() != first
 
@@ -298,7 +298,7 @@ def test_an_endpoint_that_is_away_is_waited_for(
     tokens = make()
     first = tokens.token()
     timed.expire()
-    timed.refuse_tokens(msg_cd=None, status=503)
+    timed.fail(503, where="tokens")
     clock.at(seconds, timed.heal)
     assert tokens.refresh(first).value == timed.current_token
     assert seconds <= sum(clock.slept) < seconds + 3, "it goes on soon after the endpoint is back"
@@ -309,13 +309,13 @@ def test_an_endpoint_that_is_away_is_waited_for(
     assert waiting.wait == pytest.approx(70)
 
 
-@pytest.mark.parametrize(("fault", "times"), [("refuse_tokens", 3), ("drop", 3), ("garble", 3)])
+@pytest.mark.parametrize(("fault", "times"), [("refuse_tokens", 3), ("drop", 3), ("fail", 3)])
 def test_everybody_waits_for_the_endpoint_together(fault: str, times: int, make: Make, timed: KisGateway) -> None:
     tokens, got = make(), list[str]()
     if fault == "refuse_tokens":
         timed.refuse_tokens("EGW00201", times)  # calls a second: that passes
     else:
-        getattr(timed, fault)("tokens", times)
+        getattr(timed, fault)(where="tokens", times=times)
     ended(started(16, lambda: got.append(tokens.token().value)))
     assert got == [timed.current_token] * 16
     assert timed.counts.tokens_issued == 1
@@ -325,7 +325,7 @@ def test_after_an_outage_longer_than_issue_wait_nobody_asks_for_the_cool_down(
     make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
     tokens = make(issue_wait=10, issue_cooldown=60)
-    timed.refuse_tokens(msg_cd=None, status=503)
+    timed.fail(503, where="tokens")
     assert outcome(tokens) == "TokenIssueError"
     asked = timed.counts.token_requests
     timed.heal()
@@ -340,7 +340,7 @@ def test_with_one_try_kis_is_asked_once_in_a_cool_down(
     fault: str, make: Make, timed: KisGateway, clock: FakeClock
 ) -> None:
     if fault == "away":
-        timed.refuse_tokens(msg_cd=None, status=503)
+        timed.fail(503, where="tokens")
     else:
         timed.issue_elsewhere()
     tokens = make(issue_wait=0)

@@ -157,8 +157,8 @@ def failure_of(credentials: Credentials, *, session: requests.Session | None = N
         (lambda gateway: gateway.drop("tokens"), "could not be reached: the connection was dropped"),
         (lambda gateway: gateway.hang("tokens", seconds=30), "could not be reached: no answer in time"),
         (lambda gateway: gateway.close(), "could not be reached: the connection was refused"),
-        (lambda gateway: gateway.garble("tokens"), "answered HTTP 502 without a JSON object"),
-        (lambda gateway: gateway.garble("tokens", body=b"[" * 10_000, status=200), "without a JSON object"),
+        (lambda gateway: gateway.fail(502, where="tokens"), "answered HTTP 502 without a JSON object"),
+        (lambda gateway: gateway.fail(200, where="tokens", body=b"[" * 10_000), "without a JSON object"),
     ],
 )
 def test_what_passes_is_said_in_words(fault: Callable[[KisGateway], object], words: str, gateway: KisGateway) -> None:
@@ -175,7 +175,7 @@ def test_a_proxy_that_echoes_the_request_does_not_get_it_into_an_error(status: i
     given = gateway.credentials
     echo = json.dumps({"appkey": given.app_key, "appsecret": given.app_secret})
     for body in (f"<html>{echo}</html>", echo, f'{{"error_code": {echo}}}', ""):
-        gateway.garble("tokens", 1, body.encode(), status)
+        gateway.fail(status, 1, "tokens", body=body.encode())
         assert failure_of(given).retryable
 
 
@@ -225,6 +225,6 @@ def test_a_session_whose_hook_raises_for_status_hides_no_verdict(gateway: KisGat
 
 
 def test_a_redirect_is_not_followed_since_the_body_holds_the_secret(gateway: KisGateway) -> None:
-    gateway.fail(307, where="tokens", location=f"{gateway.url}/oauth2/elsewhere")
+    gateway.fail(307, where="tokens", headers={"Location": f"{gateway.url}/oauth2/elsewhere"})
     assert "HTTP 307" in str(failure_of(gateway.credentials))
     assert [request.path for request in gateway.received] == ["/oauth2/tokenP"]

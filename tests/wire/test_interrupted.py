@@ -71,7 +71,7 @@ def _a_pause(gateway: KisGateway) -> dict[str, Any]:
 
 
 def _an_answer(gateway: KisGateway) -> dict[str, Any]:
-    gateway.hang(times=1, seconds=60, reached=True)
+    gateway.hang(times=1, seconds=60)
     return _with_tokens(gateway)
 
 
@@ -185,7 +185,7 @@ def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway:
 
 def test_an_order_that_a_signal_ended_is_held_back(gateway: KisGateway) -> None:
     call = both(lambda: SYNC[0].order(gateway))
-    gateway.hang(times=1, seconds=60, reached=True)
+    gateway.hang(times=1, seconds=60)
     before = signal.signal(signal.SIGALRM, _own)
     try:
         with alarm_once(lambda: gateway.faults_met.get("hung")), pytest.raises(OwnTimeoutError):

@@ -342,7 +342,7 @@ def test_a_body_that_cannot_be_sent_twice_is_sent_once(library: str, code: str, 
 @ALL
 @pytest.mark.parametrize("status", [303, 307])
 def test_a_read_behind_a_redirect_is_renewed(wire: Wire, status: int, gateway: KisGateway) -> None:
-    gateway.fail(status, times=1, location=f"{gateway.url}{PRICE}?FID_INPUT_ISCD=000660")
+    gateway.fail(status, times=1, headers={"Location": f"{gateway.url}{PRICE}?FID_INPUT_ISCD=000660"})
     gateway.expire_at(2)
     assert refresh_on_expired_token(lambda: wire.get(gateway))() == GOOD
 

@@ -41,8 +41,8 @@ def _fail(gateway: KisGateway) -> None:
 LOSSES: dict[str, Callable[[KisGateway], object]] = {
     "503": _fail,
     "dropped": lambda gateway: gateway.drop(times=1, reached=True, path=ORDER),
-    "hung": lambda gateway: gateway.hang(times=1, seconds=20, reached=True),
-    "no JSON": lambda gateway: gateway.garble(times=1, body=b"<html>maintenance</html>", status=200, reached=True),
+    "hung": lambda gateway: gateway.hang(times=1, seconds=20),
+    "no JSON": lambda gateway: gateway.fail(200, times=1, body=b"<html>maintenance</html>", reached=True),
     "EGW00301": lambda gateway: gateway.refuse_calls("EGW00301", 1, reached=True, path=ORDER),
 }
 
@@ -99,7 +99,7 @@ def _loud_aiohttp(url: str, headers: dict[str, str]) -> Any:
 @pytest.mark.parametrize("status", [503, 200])
 @pytest.mark.parametrize("place", [_loud_requests, _loud_httpx, _loud_urllib, _loud_aiohttp])
 def test_an_order_that_is_held_back_ends_in_the_same_words(place: Any, status: int, gateway: KisGateway) -> None:
-    gateway.garble(times=1, status=status, reached=True, path=ORDER)
+    gateway.fail(status, times=1, reached=True, path=ORDER)
     url, headers = gateway.url + ORDER, headers_for(gateway)
     first, second = (outcome(lambda: both(place)(url, headers)) for _ in range(2))
     assert first == second
@@ -302,7 +302,7 @@ def test_an_order_that_a_redirect_answered_is_never_repeated(
     """Not by a loop around it either, whatever became of what it led to."""
     BEHIND[behind](gateway)
     url = _to_nowhere() if behind == "never left" else gateway.url
-    gateway.fail(status, times=1, location=url + PRICE, reached=True, path=ORDER)
+    gateway.fail(status, times=1, headers={"Location": url + PRICE}, reached=True, path=ORDER)
     place = both(lambda: wire.order(gateway), policy=RetryPolicy(transient_deadline=0.2, order_deadline=0.2))
     for _ in range(2):
         outcome(place)

@@ -128,7 +128,7 @@ async def test_an_order_that_its_task_gave_up_is_held_back(
     ask: Any, gateway: KisGateway, events: list[RefreshEvent]
 ) -> None:
     place = both(ask)
-    gateway.hang(times=1, seconds=20, reached=True)
+    gateway.hang(times=1, seconds=20)
     task = asyncio.create_task(place(gateway))
     await until_async(lambda: sent(gateway) == 1)
     task.cancel()
