@@ -49,7 +49,7 @@ class FaultInjection:
 
     def __init__(self, expired_status: int, clock: Callable[[], float] | None, seed: int | None) -> None:
         self._expired_status = expired_status
-        self._clock = clock
+        self._now = clock or (lambda: time.time())  # noqa: PLW0108  # looked up at each call, for freezegun
         self._lock = threading.RLock()  # guards everything below, and all that a subclass adds
         self._dice = random.Random(seed)  # noqa: S311  # dice, not keys
         self._faults: list[Fault] = []
@@ -83,22 +83,15 @@ class FaultInjection:
         """Act on the request, and answer after `seconds` or `heal()`; never, if it closes first. Counted as "hung"."""
         self._plan(Fault("hung", None, where, times, reached=True, seconds=seconds, **which))
 
-    def fail(
-        self,
-        status: int = 503,
-        times: int | None = None,
-        where: Where = "calls",
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        **which: Any,
-    ) -> None:
+    def fail(self, status: int = 503, times: int | None = None, where: Where = "calls", **which: Any) -> None:
         """
         Answer with an HTTP status and no verdict of KIS: 429, 5xx, a redirect. Counted as "HTTP 503" by its status.
 
-        `body` is any bytes in the place of a page of HTML: `b"{}"`, half a JSON object, an empty token.
+        By name, `headers` are further ones, and `body` is any bytes in the place of a page of HTML: `b"{}"`, half a
+        JSON object, an empty token.
         """
-        self._plan(Fault(f"HTTP {status}", _page(status, body, headers), where, times, **which))
+        reply = _page(status, which.pop("body", None), which.pop("headers", {}))
+        self._plan(Fault(f"HTTP {status}", reply, where, times, **which))
 
     def outage(self, seconds: float | None = None, where: Where = "both", *, status: int = 500) -> None:
         """
@@ -107,7 +100,7 @@ class FaultInjection:
         It lasts `seconds` of the gateway's clock, or until `heal()`. "tokens" are all of `/oauth2/`.
         """
         until = math.inf if seconds is None else self._now() + seconds
-        self._plan(Fault("outage", _page(status), where, path="/", until=until))
+        self._plan(Fault("outage", _page(status, None, {}), where, path="/", until=until))
 
     def same_token(self) -> None:
         """Hand the newest token out again at the next issue, dead or not: a reissue that does not help."""
@@ -140,8 +133,11 @@ class FaultInjection:
         alive = [fault for fault in self._faults if fault.times != 0 and now < fault.until]
         meeting = [fault for fault in alive if fault.where in {where, "both"} and fault.path in path]
         met = next((fault for fault in meeting if fault.share is None), None)
-        if met is None and where == "calls" and self._is_over_limit(now):
-            return OVER_LIMIT
+        if met is None and where == "calls":
+            calls = self._within_limit
+            if calls and len(calls) == calls.maxlen and calls[0] > now - 1:
+                return OVER_LIMIT
+            calls.append(now)
         if met is None:
             thrown = self._dice.random()  # one throw for each request, so that shares add up
             shares = accumulate(fault.share or 0 for fault in meeting)
@@ -150,19 +146,9 @@ class FaultInjection:
             met.times -= 1
         return met
 
-    def _is_over_limit(self, now: float) -> bool:
-        calls = self._within_limit
-        if calls and len(calls) == calls.maxlen and calls[0] > now - 1:
-            return True
-        calls.append(now)
-        return False
 
-    def _now(self) -> float:
-        return time.time() if self._clock is None else self._clock()
-
-
-def _page(status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Response:
+def _page(status: int, body: bytes | None, headers: Mapping[str, str]) -> Response:
     """Make what a server says that fails before KIS's own words: a page of HTML."""
     body = f"<html><body>{status} {responses.get(status, '')}</body></html>".encode() if body is None else body
     kind = "text/html" if body.lstrip().startswith(b"<") else "application/json; charset=utf-8"
-    return Response(status, body, {"Content-Type": kind, **(headers or {})})
+    return Response(status, body, {"Content-Type": kind, **headers})

@@ -51,18 +51,18 @@ class IssuedTokens:
     def __init__(self) -> None:
         self.last_issue = -math.inf
         self.dead: dict[str, str] = {}  # the code with which a token is refused before its time
-        self._issued_at: dict[str, float] = {}  # by token, in their order
+        self.issued_at: dict[str, float] = {}  # by token, in their order
 
     def issue(self, now: float, *, same: bool = False) -> dict[str, Any]:
         """Answer with the newest token inside its six hours, or dead as it may be with `same`; else with a new one."""
         self.last_issue = now
-        token = next(reversed(self._issued_at), None)
-        same = same or (now - self._issued_at.get(token or "", 0) < _SAME_TOKEN_FOR and not self.refusal(token, now))
+        token = next(reversed(self.issued_at), None)
+        same = same or (now - self.issued_at.get(token or "", 0) < _SAME_TOKEN_FOR and not self.refusal(token, now))
         if token is None or not same:
             # As KIS's are: a JSON web token in three parts, of up to 350 characters.
             token = f"eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.{secrets.token_urlsafe(120)}.{secrets.token_urlsafe(64)}"
-            self._issued_at[token] = now
-        expiry = self._issued_at[token] + _LIFETIME
+            self.issued_at[token] = now
+        expiry = self.issued_at[token] + _LIFETIME
         return {
             "access_token": token,
             # Seoul's time, and not a word of the zone
@@ -73,14 +73,9 @@ class IssuedTokens:
 
     def refusal(self, token: str | None, now: float) -> str | None:
         """Give the `msg_cd` with which a call with this token is refused; None for a good one."""
-        if token not in self._issued_at:
+        if token not in self.issued_at:
             return "EGW00121"
-        return self.dead.get(token) or ("EGW00123" if now >= self._issued_at[token] + _LIFETIME else None)
-
-    def expire(self) -> None:
-        """Let every live token expire."""
-        self.last_issue = -math.inf
-        self.dead = {**dict.fromkeys(self._issued_at, "EGW00123"), **self.dead}
+        return self.dead.get(token) or ("EGW00123" if now >= self.issued_at[token] + _LIFETIME else None)
 
 
 class StateMachine(FaultInjection):
@@ -182,7 +177,8 @@ class StateMachine(FaultInjection):
         """Let every token die now, whatever its stamp says, as if a day had passed: a new one may be had at once."""
         with self._lock:
             for tokens in self._issued.values():
-                tokens.expire()
+                tokens.last_issue = -math.inf
+                tokens.dead = {**dict.fromkeys(tokens.issued_at, "EGW00123"), **tokens.dead}
 
     def _serve_key(self, request: Request, now: float) -> dict[str, Any]:
         body = request.json()
