@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
+    from ..credentials import Credentials
     from .gateway import KisGateway
 
 __all__ = ["kis_gateway", "kis_gateway_env"]
@@ -23,7 +24,7 @@ _STAND_IN = {
     "KIS_RATE_LIMIT": "0",
 }
 _last = {"port": 0}  # where a client that was made in an earlier test looks
-_former: deque[str | None] = deque(maxlen=64)  # the last token of each earlier test, which a client may still send
+_former: deque[tuple[Credentials, str]] = deque(maxlen=64)  # keys and last token of earlier tests, which may be kept
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +82,7 @@ def kis_gateway_env(kis_gateway: KisGateway, monkeypatch: pytest.MonkeyPatch) ->
     kis_gateway.learns_keys = True
     with _nothing_from_before(kis_gateway) as hosts, divert(kis_gateway.url, hosts):
         yield kis_gateway
-    _former.append(kis_gateway.current_token)
+    _former.append((own, str(kis_gateway.current_token)))
 
 
 @contextmanager
@@ -98,12 +99,12 @@ def _nothing_from_before(gateway: KisGateway) -> Iterator[frozenset[str]]:
     store, managers, hosts = MemoryTokenStore(), every_manager(), set[str]()
     before = [(each, dict(vars(each))) for each in (LOST, *managers)]
     LostOrders.__init__(LOST)
-    for manager in managers:
-        keys = manager.credentials
+    for keys in [*(keys for keys, _ in _former), *(manager.credentials for manager in managers)]:
         gateway.accept(keys.app_key, keys.app_secret)
         hosts.add(urlsplit(keys.base_url).hostname or "")
-        TokenManager.__init__(manager, keys, store=store, policy=manager.policy)
-        for token in filter(None, _former):
+    for manager in managers:
+        TokenManager.__init__(manager, manager.credentials, store=store, policy=manager.policy)
+        for _, token in _former:
             manager.note_refused(token)
     try:
         yield frozenset(hosts - {"127.0.0.1", "localhost", "::1"})  # where another gateway is

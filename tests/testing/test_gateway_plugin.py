@@ -167,6 +167,17 @@ def test_an_order_whose_answer_is_lost_is_not_sent_again(kis_gateway_env, client
         (client or KisClient.from_env()).post("{ORDER}", "TTTC0012U", {{"PDNO": "005930"}})
     assert len(kis_gateway_env.orders) == 1
 """
+KEPT = """
+import pytest
+from kis_retry import Credentials, KisClient
+
+kept = []
+
+@pytest.mark.parametrize("test", [1, 2])
+def test_the_keys_of_an_earlier_test_are_good(kis_gateway_env, test):
+    kept.append(Credentials.from_env())
+    assert KisClient(kept[0]).fetch_domestic_price("005930")["rt_cd"] == "0"
+"""
 ALONE = """
 import os, pytest, requests
 from kis_retry import Credentials, ConfigurationError
@@ -223,8 +234,8 @@ def test_with_stand_in_credentials_no_test_needs_or_reaches_kis(
     monkeypatch.setenv("KIS_BASE_URL", "http://127.0.0.1:9")
     late = "def prices():\n    import batch\n    return batch.prices()\n" + TWO_TESTS
     project.makepyfile(test_alone=ALONE, test_early=f"from batch import prices\n{TWO_TESTS}", test_late=late)
-    project.makepyfile(test_orders=ORDERS)
-    passed(project, 3 + 2 + 2 + 3)
+    project.makepyfile(test_orders=ORDERS, test_kept=KEPT)
+    passed(project, 3 + 2 + 2 + 3 + 2)
 
 
 def test_another_wish_for_credentials_is_an_error(project: pytest.Pytester) -> None:
