@@ -119,7 +119,7 @@ def test_without_the_other_rule_a_refusal_comes_as_it_is(
 def test_a_read_ends_as_it_failed_last_after_the_deadline(wire: Wire, gateway: KisGateway) -> None:
     gateway.drop()
     with pytest.raises(wire.dropped):
-        both(lambda: wire.get(gateway), policy=RetryPolicy(transient_deadline=0.3))()
+        both(lambda: wire.get(gateway), policy=RetryPolicy(transient_deadline=0.7))()
     assert gateway.counts.calls > 1
 
 
