@@ -25,6 +25,7 @@ _Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 _Place: TypeAlias = tuple[Any, Callable[[Any], object]]
 """What stands in one place, and what puts another there."""
 
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMES = ("headers", "authorization", "access_token", "token")
 
 
@@ -35,10 +36,8 @@ class Binding:
         parameters = _parameters_of(function)
         self._first = parameters[0].name if parameters else ""
         self._defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
-        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._positions = {each.name: index for index, each in enumerate(parameters) if each.kind in by_position}
+        self._positions = {each.name: index for index, each in enumerate(parameters) if each.kind in _BY_POSITION}
         self._callback = _Callback(bind) if bind is not None else None
-        self.has_callback = bind is not None  # so that nobody can look at what the function keeps
 
     def first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Return the first argument, or None."""
@@ -92,9 +91,7 @@ class _Callback:
     def __init__(self, bind: Callable[..., object]) -> None:
         required = [each for each in _parameters_of(bind) if each.default is each.empty]
         self._bind = bind
-        self._takes_self = (
-            sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in required) == 2
-        )
+        self._takes_self = sum(each.kind in _BY_POSITION for each in required) == 2
         self._bound: dict[int, str] = {}  # by the object's id
         self._remake_lock()
         after_fork(self, _Callback._remake_lock)  # the thread that was in `bind` does not exist in a forked child

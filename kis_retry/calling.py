@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from types import CoroutineType
 from typing import Any
 
-from .answers import Meaning, Verdict, attribute_of, judge, judge_error
+from .answers import PASSING, Meaning, Verdict, attribute_of, judge, judge_error
 from .binding import Binding
 from .clock import Monotonic
 from .context import ACTIVE, is_from_signal_handler, is_unprotected
@@ -24,17 +25,16 @@ from .retrying import passing, refreshing, renewed, repeat
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
 from .wire import watch
-from .wire.protection import Protection, Rules
+from .wire.protection import Protection, Rules, policy_of
 from .wire.request import Sent
 
 __all__ = ["DecoratedFunction"]
 
-_PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
-_GOOD = Verdict(Meaning.GOOD)
 _READS = ("GET", "HEAD")
 _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, or call tokens.headers() inside"
 
 
+@dataclass(eq=False)
 class DecoratedFunction:
     """
     A function with rules in force around each call.
@@ -43,33 +43,26 @@ class DecoratedFunction:
         is_unseen: its last call came to its end without a request that was seen, so that it takes its slots itself.
     """
 
-    def __init__(self, function: Callable[..., Any], rules: Rules, binding: Binding) -> None:
-        self.function = function
-        self.rules = rules
-        self.binding = binding
-        self.is_unseen = False
-        self._environment: RetryPolicy | None = None
+    function: Callable[..., Any]
+    rules: Rules
+    binding: Binding
+    is_unseen: bool = False
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall | None:
         """Begin one call; None where it is to be left alone."""
         if is_unprotected():
             return None
-        first = args[0] if args else self.binding.first(args, kwargs)
-        policy = self.rules.policy or self._policy_of(first)
+        first = self.binding.first(args, kwargs)
+        given = policy_of(self.rules, first, attribute_of(first, "tokens"), *self.rules.sources)
+        policy = given or self._policy_of_environment
         if not policy.enabled:
             return None
         watch()
         return FunctionCall(self, Protection(self.rules, policy, first, args, kwargs, ACTIVE.get()))
 
-    def _policy_of(self, first: Any) -> RetryPolicy:
-        """Return the policy of the first argument, of the source, or of the environment."""
-        for holder in (first, attribute_of(first, "tokens"), *self.rules.sources):
-            policy = attribute_of(holder, "policy")
-            if isinstance(policy, RetryPolicy):
-                return policy
-        if self._environment is None:
-            self._environment = RetryPolicy.from_env()
-        return self._environment
+    @cached_property
+    def _policy_of_environment(self) -> RetryPolicy:
+        return RetryPolicy.from_env()
 
 
 class FunctionCall:
@@ -140,8 +133,8 @@ class FunctionCall:
                 ACTIVE.reset(before)
 
     def _judged(self, value: Any) -> Sent:
-        is_good = self._protection.seen or (type(value) is dict and value.get("rt_cd") == "0")
-        return Sent(_GOOD if is_good else judge(value, self._protection.policy.expired_codes), value)
+        seen, codes = self._protection.seen, self._protection.policy.expired_codes
+        return Sent(Verdict(Meaning.GOOD) if seen else judge(value, codes), value)
 
     def _raised(self, error: Exception) -> Sent:
         """Judge an error, and let go of the frame of this package, which would keep it alive."""
@@ -191,8 +184,7 @@ class FunctionCall:
         protection.call_back(replacement.token, source)
         protection.rebind(rejected if protection.keeps(rejected or "") else None, replacement.token)
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
-        if seconds:
-            yield Sleep(seconds)
+        yield Sleep(seconds)
         return True
 
     def _find_rejected(self) -> Flow[tuple[LiveSource | None, str | None, bool]]:
@@ -204,7 +196,7 @@ class FunctionCall:
         kept = binding.kept(protection.args, protection.kwargs)
         if source is None or kept:
             return source, kept, True
-        if kept is None and not binding.has_callback and isinstance(source, TokenManager):
+        if kept is None and self._rules.bind is None and isinstance(source, TokenManager):
             return source, None, False  # it would have told who asked it
         future = source.token_future()
         yield Wait(future)
@@ -213,8 +205,7 @@ class FunctionCall:
 
     def _await_repeat(self, returned: Sent, seconds: float) -> Flow[bool]:
         self._tell("call_retried", wait=seconds, **returned.verdict.reason)
-        if seconds:
-            yield Sleep(seconds)
+        yield Sleep(seconds)
         return True
 
     def _concerns(self, returned: Sent) -> bool:
@@ -226,7 +217,7 @@ class FunctionCall:
         """Return which of its rules is about such an outcome."""
         if returned.verdict.meaning is Meaning.EXPIRED:
             return "refresh" if self._rules.refreshes else None
-        return "passing" if self._rules.repeats and returned.verdict.meaning in _PASSING else None
+        return "passing" if self._rules.repeats and returned.verdict.meaning in PASSING else None
 
     def _may_call(self, returned: Sent) -> bool:
         return self._rules.calls_again and self._protection.orders_left == 0 and self._concerns(returned)

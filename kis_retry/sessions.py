@@ -5,7 +5,7 @@ from __future__ import annotations
 import requests
 from requests.adapters import HTTPAdapter
 
-__all__ = ["behind", "leave_connections_to_parent", "missing_bundle"]
+__all__ = ["leave_connections_to_parent", "missing_bundle"]
 
 
 def leave_connections_to_parent(session: requests.Session) -> None:
@@ -13,15 +13,6 @@ def leave_connections_to_parent(session: requests.Session) -> None:
     for adapter in getattr(session, "adapters", {}).values():  # a stand-in of the user's may have none
         if isinstance(adapter, HTTPAdapter):  # others, as mocks are, keep no connections that requests knows of
             adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs leave it out
-
-
-def behind(error: BaseException) -> list[BaseException]:
-    """Return `error`, and everything that it was made of or raised from."""
-    found = [error]
-    for each in found:
-        made_of = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
-        found += [part for part in made_of if isinstance(part, BaseException) and part not in found]
-    return found
 
 
 def missing_bundle(error: OSError) -> str | None:

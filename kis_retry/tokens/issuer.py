@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 import requests
 
 from ..answers import Meaning, judge_error
+from ..context import behind
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..forking import after_fork
-from ..sessions import behind, leave_connections_to_parent, missing_bundle
+from ..sessions import leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
 
 __all__ = ["SEOUL", "TokenIssuer", "read_answer"]

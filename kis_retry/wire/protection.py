@@ -28,7 +28,8 @@ from ..tokens.source import LiveSource, is_source
 from .account import source_of_account
 from .request import KisRequest, LibraryCall
 
-__all__ = ["ACTIVE", "UNDER_WAY", "Protection", "Rules", "chain", "protect_process", "start_thread", "submit"]
+__all__ = ["ACTIVE", "UNDER_WAY", "Protection", "Rules", "chain", "policy_of", "protect_process"]
+__all__ += ["start_thread", "submit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,12 @@ class Rules:
     watches: bool = True
     binding: Binding | None = None
     limiter_of: Callable[[KisRequest, LiveSource | None], RateLimiter | None] | None = None
+
+
+def policy_of(*holders: Any) -> RetryPolicy | None:
+    """Return the policy of the first of these that has one."""
+    found = (attribute_of(holder, "policy") for holder in holders)
+    return next((policy for policy in found if isinstance(policy, RetryPolicy)), None)
 
 
 @dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
@@ -132,9 +139,7 @@ class Protection:
 
     def policy_for(self, source: LiveSource | None) -> RetryPolicy:
         """Return the policy that was given, else the first argument's, the source's or the environment's."""
-        own = attribute_of(self.first, "policy")
-        given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
-        return given or getattr(source, "policy", None) or self.policy
+        return policy_of(self.rules, self.first, source) or self.policy
 
     def limiter(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
