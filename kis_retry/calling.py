@@ -7,10 +7,9 @@ where it left, and the function is not called again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -41,28 +40,27 @@ class DecoratedFunction:
 
     Attributes:
         is_unseen: its last call came to its end without a request that was seen, so that it takes its slots itself.
+        environment: the policy of the environment, once it was needed.
     """
 
     function: Callable[..., Any]
     rules: Rules
     binding: Binding
     is_unseen: bool = False
+    environment: RetryPolicy | None = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall | None:
         """Begin one call; None where it is to be left alone."""
         if is_unprotected():
             return None
         first = self.binding.first(args, kwargs)
-        given = policy_of(self.rules, first, attribute_of(first, "tokens"), *self.rules.sources)
-        policy = given or self._policy_of_environment
+        policy = policy_of(self.rules, first, attribute_of(first, "tokens"), *self.rules.sources)
+        if policy is None:
+            policy = self.environment = self.environment or RetryPolicy.from_env()
         if not policy.enabled:
             return None
         watch()
         return FunctionCall(self, Protection(self.rules, policy, first, args, kwargs, ACTIVE.get()))
-
-    @cached_property
-    def _policy_of_environment(self) -> RetryPolicy:
-        return RetryPolicy.from_env()
 
 
 class FunctionCall:
@@ -240,9 +238,8 @@ class FunctionCall:
         elif self._calls > 1:
             self._tell("call_recovered", quiet=self._joined)
 
-    def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
-        told = RefreshEvent(name=event, callable=self._rules.name, attempt=self._calls, **found)
-        emit(told, level=logging.DEBUG if quiet else None)
+    def _tell(self, name: Any, *, quiet: bool = False, **found: Any) -> None:
+        emit(RefreshEvent(name=name, callable=self._rules.name, attempt=self._calls, **found), quiet=quiet)
 
 
 def _method_of(returned: Sent) -> str | None:

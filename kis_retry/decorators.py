@@ -179,10 +179,9 @@ def _decorate(fn: Any, **arguments: Any) -> Any:
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(decorate(function.__func__))
-        if is_source(function) and not inspect.isroutine(function):
-            raise TypeError(f"the decorator takes a function; a {type(function).__name__} is given as tokens=")
         if not is_decoratable(function):
             advice = "; protect() takes a class" if isinstance(function, type) else ""
+            advice = "; it is given as tokens=" if is_source(function) else advice
             raise TypeError(f"the decorator takes a function or a coroutine function, not {_shown(function)}{advice}")
         return decorated(function, rules)
 

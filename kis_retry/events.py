@@ -100,14 +100,14 @@ def on_event(hook: Hook) -> Callable[[], None]:
     return unsubscribe
 
 
-def emit(event: RefreshEvent, level: int | None = None) -> None:
+def emit(event: RefreshEvent, *, quiet: bool = False) -> None:
     """
     Log the event, then hand it to every hook. Whatever they raise stays here, but for what a signal raised.
 
-    `level` says how loud, instead of the name: `logging.DEBUG` for those who joined another's refresh.
+    `quiet` is for those who joined another's refresh: the level is DEBUG then, whatever the name.
     """
-    if level is not None:
-        object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
+    if quiet:
+        object.__setattr__(event, "_level", logging.DEBUG)  # no field: it says nothing of what happened
     found = {spec.name: getattr(event, spec.name) for spec in fields(event) if spec.name != "name"}
     _guarded(lambda: _log(level_of(event), event.name, found))
     for hook in list(_hooks.values()):

@@ -126,16 +126,8 @@ def renewed(
         tell("token_refresh_failed", previous_token=refused, msg_cd=why, error=error, elapsed=took)
         return None
     replacement: Replacement = future.result()
-    tell(
-        "token_refreshed" if replacement.origin == "issued" else "token_adopted",
-        quiet=replacement.origin == "memory",
-        msg_cd=code,
-        token=replacement.token.fingerprint,
-        previous_token=refused,
-        expires_at=replacement.token.expires_at,
-        source=replacement.origin,
-        elapsed=took,
-    )
+    quiet = replacement.origin == "memory"
+    tell(quiet=quiet, msg_cd=code, previous_token=refused, elapsed=took, **replacement.told())
     return replacement
 
 

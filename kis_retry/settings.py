@@ -22,17 +22,15 @@ from .errors import ConfigurationError
 from .events import warn_once
 from .forking import no_fork
 
-__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "is_owned"]
-__all__ += ["without_password"]
+__all__ = ["Environment", "Setting", "boolean", "credential_variables", "is_owned", "without_password"]
 
 T = TypeVar("T")
 
-CREDENTIAL_VARIABLES = {  # our name first, then the one that people have set already for another library
-    "app_key": ("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY"),
-    "app_secret": ("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET"),
-    "account": ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
+_NAMES = {  # ours, which a prefix goes before, then the one that people have set already for another library
+    "app_key": ("APP_KEY", "KOREA_INVESTMENT_API_KEY"),
+    "app_secret": ("APP_SECRET", "KOREA_INVESTMENT_API_SECRET"),
+    "account": ("ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
 }
-
 _ROOT = 0  # could change everything anyway
 _TRUE, _FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
 
@@ -136,8 +134,8 @@ class Environment:
 
 def credential_variables(prefix: str = "KIS_") -> dict[str, tuple[str, ...]]:
     """Return the variables of app key, secret and account; the other library's names stand in for `KIS_` alone."""
-    names = CREDENTIAL_VARIABLES.items()
-    return {name: both if prefix == "KIS_" else (prefix + both[0].removeprefix("KIS_"),) for name, both in names}
+    names = _NAMES.items()
+    return {name: (prefix + ours, theirs) if prefix == "KIS_" else (prefix + ours,) for name, (ours, theirs) in names}
 
 
 def boolean(text: str) -> bool:

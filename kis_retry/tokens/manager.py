@@ -130,7 +130,7 @@ class TokenManager(Refresher):
         future = self.replace_future(value)
         del rejected, value  # what reports an error shows the locals of its frames, too
         replacement = future.result()
-        self._tell_renewed(replacement, previous, began)
+        self._tell(previous=previous, began=began, **replacement.told())
         return replacement.token
 
     def revoke(self) -> bool:

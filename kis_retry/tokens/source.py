@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -54,6 +53,12 @@ class Replacement(NamedTuple):
 
     token: AccessToken
     origin: Literal["issued", "memory", "store"]
+
+    def told(self) -> dict[str, Any]:
+        """Return what an event says of it."""
+        name = "token_refreshed" if self.origin == "issued" else "token_adopted"
+        found = {"token": self.token.fingerprint, "expires_at": self.token.expires_at, "source": self.origin}
+        return {"name": name, **found}
 
 
 @dataclass
@@ -220,7 +225,7 @@ class LiveSource:
                 self._memory.cool_until = now + self._bounds().issue_cooldown
             raise
         if old is not None and replacement.origin != "memory":
-            self._tell_renewed(replacement, old.fingerprint, began)
+            self._tell(previous=old.fingerprint, began=began, **replacement.told())
         return replacement
 
     def _submit(self, key: str, ask: Callable[[float], T]) -> tuple[Future[T], bool]:
@@ -253,16 +258,11 @@ class LiveSource:
         memory = self._memory
         return memory.failure if self._clock.monotonic() < memory.cool_until else None
 
-    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
-        token, origin = replacement
-        found = {"token": token.fingerprint, "expires_at": token.expires_at, "source": origin}
-        self._tell("token_refreshed" if origin == "issued" else "token_adopted", previous, began, **found)
-
     def _tell(self, name: Any, previous: str | None, began: float, **found: Any) -> None:
         if self.credentials is None:  # it is the websocket key, and events are about tokens
             return
-        elapsed, level = self._clock.monotonic() - began, logging.DEBUG if found.get("source") == "memory" else None
-        emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
+        event = RefreshEvent(name=name, previous_token=previous, elapsed=self._clock.monotonic() - began, **found)
+        emit(event, quiet=event.source == "memory")
 
 
 def is_source(value: object) -> bool:

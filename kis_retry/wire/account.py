@@ -38,7 +38,7 @@ _SAYINGS = {
 }
 """KIS's own words, which libraries look for."""
 
-_learned: dict[tuple[str, str, str], TokenManager] = {}
+_learned: dict[tuple[str, str, str], TokenManager] = {}  # which nobody else holds
 
 
 def source_of_account(call: LibraryCall) -> LiveSource | None:
@@ -46,14 +46,13 @@ def source_of_account(call: LibraryCall) -> LiveSource | None:
     request: KisRequest = call.request
     if request.app_key is None or request.app_secret is None:
         return None
-    account = request.base_url, request.app_key, request.app_secret
-    of_program = (manager for manager in reversed(every_manager()) if request.is_of(manager.credentials))
-    known = next(of_program, None) or _learned.get(account)
-    credentials = credentials_of(request, known)
-    if known is not None or credentials is None:
-        return known
+    known = (manager for manager in reversed(every_manager()) if request.is_of(manager.credentials))
+    source = next(known, None)
+    credentials = credentials_of(request, None) if source is None else None
+    if credentials is None:
+        return source
     made = TokenManager(credentials, store=_store_for(credentials), session=call.new_session())
-    return _learned.setdefault(account, made)
+    return _learned.setdefault((request.base_url, request.app_key, request.app_secret), made)
 
 
 def credentials_of(request: KisRequest, source: LiveSource | None) -> Credentials | None:

@@ -8,7 +8,6 @@ yielded to the engine.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -316,7 +315,7 @@ class _Exchange:
         elif self._sends > 1:
             self._tell("call_recovered", quiet=self._adopted)
 
-    def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
-        name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
-        emit(told, level=logging.DEBUG if quiet else None)
+    def _tell(self, name: Any, *, quiet: bool = False, **found: Any) -> None:
+        function = next((each.rules.name for each in self._protections if each.rules.name), None)
+        found |= {"callable": function, "request": self._request.name, "attempt": self._sends or None}
+        emit(RefreshEvent(name=name, **found), quiet=quiet)
