@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 from traceback import walk_tb
 from typing import Any
 
-__all__ = ["ACTIVE", "behind", "code_of", "is_from_signal_handler", "is_unprotected", "unprotected"]
+__all__ = ["ACTIVE", "UNPROTECTED", "behind", "code_of", "is_from_signal_handler", "is_unprotected"]
 
 ACTIVE: ContextVar[Any] = ContextVar("kis_retry_active", default=None)
 """The innermost `Protection` that is in force here, or None: threads and tasks have their own."""
 
-_unprotected: ContextVar[bool] = ContextVar("kis_retry_unprotected", default=False)
+UNPROTECTED: ContextVar[bool] = ContextVar("kis_retry_unprotected", default=False)
+"""Every request here leaves as it is: a token request that waited for a token would wait for itself."""
 
-is_unprotected = _unprotected.get
-
-
-@contextmanager
-def unprotected() -> Iterator[None]:
-    """Let every request inside leave as it is: a token request that waited for a token would wait for itself."""
-    before = _unprotected.set(True)
-    try:
-        yield
-    finally:
-        _unprotected.reset(before)
+is_unprotected = UNPROTECTED.get
 
 
 def is_from_signal_handler(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from ..context import unprotected
+from ..context import UNPROTECTED
 from ..errors import TokenIssueError
 from ..forking import after_fork
 
@@ -70,10 +70,10 @@ class _Flight(threading.Thread):
         late = TokenIssueError(f"no token could be had in {self._seconds:g} seconds", retryable=True)
         watch = threading.Timer(self._seconds + _GRACE, self.end, [Future.set_exception, late])
         watch.daemon = True
+        UNPROTECTED.set(True)  # on this thread, which ends with this
         try:
             watch.start()
-            with unprotected():
-                self.end(Future.set_result, self._ask())
+            self.end(Future.set_result, self._ask())
         except BaseException as error:  # of somebody's code that exits, too: those who wait are told
             self.end(Future.set_exception, without_traceback(error))
         finally:
