@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from .context import behind
+from .context import attribute_of, behind
 
-__all__ = ["CODES", "EXPIRED_CODES", "PASSING", "Meaning", "Verdict", "attribute_of", "judge", "judge_answer"]
+__all__ = ["CODES", "EXPIRED_CODES", "PASSING", "Meaning", "Verdict", "judge", "judge_answer"]
 __all__ += ["is_rate_limited_response", "is_token_expired_error", "is_token_expired_response", "judge_error"]
 __all__ += ["is_transient_error", "is_transient_response"]
 
@@ -234,14 +234,6 @@ def is_transient_error(exc: object) -> bool:
     `from` a transient failure included.
     """
     return judge_error(exc).meaning in PASSING
-
-
-def attribute_of(target: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
-    try:
-        return getattr(target, name, default)
-    except Exception:
-        return default
 
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
-from .answers import attribute_of
+from .context import attribute_of
 from .forking import after_fork
 from .token import AccessToken, bare
 

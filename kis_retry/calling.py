@@ -13,10 +13,10 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from .answers import PASSING, Meaning, Verdict, attribute_of, judge, judge_error
+from .answers import PASSING, Meaning, Verdict, judge, judge_error
 from .binding import Binding
 from .clock import Monotonic
-from .context import ACTIVE, is_from_signal_handler, is_unprotected
+from .context import ACTIVE, attribute_of, is_from_signal_handler, is_unprotected
 from .engine import Flow, Send, Sleep, Wait, run, run_async
 from .events import RefreshEvent, emit, warn_once
 from .policy import RetryPolicy

@@ -9,7 +9,7 @@ from itertools import islice
 from traceback import walk_tb
 from typing import Any
 
-__all__ = ["ACTIVE", "UNPROTECTED", "behind", "code_of", "is_from_signal_handler", "is_unprotected"]
+__all__ = ["ACTIVE", "UNPROTECTED", "attribute_of", "behind", "code_of", "is_from_signal_handler", "is_unprotected"]
 
 ACTIVE: ContextVar[Any] = ContextVar("kis_retry_active", default=None)
 """The innermost `Protection` that is in force here, or None: threads and tasks have their own."""
@@ -31,9 +31,17 @@ def behind(error: BaseException, *, context: bool = True) -> list[BaseException]
     """Return `error`, its cause, its context, its reason, the exceptions among its arguments, and theirs."""
     found = [error]
     for each in islice(found, 100):  # far more than any library makes
-        parts = (each.__cause__, each.__context__ if context else None, getattr(each, "reason", None), *each.args)
+        parts = (each.__cause__, each.__context__ if context else None, attribute_of(each, "reason"), *each.args)
         found += [part for part in parts if isinstance(part, BaseException) and part not in found]
     return found
+
+
+def attribute_of(target: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
+    try:
+        return getattr(target, name, default)
+    except Exception:
+        return default
 
 
 def code_of(function: Any) -> Any:

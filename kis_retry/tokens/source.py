@@ -120,6 +120,8 @@ class LiveSource:
     _memory: Memory
     _cools_down = True  # after a failure; else it is asked again at once
     _clock: Any = clock
+    _ask: Callable[[str | None, float], Replacement]  # for another token than this, until that instant
+    _renew_early: Callable[[CachedToken, float], Replacement]
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
@@ -246,12 +248,6 @@ class LiveSource:
         """Get another token than `rejected` until `ends`; another refresh may have got it meanwhile."""
         found = self.current_unless(rejected)
         return Replacement(found, "memory") if found is not None else self._ask(rejected, ends)
-
-    def _ask(self, rejected: str | None, ends: float) -> Replacement:
-        raise NotImplementedError
-
-    def _renew_early(self, cached: CachedToken, ends: float) -> Replacement:
-        raise NotImplementedError
 
     def _cooling(self) -> Exception | None:
         """Return the last failure for good, while nobody asks again."""

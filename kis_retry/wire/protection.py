@@ -15,9 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..answers import attribute_of
 from ..binding import Binding
-from ..context import ACTIVE, is_from_signal_handler, is_unprotected
+from ..context import ACTIVE, attribute_of, is_from_signal_handler, is_unprotected
 from ..credentials import Credentials
 from ..events import warn
 from ..pace.limiter import RateLimiter
