@@ -237,7 +237,6 @@ def is_transient_error(exc: object) -> bool:
 
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
-    """Judge an answer in which KIS has spoken."""
     rt_cd = _text(answer.get("rt_cd"))
     code = (_text(answer.get("msg_cd")) or _text(answer.get("error_code"))).upper()
     shown = code if re.fullmatch("[A-Z0-9]{1,16}", code) else None

@@ -1,9 +1,4 @@
-"""
-One call of a decorated function; where nobody sees its requests, it is called again by the cards.
-
-Such are another library's, or a fake's in a test. Where one of its requests was seen, that one has been dealt with
-where it left, and the function is not called again.
-"""
+"""One call of a decorated function; where nobody sees its requests, it is called again by the cards."""
 
 from __future__ import annotations
 
@@ -212,7 +207,6 @@ class FunctionCall:
         return rule is not None and rule not in self._protection.settled
 
     def _rule_of(self, returned: Sent) -> str | None:
-        """Return which of its rules is about such an outcome."""
         if returned.verdict.meaning is Meaning.EXPIRED:
             return "refresh" if self._rules.refreshes else None
         return "passing" if self._rules.repeats and returned.verdict.meaning in PASSING else None

@@ -1,8 +1,4 @@
-"""
-The two decorators: `refresh_on_expired_token` and `retry_on_transient_error`.
-
-They say what protects the requests inside a function; the requests are protected where they leave (`wire`).
-"""
+"""The two decorators; the requests inside a function are protected where they leave (`wire`)."""
 
 from __future__ import annotations
 

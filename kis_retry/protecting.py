@@ -1,6 +1,4 @@
-"""
-Protect what others wrote: `protect` a class, an object or a module in place, `install` for the whole process.
-"""
+"""Protect what others wrote: `protect` a class, an object or a module in place, `install` for the whole process."""
 
 from __future__ import annotations
 
@@ -163,7 +161,6 @@ def _limiters(rate: float | None) -> Callable[[KisRequest, LiveSource | None], R
 
 
 def _around(member: Any, rules: Rules) -> Any:
-    """Return a member with the rules around its function, as the kind of member that it is."""
     if isinstance(member, (staticmethod, classmethod)):
         return type(member)(_around(member.__func__, rules))
     if isinstance(member, types.MethodType):

@@ -9,7 +9,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from kis_retry.sessions import leave_connections_to_parent, missing_bundle
+from kis_retry.tokens.issuer import leave_connections_to_parent, missing_bundle
 
 MISSING = "Could not find a suitable TLS CA certificate bundle, invalid path: /nowhere/bundle.pem"
 TAKES = "(REQUESTS_CA_BUNDLE takes a bundle of certificates to trust, a session's `cert` your own)"

@@ -250,7 +250,6 @@ class LiveSource:
         return Replacement(found, "memory") if found is not None else self._ask(rejected, ends)
 
     def _cooling(self) -> Exception | None:
-        """Return the last failure for good, while nobody asks again."""
         memory = self._memory
         return memory.failure if self._clock.monotonic() < memory.cool_until else None
 
