@@ -30,19 +30,13 @@ _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, o
 
 @dataclass(eq=False)
 class DecoratedFunction:
-    """
-    A function with rules in force around each call.
-
-    Attributes:
-        is_unseen: its last call came to its end without a request that was seen, so that it takes its slots itself.
-        environment: the policy of the environment, once it was needed.
-    """
+    """A function with rules in force around each call."""
 
     function: Callable[..., Any]
     rules: Rules
     binding: Binding
-    is_unseen: bool = False
-    environment: RetryPolicy | None = None
+    is_unseen: bool = False  # no request of its last call was seen, so that it takes its slots itself
+    environment: RetryPolicy | None = None  # that policy, once it was needed
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall | None:
         """Begin one call; None where it is to be left alone."""

@@ -16,7 +16,7 @@ from ..errors import TokenIssueLimited
 from ..events import RefreshEvent, emit, warn
 from ..policy import RetryPolicy
 from ..token import AccessToken
-from .single_flight import SingleFlight, done, failed, then, without_traceback
+from .single_flight import SingleFlight, done, then, without_traceback
 
 __all__ = ["LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", "is_source"]
 
@@ -205,7 +205,7 @@ class LiveSource:
         """Have `ask` called, or join, and what came of `old` told; in a cool-down one look a second is enough."""
         memory, failure, now = self._memory, self._cooling(), self._clock.monotonic()
         if failure is not None and (memory.flights.flights or now < memory.next_look):
-            return failed(failure)
+            return done(error=failure)
         memory.next_look = now + _LOOKS_APART
         shared, is_first = self._submit(key, partial(self._told, key, ask, old))
         return then(shared, lambda ended: ended.result() if is_first else Replacement(ended.result().token, "memory"))
@@ -235,7 +235,7 @@ class LiveSource:
         try:
             policy = self._bounds()
         except ValueError as error:  # an unusable setting is the caller's error and no failed refresh
-            return failed(error), False
+            return done(error=error), False
         limit = policy.issue_wait or policy.issue_timeout
         ends = self._clock.monotonic() + limit
         return self._memory.flights.submit(key, lambda: ask(ends), limit)
