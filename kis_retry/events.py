@@ -135,8 +135,9 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
     try:
         call()
     except BaseException as error:  # a hook's `sys.exit()` ends no refresh, and a log handler stops no pace
-        if _is_of_signal(error):
-            raise
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and (isinstance(error, KeyboardInterrupt) or is_from_signal_handler(error)):
+            raise  # a signal raised it, and not the code that it came in on
         kind = type(error).__name__  # its text may hold anything
         if hook is not None:
             warn_once("hook_failed", hook=hook, error=kind)
@@ -148,12 +149,6 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
 def _say_log_failed(kind: str) -> None:
     with suppress(Exception):  # as `logging` itself does it: a handler that failed would fail again
         print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
-
-
-def _is_of_signal(error: BaseException) -> bool:
-    """Say whether a signal raised this (Ctrl-C, a handler of the program), and not the code that it came in on."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and (isinstance(error, KeyboardInterrupt) or is_from_signal_handler(error))
 
 
 def _is_older_version(known: Hook, hook: Hook) -> bool:

@@ -73,7 +73,9 @@ class Environment:
     def find(self, *variables: str) -> Setting | None:
         """Return the first of `variables` that is set and not blank."""
         for variable in variables:
-            text = _unquoted(os.environ.get(variable, self._lines.get(variable)) or "")
+            text = (os.environ.get(variable, self._lines.get(variable)) or "").strip()
+            quoted = re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL)
+            text = quoted[2].strip() if quoted else text
             if text:
                 return Setting(text, variable, "environment" if variable in os.environ else ".env")
         return None
@@ -154,12 +156,6 @@ def without_password(text: str) -> str:
         return f"{scheme}***"
     host, query, _ = host.partition("?")
     return f"{scheme}{'***@' if at else ''}{host}{'?***' if query else ''}"
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    quoted = re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL)
-    return quoted[2].strip() if quoted else text
 
 
 def _starting_folders() -> list[Path]:

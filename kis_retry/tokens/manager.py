@@ -111,7 +111,6 @@ class Refresher(LiveSource):
         return adopted
 
     def _attempt(self, rejected: str | None, before: AccessToken | None, ends: float) -> Replacement:
-        """Go through the store's lock to KIS, once."""
         timeout, left = self.policy.issue_timeout, ends - self._clock.monotonic()
         with self._store_lock(min(timeout + _LOCK_MARGIN, left / 2)):
             adopted = self._adopt(rejected, before)

@@ -211,7 +211,6 @@ class LiveSource:
         return then(shared, lambda ended: ended.result() if is_first else Replacement(ended.result().token, "memory"))
 
     def _told(self, key: str, ask: _Ask, old: AccessToken | None, ends: float) -> Replacement:
-        """Ask, and tell what came of it; after a failure nobody asks again for a while."""
         began, was_cooling = self._clock.monotonic(), self._cooling() is not None
         try:
             replacement = ask(ends)

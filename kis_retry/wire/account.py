@@ -90,17 +90,11 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
         return _said(call, future)
     sent: Sent = yield Send()
     if source is not None and sent.status == 200:  # as KIS answers
-        if request.revoked is None:
-            _adopt(source, sent.body)
-        elif request.revoked:
+        if request.revoked:
             source.note_refused(request.revoked)
+        with suppress(TypeError, ValueError, TokenIssueError):  # a token revoked, a refusal, or another's answer
+            source.adopt(read_answer(200, json.loads(sent.body), datetime.now(timezone.utc)))
     return sent
-
-
-def _adopt(source: LiveSource, body: bytes) -> None:
-    """Take over a token that KIS issued to the library itself."""
-    with suppress(TypeError, ValueError, TokenIssueError):  # a refusal, or another's answer
-        source.adopt(read_answer(200, json.loads(body), datetime.now(timezone.utc)))
 
 
 def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:

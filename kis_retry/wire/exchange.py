@@ -70,7 +70,6 @@ class _Exchange:
         self._resolve()
 
     def _resolve(self) -> None:
-        """Find source, policies and limiter."""
         request, protections, call = self._request, self._protections, self._call
         refreshing = [each for each in protections if each.rules.refreshes]
         repeating = [each for each in protections if each.rules.repeats]
