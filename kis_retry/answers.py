@@ -59,7 +59,6 @@ CODES: dict[str, Meaning] = {
 
 EXPIRED_CODES = tuple(code for code, meaning in CODES.items() if meaning is Meaning.EXPIRED)
 
-_RATE_CODES = ("EGW00201", "EGW00215")
 PASSING = {Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT}
 _VERDICT = ("rt_cd", "msg_cd", "msg1", "error_code", "error_description")  # the latter two of the token endpoint
 
@@ -246,7 +245,7 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
         return Verdict(Meaning.EXPIRED, shown)
     if code in CODES:  # it has a meaning of its own, so the message is not asked, however it sounds
         meaning = CODES[code] if CODES[code] is not Meaning.EXPIRED else Meaning.FINAL
-        return Verdict(meaning, shown, rate_limited=code in _RATE_CODES)
+        return Verdict(meaning, shown, rate_limited=code in ("EGW00201", "EGW00215"))
     message = answer.get("msg1") or answer.get("error_description")
     text = "".join(unicodedata.normalize("NFKC", message).split()).casefold() if isinstance(message, str) else ""
     if re.search("token|토큰", text) and re.search("만료|유효하지않|찾을수없", text):

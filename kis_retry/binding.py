@@ -109,11 +109,7 @@ def _entries(headers: Any, put: Callable[[Any], object]) -> Iterator[_Place]:
         if isinstance(headers, MutableMapping):
             yield headers.get(key), partial(headers.__setitem__, key)
         else:
-            yield headers.get(key), partial(_put_entry, headers, put, key)
-
-
-def _put_entry(headers: Mapping[Any, Any], put: Callable[[Any], object], key: Any, value: Any) -> None:
-    put({**headers, key: value})
+            yield headers.get(key), partial(lambda key, value: put({**headers, key: value}), key)
 
 
 def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:

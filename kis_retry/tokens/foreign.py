@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
+from ..context import attribute_of
 from ..policy import RetryPolicy
 from ..token import YEARS, AccessToken, bare
 from .single_flight import without_traceback
@@ -112,6 +113,6 @@ def as_source(source: Any) -> LiveSource:
 
 def is_broker(value: object) -> bool:
     """Tell whether `value` has an `access_token` and an `issue_access_token` that renews it; a class has not."""
-    issue = getattr(value, "issue_access_token", None)
-    renews = callable(issue) and not inspect.iscoroutinefunction(issue)
-    return renews and hasattr(value, "access_token") and not isinstance(value, type)
+    issue = attribute_of(value, "issue_access_token")
+    renews = callable(issue) and not inspect.iscoroutinefunction(issue) and not isinstance(value, type)
+    return renews and attribute_of(value, "access_token", issue) is not issue

@@ -127,14 +127,11 @@ class Protection:
         if self.rules.sources:
             return self.rules.sources
         found = attribute_of(self.first, "tokens")
-        if isinstance(found, LiveSource):
-            return (found,)
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
-        has_token = attribute_of(self.first, "access_token", self) is not self
-        return BrokerSource(self.first, self.policy) if has_token and is_broker(self.first) else None
+        return BrokerSource(self.first, self.policy) if is_broker(self.first) else None
 
     def policy_for(self, source: LiveSource | None) -> RetryPolicy:
         """Return the policy that was given, else the first argument's, the source's or the environment's."""
