@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-__all__ = ["CODES", "EXPIRED_CODES", "Meaning", "Verdict", "attribute_of", "judge", "judge_answer", "judge_error"]
-__all__ += ["is_rate_limited_response", "is_token_expired_error", "is_token_expired_response"]
+from .context import attribute_of, behind
+
+__all__ = ["CODES", "EXPIRED_CODES", "PASSING", "Meaning", "Verdict", "judge", "judge_answer"]
+__all__ += ["is_rate_limited_response", "is_token_expired_error", "is_token_expired_response", "judge_error"]
 __all__ += ["is_transient_error", "is_transient_response"]
 
 
@@ -57,8 +59,7 @@ CODES: dict[str, Meaning] = {
 
 EXPIRED_CODES = tuple(code for code, meaning in CODES.items() if meaning is Meaning.EXPIRED)
 
-_RATE_CODES = ("EGW00201", "EGW00215")
-_PASSING = {Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT}
+PASSING = {Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT}
 _VERDICT = ("rt_cd", "msg_cd", "msg1", "error_code", "error_description")  # the latter two of the token endpoint
 
 
@@ -96,7 +97,6 @@ _TLS = _names(
 _DROPPED_TLS = _names(ssl="SSLEOFError SSLZeroReturnError SSLSyscallError")
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 _TOO_MANY = r"too many (429|5(?!00)\d\d) error responses"  # urllib3's words for a status that it repeated
-_CHAIN = 12  # errors that one was made of; far more than any library makes
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,9 @@ def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
         if isinstance(kept, Verdict):  # judged already
             return kept
         status = _status_of(value)
-        is_answer = isinstance(value, Mapping) or status is not None or _has_json(value)
-        return judge_answer(status, _body_of(value), codes) if is_answer else Verdict(Meaning.GOOD)
+        return judge_answer(status, _body_of(value), codes)
     except Exception as error:  # the body cannot be had: it broke off, or it has not been read
-        if judge_error(error).meaning in _PASSING:
+        if judge_error(error).meaning in PASSING:
             return Verdict(Meaning.TRANSIENT, unanswered=True)
         return judge_answer(status, None)
 
@@ -220,7 +219,7 @@ def is_transient_response(value: object) -> bool:
     your last order"), anything else with a verdict, and HTTP 500 with a body that has not been read, since KIS itself
     answers with that status. It says nothing about orders, which may be sent again after EGW00201 alone.
     """
-    return judge(value).meaning in _PASSING
+    return judge(value).meaning in PASSING
 
 
 def is_transient_error(exc: object) -> bool:
@@ -233,19 +232,10 @@ def is_transient_error(exc: object) -> bool:
     nothing else. Not recognised: a TLS certificate error, an invalid URL, and every other exception, one that was made
     `from` a transient failure included.
     """
-    return judge_error(exc).meaning in _PASSING
-
-
-def attribute_of(target: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
-    try:
-        return getattr(target, name, default)
-    except Exception:
-        return default
+    return judge_error(exc).meaning in PASSING
 
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
-    """Judge an answer in which KIS has spoken."""
     rt_cd = _text(answer.get("rt_cd"))
     code = (_text(answer.get("msg_cd")) or _text(answer.get("error_code"))).upper()
     shown = code if re.fullmatch("[A-Z0-9]{1,16}", code) else None
@@ -255,7 +245,7 @@ def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
         return Verdict(Meaning.EXPIRED, shown)
     if code in CODES:  # it has a meaning of its own, so the message is not asked, however it sounds
         meaning = CODES[code] if CODES[code] is not Meaning.EXPIRED else Meaning.FINAL
-        return Verdict(meaning, shown, rate_limited=code in _RATE_CODES)
+        return Verdict(meaning, shown, rate_limited=code in ("EGW00201", "EGW00215"))
     message = answer.get("msg1") or answer.get("error_description")
     text = "".join(unicodedata.normalize("NFKC", message).split()).casefold() if isinstance(message, str) else ""
     if re.search("token|토큰", text) and re.search("만료|유효하지않|찾을수없", text):
@@ -274,7 +264,8 @@ def _failure_of(error: BaseException) -> Meaning:
         return Meaning.TRANSIENT if passing else Meaning.FINAL
     if _is_not_of_kis(_status_of(error)):
         return Meaning.TRANSIENT
-    chain = [_names_of(each) for each in _made_of(error)]
+    # Its context may be another request's failure, or a step of a TLS handshake.
+    chain = [_names_of(each) for each in behind(error, context=False)]
     own, every = chain[0], set().union(*chain)
     if not own & (_UNANSWERED | _TLS | _WRAPPERS):
         return Meaning.FINAL
@@ -300,17 +291,6 @@ def _names_of(error: BaseException) -> set[str]:
     return names
 
 
-def _made_of(error: BaseException) -> list[BaseException]:
-    """Return the error, its cause, its reason, the exceptions among its arguments, and theirs."""
-    found = [error]
-    for each in found:  # not its `__context__`: that may be another request's failure, or a step of a TLS handshake
-        parts = (each.__cause__, getattr(each, "reason", None), *each.args[:_CHAIN])
-        found += [part for part in parts if isinstance(part, BaseException) and part not in found]
-        if len(found) > _CHAIN:
-            break
-    return found
-
-
 def _is_not_of_kis(status: int | None) -> bool:
     """Say whether KIS itself does not answer with this status, so that nothing in the body needs to be known."""
     return status is not None and (status == 429 or 500 < status <= 599)
@@ -322,18 +302,15 @@ def _status_of(value: object) -> int | None:
     return next((status for status in found if isinstance(status, int) and not isinstance(status, bool)), None)
 
 
-def _has_json(value: object) -> bool:
-    return callable(getattr(value, "json", None)) and not isinstance(value, type)
-
-
 def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
     """Return the JSON object of a value, b"" for any other document, None if the body has not been read."""
     if isinstance(value, Mapping):
         return value
     headers = getattr(value, "headers", None)
     kind = str(headers.get("content-type")) if isinstance(headers, Mapping) else ""
-    if not _has_json(value) or re.match(r"(?i)\s*(text/event-stream|application/(x-ndjson|json-seq))", kind):
-        return None  # the latter goes on and on
+    is_stream = re.match(r"(?i)\s*(text/event-stream|application/(x-ndjson|json-seq))", kind)  # it goes on and on
+    if is_stream or isinstance(value, type) or not callable(getattr(value, "json", None)):
+        return None
     try:
         answer = value.json()
     except (ValueError, RecursionError):  # a proxy's page, or half an object

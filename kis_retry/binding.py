@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
-from .answers import attribute_of
+from .context import attribute_of
 from .forking import after_fork
 from .token import AccessToken, bare
 
@@ -25,6 +25,7 @@ _Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 _Place: TypeAlias = tuple[Any, Callable[[Any], object]]
 """What stands in one place, and what puts another there."""
 
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMES = ("headers", "authorization", "access_token", "token")
 
 
@@ -35,10 +36,12 @@ class Binding:
         parameters = _parameters_of(function)
         self._first = parameters[0].name if parameters else ""
         self._defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
-        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._positions = {each.name: index for index, each in enumerate(parameters) if each.kind in by_position}
-        self._callback = _Callback(bind) if bind is not None else None
-        self.has_callback = bind is not None  # so that nobody can look at what the function keeps
+        self._positions = {each.name: index for index, each in enumerate(parameters) if each.kind in _BY_POSITION}
+        required = [each for each in _parameters_of(bind) if each.default is each.empty] if bind is not None else []
+        self._bind, self._takes_self = bind, sum(each.kind in _BY_POSITION for each in required) == 2
+        self._bound: dict[int, str] = {}  # by the object's id
+        self._remake_lock()
+        after_fork(self, Binding._remake_lock)  # the thread that was in `bind` does not exist in a forked child
 
     def first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Return the first argument, or None."""
@@ -64,9 +67,21 @@ class Binding:
         return tuple(by_position), by_name
 
     def call_back(self, first: Any, token: AccessToken) -> None:
-        """Hand `token` to `bind=`, once for each token and first argument."""
-        if self._callback is not None:
-            self._callback(first, token)
+        """Hand `token` to `bind=`, once for each token and first argument, and on one thread at a time."""
+        if self._bind is None:
+            return
+        owner = first if self._takes_self else self
+        with self._binding:
+            if self._bound.get(id(owner)) == token.value:
+                return
+            self._bind(*((owner, token) if self._takes_self else (token,)))
+            with suppress(TypeError):  # one with __slots__: nothing tells when it goes, so it is bound again next time
+                if id(owner) not in self._bound:
+                    weakref.finalize(owner, self._bound.pop, id(owner), None).atexit = False
+                self._bound[id(owner)] = token.value
+
+    def _remake_lock(self) -> None:
+        self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
 
     def _places(self, args: list[Any], kwargs: dict[str, Any]) -> Iterator[_Place]:
         """Yield the places of a call; what is put there changes `args` and `kwargs`, or the caller's own objects."""
@@ -86,34 +101,6 @@ class Binding:
             yield attribute_of(first, "access_token", self), partial(setattr, first, "access_token")
 
 
-class _Callback:
-    """`bind=`: it runs on one thread at a time, since what it does may not be safe for more."""
-
-    def __init__(self, bind: Callable[..., object]) -> None:
-        required = [each for each in _parameters_of(bind) if each.default is each.empty]
-        self._bind = bind
-        self._takes_self = (
-            sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in required) == 2
-        )
-        self._bound: dict[int, str] = {}  # by the object's id
-        self._remake_lock()
-        after_fork(self, _Callback._remake_lock)  # the thread that was in `bind` does not exist in a forked child
-
-    def __call__(self, first: Any, token: AccessToken) -> None:
-        owner = first if self._takes_self else self
-        with self._binding:
-            if self._bound.get(id(owner)) == token.value:
-                return
-            self._bind(*((owner, token) if self._takes_self else (token,)))
-            with suppress(TypeError):  # one with __slots__: nothing tells when it goes, so it is bound again next time
-                if id(owner) not in self._bound:
-                    weakref.finalize(owner, self._bound.pop, id(owner), None).atexit = False
-                self._bound[id(owner)] = token.value
-
-    def _remake_lock(self) -> None:
-        self._binding = threading.RLock()  # guards _bound, and is held while `bind` runs
-
-
 def _entries(headers: Any, put: Callable[[Any], object]) -> Iterator[_Place]:
     """Yield the `authorization` entries of headers, whatever their case; where there is none, its empty place."""
     if not isinstance(headers, Mapping):
@@ -122,11 +109,7 @@ def _entries(headers: Any, put: Callable[[Any], object]) -> Iterator[_Place]:
         if isinstance(headers, MutableMapping):
             yield headers.get(key), partial(headers.__setitem__, key)
         else:
-            yield headers.get(key), partial(_put_entry, headers, put, key)
-
-
-def _put_entry(headers: Mapping[Any, Any], put: Callable[[Any], object], key: Any, value: Any) -> None:
-    put({**headers, key: value})
+            yield headers.get(key), partial(lambda key, value: put({**headers, key: value}), key)
 
 
 def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:

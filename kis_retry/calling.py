@@ -1,22 +1,17 @@
-"""
-One call of a decorated function; where nobody sees its requests, it is called again by the cards.
-
-Such are another library's, or a fake's in a test. Where one of its requests was seen, that one has been dealt with
-where it left, and the function is not called again.
-"""
+"""One call of a decorated function; where nobody sees its requests, it is called again by the cards."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from .answers import Meaning, Verdict, attribute_of, judge, judge_error
+from .answers import PASSING, Meaning, Verdict, judge, judge_error
 from .binding import Binding
 from .clock import Monotonic
-from .context import ACTIVE, is_from_signal_handler, is_unprotected
+from .context import ACTIVE, attribute_of, is_from_signal_handler, is_unprotected
 from .engine import Flow, Send, Sleep, Wait, run, run_async
 from .events import RefreshEvent, emit, warn_once
 from .policy import RetryPolicy
@@ -24,52 +19,37 @@ from .retrying import passing, refreshing, renewed, repeat
 from .tokens.manager import TokenManager
 from .tokens.source import LiveSource
 from .wire import watch
-from .wire.protection import Protection, Rules
+from .wire.protection import Protection, Rules, policy_of
 from .wire.request import Sent
 
 __all__ = ["DecoratedFunction"]
 
-_PASSING = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
-_GOOD = Verdict(Meaning.GOOD)
 _READS = ("GET", "HEAD")
 _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, or call tokens.headers() inside"
 
 
+@dataclass(eq=False)
 class DecoratedFunction:
-    """
-    A function with rules in force around each call.
+    """A function with rules in force around each call."""
 
-    Attributes:
-        is_unseen: its last call came to its end without a request that was seen, so that it takes its slots itself.
-    """
-
-    def __init__(self, function: Callable[..., Any], rules: Rules, binding: Binding) -> None:
-        self.function = function
-        self.rules = rules
-        self.binding = binding
-        self.is_unseen = False
-        self._environment: RetryPolicy | None = None
+    function: Callable[..., Any]
+    rules: Rules
+    binding: Binding
+    is_unseen: bool = False  # no request of its last call was seen, so that it takes its slots itself
+    environment: RetryPolicy | None = None  # that policy, once it was needed
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall | None:
         """Begin one call; None where it is to be left alone."""
         if is_unprotected():
             return None
-        first = args[0] if args else self.binding.first(args, kwargs)
-        policy = self.rules.policy or self._policy_of(first)
+        first = self.binding.first(args, kwargs)
+        policy = policy_of(self.rules, first, attribute_of(first, "tokens"), *self.rules.sources)
+        if policy is None:
+            policy = self.environment = self.environment or RetryPolicy.from_env()
         if not policy.enabled:
             return None
         watch()
         return FunctionCall(self, Protection(self.rules, policy, first, args, kwargs, ACTIVE.get()))
-
-    def _policy_of(self, first: Any) -> RetryPolicy:
-        """Return the policy of the first argument, of the source, or of the environment."""
-        for holder in (first, attribute_of(first, "tokens"), *self.rules.sources):
-            policy = attribute_of(holder, "policy")
-            if isinstance(policy, RetryPolicy):
-                return policy
-        if self._environment is None:
-            self._environment = RetryPolicy.from_env()
-        return self._environment
 
 
 class FunctionCall:
@@ -140,8 +120,8 @@ class FunctionCall:
                 ACTIVE.reset(before)
 
     def _judged(self, value: Any) -> Sent:
-        is_good = self._protection.seen or (type(value) is dict and value.get("rt_cd") == "0")
-        return Sent(_GOOD if is_good else judge(value, self._protection.policy.expired_codes), value)
+        seen, codes = self._protection.seen, self._protection.policy.expired_codes
+        return Sent(Verdict(Meaning.GOOD) if seen else judge(value, codes), value)
 
     def _raised(self, error: Exception) -> Sent:
         """Judge an error, and let go of the frame of this package, which would keep it alive."""
@@ -191,8 +171,7 @@ class FunctionCall:
         protection.call_back(replacement.token, source)
         protection.rebind(rejected if protection.keeps(rejected or "") else None, replacement.token)
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
-        if seconds:
-            yield Sleep(seconds)
+        yield Sleep(seconds)
         return True
 
     def _find_rejected(self) -> Flow[tuple[LiveSource | None, str | None, bool]]:
@@ -204,7 +183,7 @@ class FunctionCall:
         kept = binding.kept(protection.args, protection.kwargs)
         if source is None or kept:
             return source, kept, True
-        if kept is None and not binding.has_callback and isinstance(source, TokenManager):
+        if kept is None and self._rules.bind is None and isinstance(source, TokenManager):
             return source, None, False  # it would have told who asked it
         future = source.token_future()
         yield Wait(future)
@@ -213,8 +192,7 @@ class FunctionCall:
 
     def _await_repeat(self, returned: Sent, seconds: float) -> Flow[bool]:
         self._tell("call_retried", wait=seconds, **returned.verdict.reason)
-        if seconds:
-            yield Sleep(seconds)
+        yield Sleep(seconds)
         return True
 
     def _concerns(self, returned: Sent) -> bool:
@@ -223,10 +201,9 @@ class FunctionCall:
         return rule is not None and rule not in self._protection.settled
 
     def _rule_of(self, returned: Sent) -> str | None:
-        """Return which of its rules is about such an outcome."""
         if returned.verdict.meaning is Meaning.EXPIRED:
             return "refresh" if self._rules.refreshes else None
-        return "passing" if self._rules.repeats and returned.verdict.meaning in _PASSING else None
+        return "passing" if self._rules.repeats and returned.verdict.meaning in PASSING else None
 
     def _may_call(self, returned: Sent) -> bool:
         return self._rules.calls_again and self._protection.orders_left == 0 and self._concerns(returned)
@@ -249,9 +226,8 @@ class FunctionCall:
         elif self._calls > 1:
             self._tell("call_recovered", quiet=self._joined)
 
-    def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
-        told = RefreshEvent(name=event, callable=self._rules.name, attempt=self._calls, **found)
-        emit(told, level=logging.DEBUG if quiet else None)
+    def _tell(self, name: Any, *, quiet: bool = False, **found: Any) -> None:
+        emit(RefreshEvent(name=name, callable=self._rules.name, attempt=self._calls, **found), quiet=quiet)
 
 
 def _method_of(returned: Sent) -> str | None:

@@ -1,8 +1,4 @@
-"""
-What tells the time: `time` for the expiry of tokens, which tests may freeze, and `monotonic` for deadlines.
-
-This module is the clock of a `TokenManager`, unless it is given another one.
-"""
+"""The clock of a `TokenManager`: `time` for expiry, which tests may freeze, and `monotonic` for deadlines."""
 
 from __future__ import annotations
 

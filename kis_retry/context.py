@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import islice
+from traceback import walk_tb
 from typing import Any
 
-__all__ = ["ACTIVE", "code_of", "is_from_signal_handler", "is_unprotected", "unprotected"]
+__all__ = ["ACTIVE", "UNPROTECTED", "attribute_of", "behind", "code_of", "is_from_signal_handler", "is_unprotected"]
 
 ACTIVE: ContextVar[Any] = ContextVar("kis_retry_active", default=None)
 """The innermost `Protection` that is in force here, or None: threads and tasks have their own."""
 
-_unprotected: ContextVar[bool] = ContextVar("kis_retry_unprotected", default=False)
+UNPROTECTED: ContextVar[bool] = ContextVar("kis_retry_unprotected", default=False)
+"""Every request here leaves as it is: a token request that waited for a token would wait for itself."""
 
-is_unprotected = _unprotected.get
-
-
-@contextmanager
-def unprotected() -> Iterator[None]:
-    """Let every request inside leave as it is: a token request that waited for a token would wait for itself."""
-    before = _unprotected.set(True)
-    try:
-        yield
-    finally:
-        _unprotected.reset(before)
+is_unprotected = UNPROTECTED.get
 
 
 def is_from_signal_handler(error: BaseException) -> bool:
     """Say whether a handler that is set now (a user's own time limit) raised `error`, or what that was raised from."""
     codes = {code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    seen: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while codes and waiting:
-        found = waiting.pop()
-        if found is None or found in seen:
-            continue
-        seen.append(found)
-        waiting += [found.__cause__, found.__context__]
-        trace = found.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code in codes:
-                return True
-            trace = trace.tb_next
-    return False
+    traces = [found.__traceback__ for found in behind(error)] if codes else []
+    return any(frame.f_code in codes for trace in traces for frame, _ in walk_tb(trace))
+
+
+def behind(error: BaseException, *, context: bool = True) -> list[BaseException]:
+    """Return `error`, its cause, its context, its reason, the exceptions among its arguments, and theirs."""
+    found = [error]
+    for each in islice(found, 100):  # far more than any library makes
+        parts = (each.__cause__, each.__context__ if context else None, attribute_of(each, "reason"), *each.args)
+        found += [part for part in parts if isinstance(part, BaseException) and part not in found]
+    return found
+
+
+def attribute_of(target: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of somebody else's object; the default also where its property or a proxy raises."""
+    try:
+        return getattr(target, name, default)
+    except Exception:
+        return default
 
 
 def code_of(function: Any) -> Any:

@@ -18,6 +18,7 @@ __all__ = ["PAPER_URL", "REAL_URL", "Credentials"]
 REAL_URL = "https://openapi.koreainvestment.com:9443"
 PAPER_URL = "https://openapivts.koreainvestment.com:29443"
 
+_LOOPBACK = re.compile(r"http://([^/]*@)?(localhost|[^/@:]*\.localhost|127\.[0-9.]+|\[::1\])(:[0-9]*)?(/|$)")
 _ACCOUNT = re.compile(r"([0-9]{8})-?([0-9]{2})")
 
 
@@ -66,7 +67,7 @@ class Credentials:
         object.__setattr__(self, "account", self.account and _ACCOUNT.sub(r"\1-\2", self.account))
         object.__setattr__(self, "paper", bool(paper))
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
-        if self.base_url.startswith("http://") and not _is_loopback(self.base_url):
+        if self.base_url.startswith("http://") and not _LOOPBACK.match(self.base_url):
             warn_once("base_url_not_encrypted", base_url=without_password(self.base_url))
 
     @classmethod
@@ -128,8 +129,3 @@ def _problem_with(given: dict[str, tuple[str, object]]) -> str | None:
             held = "a line break, a Korean letter, a typographic quotation mark or another character unfit for a header"
             return f"{name} holds {held}; it takes printable ASCII, as the KIS developer portal shows it"
     return None
-
-
-def _is_loopback(url: str) -> bool:
-    hosts = r"localhost|[^/@:]*\.localhost|127\.[0-9.]+|\[::1\]"
-    return re.match(rf"http://([^/]*@)?({hosts})(:[0-9]*)?(/|$)", url) is not None

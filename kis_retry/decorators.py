@@ -1,8 +1,4 @@
-"""
-The two decorators: `refresh_on_expired_token` and `retry_on_transient_error`.
-
-They say what protects the requests inside a function; the requests are protected where they leave (`wire`).
-"""
+"""The two decorators; the requests inside a function are protected where they leave (`wire`)."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from .binding import Binding
 from .calling import DecoratedFunction
@@ -20,6 +16,9 @@ from .tokens.foreign import as_source
 from .tokens.source import TokenSource, is_source
 from .wire import watch
 from .wire.protection import Rules
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["decorated", "is_decoratable", "refresh_on_expired_token", "retry_on_transient_error", "rules_of"]
 
@@ -34,25 +33,19 @@ _TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-@overload
-def refresh_on_expired_token(
-    fn: F,
-    *,
-    tokens: TokenSource | None = None,
-    policy: RetryPolicy | None = None,
-    bind: Callable[..., object] | None = None,
-    watch_transport: bool = True,
-) -> F: ...
+class _Refreshing(TypedDict, total=False):
+    tokens: TokenSource | None
+    policy: RetryPolicy | None
+    bind: Callable[..., object] | None
+    watch_transport: bool
 
 
 @overload
-def refresh_on_expired_token(
-    *,
-    tokens: TokenSource | None = None,
-    policy: RetryPolicy | None = None,
-    bind: Callable[..., object] | None = None,
-    watch_transport: bool = True,
-) -> Callable[[F], F]: ...
+def refresh_on_expired_token(fn: F, **options: Unpack[_Refreshing]) -> F: ...
+
+
+@overload
+def refresh_on_expired_token(**options: Unpack[_Refreshing]) -> Callable[[F], F]: ...
 
 
 def refresh_on_expired_token(
@@ -179,10 +172,9 @@ def _decorate(fn: Any, **arguments: Any) -> Any:
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(decorate(function.__func__))
-        if is_source(function) and not inspect.isroutine(function):
-            raise TypeError(f"the decorator takes a function; a {type(function).__name__} is given as tokens=")
         if not is_decoratable(function):
             advice = "; protect() takes a class" if isinstance(function, type) else ""
+            advice = "; it is given as tokens=" if is_source(function) else advice
             raise TypeError(f"the decorator takes a function or a coroutine function, not {_shown(function)}{advice}")
         return decorated(function, rules)
 

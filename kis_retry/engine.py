@@ -1,8 +1,4 @@
-"""
-One engine for threads and tasks: a flow yields what takes time, and a thread does it or a task awaits it.
-
-A flow is a generator without any waiting of its own, so the same one serves both.
-"""
+"""One engine for threads and tasks: a flow yields what takes time, and a thread does it or a task awaits it."""
 
 from __future__ import annotations
 

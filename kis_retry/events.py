@@ -100,14 +100,14 @@ def on_event(hook: Hook) -> Callable[[], None]:
     return unsubscribe
 
 
-def emit(event: RefreshEvent, level: int | None = None) -> None:
+def emit(event: RefreshEvent, *, quiet: bool = False) -> None:
     """
     Log the event, then hand it to every hook. Whatever they raise stays here, but for what a signal raised.
 
-    `level` says how loud, instead of the name: `logging.DEBUG` for those who joined another's refresh.
+    `quiet` is for those who joined another's refresh: the level is DEBUG then, whatever the name.
     """
-    if level is not None:
-        object.__setattr__(event, "_level", level)  # no field: it says nothing of what happened
+    if quiet:
+        object.__setattr__(event, "_level", logging.DEBUG)  # no field: it says nothing of what happened
     found = {spec.name: getattr(event, spec.name) for spec in fields(event) if spec.name != "name"}
     _guarded(lambda: _log(level_of(event), event.name, found))
     for hook in list(_hooks.values()):
@@ -135,8 +135,9 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
     try:
         call()
     except BaseException as error:  # a hook's `sys.exit()` ends no refresh, and a log handler stops no pace
-        if _is_of_signal(error):
-            raise
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and (isinstance(error, KeyboardInterrupt) or is_from_signal_handler(error)):
+            raise  # a signal raised it, and not the code that it came in on
         kind = type(error).__name__  # its text may hold anything
         if hook is not None:
             warn_once("hook_failed", hook=hook, error=kind)
@@ -148,12 +149,6 @@ def _guarded(call: Callable[[], object], hook: str | None = None) -> None:
 def _say_log_failed(kind: str) -> None:
     with suppress(Exception):  # as `logging` itself does it: a handler that failed would fail again
         print(f"kis_retry.log_failed error={kind}", file=sys.stderr)  # noqa: T201  # there is no log
-
-
-def _is_of_signal(error: BaseException) -> bool:
-    """Say whether a signal raised this (Ctrl-C, a handler of the program), and not the code that it came in on."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and (isinstance(error, KeyboardInterrupt) or is_from_signal_handler(error))
 
 
 def _is_older_version(known: Hook, hook: Hook) -> bool:

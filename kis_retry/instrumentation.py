@@ -27,7 +27,6 @@ _USUAL = {  # source and error of an event; none elsewhere
     "token_refresh_failed": [("", "TokenIssueError")],
     "token_issue_waiting": [("", "TokenIssueLimited")],
 }
-_TIMED = ("token_refreshed", "token_adopted", "token_refresh_failed")
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90, 180, 600)
 _EXPIRY, _RATE = "kis_retry_token_expires_timestamp_seconds", "kis_retry_rate_calls_per_second"
 _GAUGES = {
@@ -116,7 +115,7 @@ class PrometheusHook:
         self._events.labels(event.name, event.source or "", event.error or "").inc()
         if event.msg_cd:
             self._codes.labels(event.name, event.msg_cd if event.msg_cd in CODES else "other").inc()
-        if event.elapsed is not None and event.name in _TIMED:
+        if event.elapsed is not None:
             self._seconds.labels(event.name).observe(event.elapsed)
         if event.wait is not None:
             self._waited.labels(event.name).inc(event.wait)

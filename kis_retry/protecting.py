@@ -1,6 +1,4 @@
-"""
-Protect what others wrote: `protect` a class, an object or a module in place, `install` for the whole process.
-"""
+"""Protect what others wrote: `protect` a class, an object or a module in place, `install` for the whole process."""
 
 from __future__ import annotations
 
@@ -163,7 +161,6 @@ def _limiters(rate: float | None) -> Callable[[KisRequest, LiveSource | None], R
 
 
 def _around(member: Any, rules: Rules) -> Any:
-    """Return a member with the rules around its function, as the kind of member that it is."""
     if isinstance(member, (staticmethod, classmethod)):
         return type(member)(_around(member.__func__, rules))
     if isinstance(member, types.MethodType):
@@ -237,20 +234,17 @@ def _remade(calls: tuple[Callable[[Any], Any], ...], make: Callable[..., Any], *
 def _matching(target: Any, methods: str | Iterable[str] | None) -> dict[str, Any]:
     """Return the members to decorate, by name, as they stand (unbound, with their staticmethod or classmethod)."""
     members = {name: inspect.getattr_static(target, name, None) for name in dir(target)}
-    if methods is None:
-        return {
-            name: member for name, member in members.items() if not name.startswith("_") and _can_be_repeated(member)
-        }
-    found: dict[str, Any] = {}
-    for pattern in [methods] if isinstance(methods, str) else methods:
-        if pattern in members and not _can_be_repeated(members[pattern]):
+    able = {name: member for name, member in members.items() if _can_be_repeated(member)}
+    public = {name: member for name, member in able.items() if not name.startswith("_")}
+    found = public if methods is None else {}
+    for pattern in [methods] if isinstance(methods, str) else methods or ():
+        if pattern in members and pattern not in able:
             raise TypeError(f"{pattern} of {_name_of(target)} cannot be protected: it is no method to be repeated")
-        names = [name for name in members if fnmatchcase(name, pattern) and (name == pattern or name[:2] != "__")]
-        matching = {name: members[name] for name in names if _can_be_repeated(members[name])}
-        if not matching:
-            has = ", ".join(_matching(target, None)) or "no methods of its own"
+        names = [name for name in able if fnmatchcase(name, pattern) and (name == pattern or name[:2] != "__")]
+        if not names:
+            has = ", ".join(public) or "no methods of its own"
             raise ValueError(f"nothing in {_name_of(target)} matches methods={pattern!r}; it has {has}")
-        found.update(matching)
+        found.update((name, able[name]) for name in names)
     return found
 
 

@@ -53,7 +53,7 @@ def refreshing(policy: RetryPolicy, before_sleep: BeforeSleep) -> Retrying:
         wait=wait_fixed(policy.wait),
         before_sleep=before_sleep,  # reissue the token, rebind the header, tell it
         retry_error_callback=_last_outcome,
-        sleep=_leave_to_the_engine,
+        sleep=lambda _: None,  # the engine does, which knows whether it runs in a thread or a task
     )
 
 
@@ -78,7 +78,7 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
         wait=wait,
         before_sleep=before_sleep,
         retry_error_callback=_last_outcome,
-        sleep=_leave_to_the_engine,
+        sleep=lambda _: None,  # the engine does, which knows whether it runs in a thread or a task
     )
 
 
@@ -126,23 +126,11 @@ def renewed(
         tell("token_refresh_failed", previous_token=refused, msg_cd=why, error=error, elapsed=took)
         return None
     replacement: Replacement = future.result()
-    tell(
-        "token_refreshed" if replacement.origin == "issued" else "token_adopted",
-        quiet=replacement.origin == "memory",
-        msg_cd=code,
-        token=replacement.token.fingerprint,
-        previous_token=refused,
-        expires_at=replacement.token.expires_at,
-        source=replacement.origin,
-        elapsed=took,
-    )
+    quiet = replacement.origin == "memory"
+    tell(quiet=quiet, msg_cd=code, previous_token=refused, elapsed=took, **replacement.told())
     return replacement
 
 
 def _last_outcome(state: RetryCallState) -> Any:
     """Hand the last outcome back, never a `RetryError`."""
     return state.outcome.result() if state.outcome is not None else None
-
-
-def _leave_to_the_engine(seconds: float) -> None:
-    """Sleep in `repeat`, which knows whether it runs in a thread or a task."""

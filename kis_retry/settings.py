@@ -22,17 +22,15 @@ from .errors import ConfigurationError
 from .events import warn_once
 from .forking import no_fork
 
-__all__ = ["CREDENTIAL_VARIABLES", "Environment", "Setting", "boolean", "credential_variables", "is_owned"]
-__all__ += ["without_password"]
+__all__ = ["Environment", "Setting", "boolean", "credential_variables", "is_owned", "without_password"]
 
 T = TypeVar("T")
 
-CREDENTIAL_VARIABLES = {  # our name first, then the one that people have set already for another library
-    "app_key": ("KIS_APP_KEY", "KOREA_INVESTMENT_API_KEY"),
-    "app_secret": ("KIS_APP_SECRET", "KOREA_INVESTMENT_API_SECRET"),
-    "account": ("KIS_ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
+_NAMES = {  # ours, which a prefix goes before, then the one that people have set already for another library
+    "app_key": ("APP_KEY", "KOREA_INVESTMENT_API_KEY"),
+    "app_secret": ("APP_SECRET", "KOREA_INVESTMENT_API_SECRET"),
+    "account": ("ACCOUNT_NO", "KOREA_INVESTMENT_ACCOUNT_NO"),
 }
-
 _ROOT = 0  # could change everything anyway
 _TRUE, _FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
 
@@ -75,7 +73,9 @@ class Environment:
     def find(self, *variables: str) -> Setting | None:
         """Return the first of `variables` that is set and not blank."""
         for variable in variables:
-            text = _unquoted(os.environ.get(variable, self._lines.get(variable)) or "")
+            text = (os.environ.get(variable, self._lines.get(variable)) or "").strip()
+            quoted = re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL)
+            text = quoted[2].strip() if quoted else text
             if text:
                 return Setting(text, variable, "environment" if variable in os.environ else ".env")
         return None
@@ -136,8 +136,8 @@ class Environment:
 
 def credential_variables(prefix: str = "KIS_") -> dict[str, tuple[str, ...]]:
     """Return the variables of app key, secret and account; the other library's names stand in for `KIS_` alone."""
-    names = CREDENTIAL_VARIABLES.items()
-    return {name: both if prefix == "KIS_" else (prefix + both[0].removeprefix("KIS_"),) for name, both in names}
+    names = _NAMES.items()
+    return {name: (prefix + ours, theirs) if prefix == "KIS_" else (prefix + ours,) for name, (ours, theirs) in names}
 
 
 def boolean(text: str) -> bool:
@@ -156,12 +156,6 @@ def without_password(text: str) -> str:
         return f"{scheme}***"
     host, query, _ = host.partition("?")
     return f"{scheme}{'***@' if at else ''}{host}{'?***' if query else ''}"
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    quoted = re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL)
-    return quoted[2].strip() if quoted else text
 
 
 def _starting_folders() -> list[Path]:

@@ -247,7 +247,7 @@ NOTHING += [SimpleNamespace(), SimpleNamespace(json=None)]
 
 @pytest.mark.parametrize("value", NOTHING)
 def test_a_value_that_is_no_answer_is_good(value: object) -> None:
-    assert judge(value) == Verdict(Meaning.GOOD)
+    assert judge(value).meaning is Meaning.GOOD
     assert judge(requests.Response()).meaning is Meaning.GOOD, "a stand-in without a body"
 
 

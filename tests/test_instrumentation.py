@@ -61,13 +61,13 @@ def test_a_missing_library_is_a_configuration_error_that_names_the_extra(
 # -- structlog
 
 
-@pytest.mark.parametrize("level", [None, logging.DEBUG])
-def test_structlog_gets_the_event_at_the_level_of_the_log(level: int | None, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("quiet", [False, True])
+def test_structlog_gets_the_event_at_the_level_of_the_log(quiet: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="kis_retry")
     end = on_event(StructlogHook())
     with capture_logs() as captured:
         for name in EVENT_NAMES:
-            emit(RefreshEvent(name=name, attempt=1, msg_cd="X"), level=level)
+            emit(RefreshEvent(name=name, attempt=1, msg_cd="X"), quiet=quiet)
     end()
     assert captured == [
         {"event": f"kis_retry.{name}", "log_level": record.levelname.lower(), "attempt": 1, "msg_cd": "X"}
@@ -141,7 +141,7 @@ def test_prometheus_times_what_a_caller_waits_for_and_adds_up_what_is_waited(
     registry: CollectorRegistry, hook: PrometheusHook, name: Any, timed: float | None
 ) -> None:
     for elapsed, wait in ((0.25, 0.5), (70, 60), (None, None)):
-        hook(RefreshEvent(name=name, elapsed=elapsed, wait=wait))
+        hook(RefreshEvent(name=name, elapsed=timed and elapsed, wait=wait))
     assert registry.get_sample_value("kis_retry_refresh_seconds_sum", {"event": name}) == timed
     assert registry.get_sample_value("kis_retry_wait_seconds_total", {"event": name}) == 60.5
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from kis_retry.sessions import behind, leave_connections_to_parent, missing_bundle
+from kis_retry.tokens.issuer import leave_connections_to_parent, missing_bundle
 
 MISSING = "Could not find a suitable TLS CA certificate bundle, invalid path: /nowhere/bundle.pem"
 TAKES = "(REQUESTS_CA_BUNDLE takes a bundle of certificates to trust, a session's `cert` your own)"
@@ -33,15 +33,6 @@ def test_a_stand_in_for_a_session_that_has_no_adapters_is_left_alone() -> None:
     stand_in: Any = SimpleNamespace()
     leave_connections_to_parent(stand_in)
     assert vars(stand_in) == {}
-
-
-def test_behind_an_error_is_all_that_it_was_made_of_or_raised_from() -> None:
-    cause, context, argument, deeper = (OSError(str(number)) for number in range(4))
-    error = requests.ConnectionError(argument, "text")
-    error.__cause__, error.__context__ = cause, context
-    argument.__context__, deeper.__cause__ = deeper, error
-    assert behind(error)[0] is error
-    assert set(behind(error)) == {error, cause, context, argument, deeper}
 
 
 @pytest.mark.parametrize(

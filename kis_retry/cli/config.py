@@ -12,7 +12,7 @@ from ..credentials import PAPER_URL, REAL_URL, Credentials
 from ..errors import ConfigurationError
 from ..pace.limiter import PAPER_RATE, RATE_TAKES, REAL_RATE, parse_rate
 from ..policy import RetryPolicy, parse, takes, variable_of
-from ..settings import CREDENTIAL_VARIABLES, Environment, boolean, without_password
+from ..settings import Environment, boolean, credential_variables, without_password
 from ..stores.entry import STORE_VARIABLE, store_named
 from ..token import fingerprint
 from . import echo, echo_error, echo_json, echo_table
@@ -51,7 +51,7 @@ def config(arguments: Namespace) -> int:
 def rows_of(environment: Environment) -> list[_Row]:
     """Return what each variable amounts to."""
     row = partial(_row, environment)
-    key, secret, account = CREDENTIAL_VARIABLES.values()
+    key, secret, account = credential_variables().values()
     paper = row(("KIS_PAPER",), False, boolean, "true or false")
     host, rate = (PAPER_URL, PAPER_RATE) if paper.value == "true" else (REAL_URL, REAL_RATE)
     return [

@@ -18,10 +18,10 @@ from ..errors import ConfigurationError, ResponseError, TokenIssueError
 from ..forking import after_fork
 from ..pace.limiter import RateLimiter
 from ..policy import RetryPolicy
-from ..sessions import leave_connections_to_parent
 from ..stores.base import TokenStore
 from ..token import AccessToken
 from ..tokens.foreign import as_source
+from ..tokens.issuer import leave_connections_to_parent
 from ..tokens.manager import TokenManager
 from ..tokens.source import TokenSource, headers_for
 from .endpoints import Answer, Call, Endpoints, Fields, Flow, Payload, R, checked, following

@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 from ..errors import ConfigurationError
-from ..sessions import missing_bundle
+from ..tokens.issuer import missing_bundle
 from .endpoints import Answer
 
 __all__ = ["harmless", "settled"]

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
+from ..context import attribute_of
 from ..policy import RetryPolicy
 from ..token import YEARS, AccessToken, bare
 from .single_flight import without_traceback
@@ -22,22 +23,18 @@ _A_LOOK = 0.05  # seconds in which a source that has a token in memory hands it 
 _known: dict[int, tuple[Memory, object]] = {}
 
 
-def _memory_of(target: Any) -> Memory:
-    key = id(target)
-    if key not in _known:
-        _known.setdefault(key, (Memory(), None))
-        try:
-            weakref.finalize(target, _known.pop, key, None).atexit = False
-        except TypeError:  # it allows no weak references, and another one must not get its identity
-            _known[key] = _known[key][0], target
-    return _known[key][0]
-
-
 class _ForeignSource(LiveSource):
     """Somebody else's object, asked on a thread of this package. Sources of the same object are equal."""
 
     def __init__(self, target: Any, policy: RetryPolicy | None = None) -> None:
-        self.policy, self._target, self._known = policy, target, _memory_of(target)
+        self.policy, self._target, key = policy, target, id(target)
+        if key not in _known:
+            _known.setdefault(key, (Memory(), None))
+            try:
+                weakref.finalize(target, _known.pop, key, None).atexit = False
+            except TypeError:  # it allows no weak references, and another one must not get its identity
+                _known[key] = _known[key][0], target
+        self._known = _known[key][0]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _ForeignSource) and other._target is self._target
@@ -116,6 +113,6 @@ def as_source(source: Any) -> LiveSource:
 
 def is_broker(value: object) -> bool:
     """Tell whether `value` has an `access_token` and an `issue_access_token` that renews it; a class has not."""
-    issue = getattr(value, "issue_access_token", None)
-    renews = callable(issue) and not inspect.iscoroutinefunction(issue)
-    return renews and hasattr(value, "access_token") and not isinstance(value, type)
+    issue = attribute_of(value, "issue_access_token")
+    renews = callable(issue) and not inspect.iscoroutinefunction(issue) and not isinstance(value, type)
+    return renews and attribute_of(value, "access_token", issue) is not issue

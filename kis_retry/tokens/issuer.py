@@ -16,15 +16,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from ..answers import Meaning, judge_error
+from ..context import behind
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..forking import after_fork
-from ..sessions import behind, leave_connections_to_parent, missing_bundle
 from ..token import YEARS, AccessToken, bare
 
-__all__ = ["SEOUL", "TokenIssuer", "read_answer"]
+__all__ = ["SEOUL", "TokenIssuer", "leave_connections_to_parent", "missing_bundle", "read_answer"]
 
 SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
@@ -160,3 +161,18 @@ def _cause_of(error: Exception) -> str:
     missing, made_of = missing_bundle(error) if isinstance(error, OSError) else None, behind(error)
     causes = (words for kind, words in _CAUSES if any(isinstance(found, kind) for found in made_of))
     return missing or next(causes, type(error).__name__)
+
+
+def leave_connections_to_parent(session: requests.Session) -> None:
+    """Give its adapters empty pools: two processes on one connection get each other's answers, and no error."""
+    for adapter in getattr(session, "adapters", {}).values():  # a stand-in of the user's may have none
+        if isinstance(adapter, HTTPAdapter):  # others, as mocks are, keep no connections that requests knows of
+            adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs leave it out
+
+
+def missing_bundle(error: OSError) -> str | None:
+    """Return what the bare `OSError` of `requests` for a TLS file that is not there says; None for any other."""
+    text = str(error)
+    if isinstance(error, requests.RequestException) or "TLS" not in text or "invalid path:" not in text:
+        return None
+    return f"{text} (REQUESTS_CA_BUNDLE takes a bundle of certificates to trust, a session's `cert` your own)"

@@ -14,11 +14,11 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from ..context import unprotected
+from ..context import UNPROTECTED
 from ..errors import TokenIssueError
 from ..forking import after_fork
 
-__all__ = ["SingleFlight", "done", "failed", "then", "without_traceback"]
+__all__ = ["SingleFlight", "done", "then", "without_traceback"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -47,7 +47,7 @@ class SingleFlight:
         """
         with self._starting:
             if threading.current_thread() in list(self.flights.values()):
-                return failed(TokenIssueError(_WITHIN, retryable=True)), False
+                return done(error=TokenIssueError(_WITHIN, retryable=True)), False
             flight = self.flights.get(key)
             if flight is not None and flight.ident is not None:  # else a signal handler interrupted its start
                 return flight.shared, False
@@ -70,10 +70,10 @@ class _Flight(threading.Thread):
         late = TokenIssueError(f"no token could be had in {self._seconds:g} seconds", retryable=True)
         watch = threading.Timer(self._seconds + _GRACE, self.end, [Future.set_exception, late])
         watch.daemon = True
+        UNPROTECTED.set(True)  # on this thread, which ends with this
         try:
             watch.start()
-            with unprotected():
-                self.end(Future.set_result, self._ask())
+            self.end(Future.set_result, self._ask())
         except BaseException as error:  # of somebody's code that exits, too: those who wait are told
             self.end(Future.set_exception, without_traceback(error))
         finally:
@@ -86,17 +86,13 @@ class _Flight(threading.Thread):
             settle(self.shared, outcome)
 
 
-def done(value: T) -> Future[T]:
-    """Make a future that is done."""
-    future: Future[T] = Future()
-    future.set_result(value)
-    return future
-
-
-def failed(error: BaseException) -> Future[Any]:
-    """Make a future that failed."""
+def done(value: Any = None, error: BaseException | None = None) -> Future[Any]:
+    """Make a future that is done with `value`, or that failed with `error`."""
     future: Future[Any] = Future()
-    future.set_exception(without_traceback(error))
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(without_traceback(error))
     return future
 
 

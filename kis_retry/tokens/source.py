@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -17,7 +16,7 @@ from ..errors import TokenIssueLimited
 from ..events import RefreshEvent, emit, warn
 from ..policy import RetryPolicy
 from ..token import AccessToken
-from .single_flight import SingleFlight, done, failed, then, without_traceback
+from .single_flight import SingleFlight, done, then, without_traceback
 
 __all__ = ["LiveSource", "Memory", "Replacement", "TokenSource", "headers_for", "is_source"]
 
@@ -54,6 +53,12 @@ class Replacement(NamedTuple):
 
     token: AccessToken
     origin: Literal["issued", "memory", "store"]
+
+    def told(self) -> dict[str, Any]:
+        """Return what an event says of it."""
+        name = "token_refreshed" if self.origin == "issued" else "token_adopted"
+        found = {"token": self.token.fingerprint, "expires_at": self.token.expires_at, "source": self.origin}
+        return {"name": name, **found}
 
 
 @dataclass
@@ -115,6 +120,8 @@ class LiveSource:
     _memory: Memory
     _cools_down = True  # after a failure; else it is asked again at once
     _clock: Any = clock
+    _ask: Callable[[str | None, float], Replacement]  # for another token than this, until that instant
+    _renew_early: Callable[[CachedToken, float], Replacement]
 
     def peek(self) -> AccessToken | None:
         """Return the token in memory where this caller may use it as it is; None where it is to be renewed first."""
@@ -198,13 +205,12 @@ class LiveSource:
         """Have `ask` called, or join, and what came of `old` told; in a cool-down one look a second is enough."""
         memory, failure, now = self._memory, self._cooling(), self._clock.monotonic()
         if failure is not None and (memory.flights.flights or now < memory.next_look):
-            return failed(failure)
+            return done(error=failure)
         memory.next_look = now + _LOOKS_APART
         shared, is_first = self._submit(key, partial(self._told, key, ask, old))
         return then(shared, lambda ended: ended.result() if is_first else Replacement(ended.result().token, "memory"))
 
     def _told(self, key: str, ask: _Ask, old: AccessToken | None, ends: float) -> Replacement:
-        """Ask, and tell what came of it; after a failure nobody asks again for a while."""
         began, was_cooling = self._clock.monotonic(), self._cooling() is not None
         try:
             replacement = ask(ends)
@@ -220,7 +226,7 @@ class LiveSource:
                 self._memory.cool_until = now + self._bounds().issue_cooldown
             raise
         if old is not None and replacement.origin != "memory":
-            self._tell_renewed(replacement, old.fingerprint, began)
+            self._tell(previous=old.fingerprint, began=began, **replacement.told())
         return replacement
 
     def _submit(self, key: str, ask: Callable[[float], T]) -> tuple[Future[T], bool]:
@@ -228,7 +234,7 @@ class LiveSource:
         try:
             policy = self._bounds()
         except ValueError as error:  # an unusable setting is the caller's error and no failed refresh
-            return failed(error), False
+            return done(error=error), False
         limit = policy.issue_wait or policy.issue_timeout
         ends = self._clock.monotonic() + limit
         return self._memory.flights.submit(key, lambda: ask(ends), limit)
@@ -242,27 +248,15 @@ class LiveSource:
         found = self.current_unless(rejected)
         return Replacement(found, "memory") if found is not None else self._ask(rejected, ends)
 
-    def _ask(self, rejected: str | None, ends: float) -> Replacement:
-        raise NotImplementedError
-
-    def _renew_early(self, cached: CachedToken, ends: float) -> Replacement:
-        raise NotImplementedError
-
     def _cooling(self) -> Exception | None:
-        """Return the last failure for good, while nobody asks again."""
         memory = self._memory
         return memory.failure if self._clock.monotonic() < memory.cool_until else None
-
-    def _tell_renewed(self, replacement: Replacement, previous: str | None, began: float) -> None:
-        token, origin = replacement
-        found = {"token": token.fingerprint, "expires_at": token.expires_at, "source": origin}
-        self._tell("token_refreshed" if origin == "issued" else "token_adopted", previous, began, **found)
 
     def _tell(self, name: Any, previous: str | None, began: float, **found: Any) -> None:
         if self.credentials is None:  # it is the websocket key, and events are about tokens
             return
-        elapsed, level = self._clock.monotonic() - began, logging.DEBUG if found.get("source") == "memory" else None
-        emit(RefreshEvent(name=name, previous_token=previous, elapsed=elapsed, **found), level)
+        event = RefreshEvent(name=name, previous_token=previous, elapsed=self._clock.monotonic() - began, **found)
+        emit(event, quiet=event.source == "memory")
 
 
 def is_source(value: object) -> bool:

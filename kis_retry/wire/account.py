@@ -38,7 +38,7 @@ _SAYINGS = {
 }
 """KIS's own words, which libraries look for."""
 
-_learned: dict[tuple[str, str, str], TokenManager] = {}
+_learned: dict[tuple[str, str, str], TokenManager] = {}  # which nobody else holds
 
 
 def source_of_account(call: LibraryCall) -> LiveSource | None:
@@ -46,14 +46,13 @@ def source_of_account(call: LibraryCall) -> LiveSource | None:
     request: KisRequest = call.request
     if request.app_key is None or request.app_secret is None:
         return None
-    account = request.base_url, request.app_key, request.app_secret
-    of_program = (manager for manager in reversed(every_manager()) if request.is_of(manager.credentials))
-    known = next(of_program, None) or _learned.get(account)
-    credentials = credentials_of(request, known)
-    if known is not None or credentials is None:
-        return known
+    known = (manager for manager in reversed(every_manager()) if request.is_of(manager.credentials))
+    source = next(known, None)
+    credentials = credentials_of(request, None) if source is None else None
+    if credentials is None:
+        return source
     made = TokenManager(credentials, store=_store_for(credentials), session=call.new_session())
-    return _learned.setdefault(account, made)
+    return _learned.setdefault((request.base_url, request.app_key, request.app_secret), made)
 
 
 def credentials_of(request: KisRequest, source: LiveSource | None) -> Credentials | None:
@@ -91,17 +90,11 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
         return _said(call, future)
     sent: Sent = yield Send()
     if source is not None and sent.status == 200:  # as KIS answers
-        if request.revoked is None:
-            _adopt(source, sent.body)
-        elif request.revoked:
+        if request.revoked:
             source.note_refused(request.revoked)
+        with suppress(TypeError, ValueError, TokenIssueError):  # a token revoked, a refusal, or another's answer
+            source.adopt(read_answer(200, json.loads(sent.body), datetime.now(timezone.utc)))
     return sent
-
-
-def _adopt(source: LiveSource, body: bytes) -> None:
-    """Take over a token that KIS issued to the library itself."""
-    with suppress(TypeError, ValueError, TokenIssueError):  # a refusal, or another's answer
-        source.adopt(read_answer(200, json.loads(body), datetime.now(timezone.utc)))
 
 
 def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:

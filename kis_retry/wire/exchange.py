@@ -8,11 +8,10 @@ yielded to the engine.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
-from ..answers import Meaning, Verdict
+from ..answers import PASSING, Meaning, Verdict
 from ..clock import Monotonic
 from ..engine import Flow, Send, Sleep, Wait
 from ..events import RefreshEvent, emit, warn_once
@@ -29,7 +28,6 @@ from .request import UNREPEATABLE, KisRequest, LibraryCall, Sent
 
 __all__ = ["flow_of"]
 
-_READ_AGAIN = frozenset((Meaning.LIMITED, Meaning.TRANSIENT, Meaning.NEVER_LEFT))
 _ORDER_AGAIN = frozenset((Meaning.LIMITED, Meaning.NEVER_LEFT))
 _NOT_ACTED_UPON = frozenset((Meaning.EXPIRED, Meaning.LIMITED, Meaning.NEVER_LEFT))
 _MOST_ADOPTED = 3  # tokens of somebody else's that may be dead as well, in a row
@@ -72,7 +70,6 @@ class _Exchange:
         self._resolve()
 
     def _resolve(self) -> None:
-        """Find source, policies and limiter."""
         request, protections, call = self._request, self._protections, self._call
         refreshing = [each for each in protections if each.rules.refreshes]
         repeating = [each for each in protections if each.rules.repeats]
@@ -91,7 +88,7 @@ class _Exchange:
         self._patience = repeating[0].policy if repeating else self._policy
         idempotent = repeating[0].rules.idempotent if repeating else None
         self._is_order = not (request.is_read or idempotent)
-        self._again = _ORDER_AGAIN if self._is_order else _READ_AGAIN
+        self._again = _ORDER_AGAIN if self._is_order else PASSING
         waiting = [each for each in repeating if each.rules.watches and repeating[0].rules.watches]
         self._repeats = bool(waiting) and idempotent is not False and self._patience.transient_deadline > 0
         limiters = (each.limiter(request, source) for each in waiting if request.is_paced)
@@ -266,17 +263,15 @@ class _Exchange:
             self._is_over = True
             return False
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
-        if seconds:
-            yield Sleep(seconds)
+        yield Sleep(seconds)
         return True
 
     def _await_repeat(self, sent: Sent, seconds: float) -> Flow[bool]:
         """Tell why it leaves again, and let the wait pass."""
         if not self._may_leave_again(sent):
             return False
-        self._tell_failure("call_retried", sent, wait=seconds)
-        if seconds:
-            yield Sleep(seconds)
+        self._tell("call_retried", wait=seconds, **sent.verdict.reason)
+        yield Sleep(seconds)
         return True
 
     def _may_leave_again(self, sent: Sent) -> bool:
@@ -313,17 +308,13 @@ class _Exchange:
         if code in _WRONG_ENVIRONMENT:
             advice = _WRONG_ENVIRONMENT[code]
             warn_once("wrong_environment", request=self._request.name, msg_cd=code, advice=advice)
-        is_of_repeats = self._repeats and (meaning in _READ_AGAIN or meaning is Meaning.UNCERTAIN)
+        is_of_repeats = self._repeats and (meaning in PASSING or meaning is Meaning.UNCERTAIN)
         if (self._refreshes if meaning is Meaning.EXPIRED else is_of_repeats) and not sent.replayed:
-            self._tell_failure("call_given_up", sent)
+            self._tell("call_given_up", **sent.verdict.reason)
         elif self._sends > 1:
             self._tell("call_recovered", quiet=self._adopted)
 
-    def _tell_failure(self, event: str, sent: Sent, **found: Any) -> None:
-        code = sent.verdict.code
-        self._tell(event, msg_cd=code, error=None if code is not None else sent.verdict.error or "HTTPError", **found)
-
-    def _tell(self, event: Any, *, quiet: bool = False, **found: Any) -> None:
-        name = next((each.rules.name for each in self._protections if each.rules.name), None)
-        told = RefreshEvent(name=event, callable=name, request=self._request.name, attempt=self._sends or None, **found)
-        emit(told, level=logging.DEBUG if quiet else None)
+    def _tell(self, name: Any, *, quiet: bool = False, **found: Any) -> None:
+        function = next((each.rules.name for each in self._protections if each.rules.name), None)
+        found |= {"callable": function, "request": self._request.name, "attempt": self._sends or None}
+        emit(RefreshEvent(name=name, **found), quiet=quiet)

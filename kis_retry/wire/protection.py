@@ -15,9 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..answers import attribute_of
 from ..binding import Binding
-from ..context import ACTIVE, is_from_signal_handler, is_unprotected
+from ..context import ACTIVE, attribute_of, is_from_signal_handler, is_unprotected
 from ..credentials import Credentials
 from ..events import warn
 from ..pace.limiter import RateLimiter
@@ -28,7 +27,8 @@ from ..tokens.source import LiveSource, is_source
 from .account import source_of_account
 from .request import KisRequest, LibraryCall
 
-__all__ = ["ACTIVE", "UNDER_WAY", "Protection", "Rules", "chain", "protect_process", "start_thread", "submit"]
+__all__ = ["ACTIVE", "UNDER_WAY", "Protection", "Rules", "chain", "policy_of", "protect_process"]
+__all__ += ["start_thread", "submit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,12 @@ class Rules:
     watches: bool = True
     binding: Binding | None = None
     limiter_of: Callable[[KisRequest, LiveSource | None], RateLimiter | None] | None = None
+
+
+def policy_of(*holders: Any) -> RetryPolicy | None:
+    """Return the policy of the first of these that has one."""
+    found = (attribute_of(holder, "policy") for holder in holders)
+    return next((policy for policy in found if isinstance(policy, RetryPolicy)), None)
 
 
 @dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
@@ -121,20 +127,15 @@ class Protection:
         if self.rules.sources:
             return self.rules.sources
         found = attribute_of(self.first, "tokens")
-        if isinstance(found, LiveSource):
-            return (found,)
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
-        has_token = attribute_of(self.first, "access_token", self) is not self
-        return BrokerSource(self.first, self.policy) if has_token and is_broker(self.first) else None
+        return BrokerSource(self.first, self.policy) if is_broker(self.first) else None
 
     def policy_for(self, source: LiveSource | None) -> RetryPolicy:
         """Return the policy that was given, else the first argument's, the source's or the environment's."""
-        own = attribute_of(self.first, "policy")
-        given = self.rules.policy or (own if isinstance(own, RetryPolicy) else None)
-        return given or getattr(source, "policy", None) or self.policy
+        return policy_of(self.rules, self.first, source) or self.policy
 
     def limiter(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""

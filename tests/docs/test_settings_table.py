@@ -12,7 +12,7 @@ import pytest
 from kis_retry import RetryPolicy
 from kis_retry.cli import main
 from kis_retry.policy import variable_of
-from kis_retry.settings import CREDENTIAL_VARIABLES
+from kis_retry.settings import credential_variables
 from kis_retry.stores.entry import STORE_VARIABLE, store_named
 from pages import LANGUAGES, TEXTS, Row, environment_of
 
@@ -52,7 +52,7 @@ def test_it_has_the_ranges_and_units_of_the_code(rows: list[Row]) -> None:
 @every_table
 def test_it_has_other_names_of_the_credentials_and_values_that_the_store_takes(rows: list[Row]) -> None:
     takes = {variable: row.takes for row in rows for variable in row.variables}
-    assert all(f"`{theirs}`" in takes[ours] for ours, theirs in CREDENTIAL_VARIABLES.values())
+    assert all(f"`{theirs}`" in takes[ours] for ours, theirs in credential_variables().values())
     values = [value for value in re.findall(r"`([^`]+)`", takes[STORE_VARIABLE]) if len(value) > 1]
     assert {"file", "memory"} < set(values)
     for value in values:
