@@ -36,7 +36,6 @@ class TokenSource(Protocol):
 
     def token(self) -> AccessToken:
         """Give the current token, from memory where there is one. May block to get the first."""
-        ...
 
     def refresh(self, rejected: AccessToken) -> AccessToken:
         """
@@ -45,7 +44,6 @@ class TokenSource(Protocol):
         Where the current token is another one already, hand that back and issue nothing: other threads were refused
         with the same dead token and have been here before.
         """
-        ...
 
 
 class Replacement(NamedTuple):

@@ -30,7 +30,6 @@ from .request import KisRequest, LibraryCall, Sent
 
 __all__ = ["credentials_of", "source_of_account", "token_flow"]
 
-_STAMP = "%Y-%m-%d %H:%M:%S"
 _SAYINGS = {
     "EGW00103": "유효하지 않은 AppKey입니다.",
     "EGW00105": "유효하지 않은 AppSecret입니다.",
@@ -98,13 +97,13 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
 
 
 def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:
-    """Return what KIS would have said."""
     words: dict[str, object]
     failure = future.exception()
     code = getattr(failure, "code", None)
     if failure is None:
         token = future.result()
-        stamp, left = token.expires_at.astimezone(SEOUL).strftime(_STAMP), max(0, int(token.expires - time.time()))
+        stamp = f"{token.expires_at.astimezone(SEOUL):%Y-%m-%d %H:%M:%S}"
+        left = max(0, int(token.expires - time.time()))
         words = {"access_token": token.value, "access_token_token_expired": stamp, "token_type": "Bearer"}
         status, words = 200, {**words, "expires_in": left}
     elif code is not None:
