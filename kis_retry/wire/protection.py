@@ -64,8 +64,11 @@ class Rules:
 
 def policy_of(*holders: Any) -> RetryPolicy | None:
     """Return the policy of the first of these that has one."""
-    found = (attribute_of(holder, "policy") for holder in holders)
-    return next((policy for policy in found if isinstance(policy, RetryPolicy)), None)
+    for holder in holders:
+        policy = attribute_of(holder, "policy")
+        if isinstance(policy, RetryPolicy):
+            return policy
+    return None
 
 
 @dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
