@@ -242,8 +242,7 @@ class LiveSource:
         return self.policy or RetryPolicy.from_env()
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
-        """Get another token than `rejected` until `ends`; another refresh may have got it meanwhile."""
-        found = self.current_unless(rejected)
+        found = self.current_unless(rejected)  # another refresh may have got it meanwhile
         return Replacement(found, "memory") if found is not None else self._ask(rejected, ends)
 
     def _cooling(self) -> Exception | None:

@@ -82,15 +82,14 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
 
     The token is never one that was refused or is about to expire.
     """
-    request: KisRequest = call.request
-    if source is not None and call.answers_tokens and request.revoked is None:
+    if source is not None and call.answers_tokens and call.request.revoked is None:
         future = source.renewed_future()
         yield Wait(future)
         return _said(call, future)
     sent: Sent = yield Send()
     if source is not None and sent.status == 200:  # as KIS answers
-        if request.revoked:
-            source.note_refused(request.revoked)
+        if call.request.revoked:
+            source.note_refused(call.request.revoked)
         with suppress(TypeError, ValueError, TokenIssueError):  # a token revoked, a refusal, or another's answer
             source.adopt(read_answer(200, json.loads(sent.body), datetime.now(timezone.utc)))
     return sent

@@ -129,7 +129,6 @@ class _Exchange:
         return sent
 
     def _repeated(self, first: Sent) -> Flow[Sent]:
-        """Send it until KIS answers, or until the deadline."""
         deadline = Monotonic.now() + self._patience.transient_deadline
         if not self._is_order:
             self._leave_by = deadline
@@ -305,8 +304,7 @@ class _Exchange:
     def _tell_end(self, sent: Sent) -> None:
         meaning, code = sent.verdict.meaning, sent.verdict.code
         if code in _WRONG_ENVIRONMENT:
-            advice = _WRONG_ENVIRONMENT[code]
-            warn_once("wrong_environment", request=self._request.name, msg_cd=code, advice=advice)
+            warn_once("wrong_environment", request=self._request.name, msg_cd=code, advice=_WRONG_ENVIRONMENT[code])
         is_of_repeats = self._repeats and (meaning in PASSING or meaning is Meaning.UNCERTAIN)
         if (self._refreshes if meaning is Meaning.EXPIRED else is_of_repeats) and not sent.replayed:
             self._tell("call_given_up", **sent.verdict.reason)
