@@ -112,9 +112,7 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
         raise _error_in(status, body)
     expires_at = _expiry(body, now)
     if expires_at is None:
-        raise TokenIssueError(
-            "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
-        )
+        raise TokenIssueError("the token came with neither access_token_token_expired nor expires_in: it has no expiry")
     try:
         return AccessToken(bare(value), expires_at)
     except ValueError as error:

@@ -136,10 +136,6 @@ class Protection:
         """Return the first argument as a source, if it issues tokens by itself."""
         return BrokerSource(self.first, self.policy) if is_broker(self.first) else None
 
-    def policy_for(self, source: LiveSource | None) -> RetryPolicy:
-        """Return the policy that was given, else the first argument's, the source's or the environment's."""
-        return policy_of(self.rules, self.first, source) or self.policy
-
     def limiter(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""
         if self.rules.limiter_of is not None:
