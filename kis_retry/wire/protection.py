@@ -130,6 +130,8 @@ class Protection:
         if self.rules.sources:
             return self.rules.sources
         found = attribute_of(self.first, "tokens")
+        if isinstance(found, LiveSource):
+            return (found,)
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
