@@ -105,8 +105,7 @@ async def _by_aiohttp(url: str, headers: dict[str, str], method: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("ask", [_by_httpx, _by_aiohttp])
+@pytest.mark.parametrize(("ask", "method"), [(_by_httpx, "POST"), (_by_aiohttp, "GET")])
 @pytest.mark.parametrize("name", WAITS)
 def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gateway: KisGateway) -> None:
     wait, path = WAITS[name], ORDER if method == "POST" else PRICE
@@ -147,21 +146,18 @@ def _ctrl_c(*_: object) -> NoReturn:
 HANDLERS: dict[Any, type[BaseException]] = {_own: OwnTimeoutError, _timeout: TimeoutError, _ctrl_c: KeyboardInterrupt}
 
 
-@pytest.mark.parametrize(("handler", "method"), [(_own, "get"), (_own, "order"), (_timeout, "get"), (_ctrl_c, "order")])
-@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize(
+    ("wire", "name", "handler", "method"),
+    [
+        *((SYNC[0], name, *each) for name in WAITS for each in ((_timeout, "get"), (_ctrl_c, "order"))),
+        *((wire, name, _own, "get") for wire in SYNC[1:] for name in ("a slot", "an answer")),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_an_exception_of_a_signal_handler_ends_each_wait(
-    name: str, handler: Any, method: str, gateway: KisGateway
+    wire: Wire, name: str, handler: Any, method: str, gateway: KisGateway
 ) -> None:
-    interrupt_one(WAITS[name], handler, SYNC[0], method, gateway)
-
-
-@pytest.mark.parametrize("wire", SYNC[1:], ids=lambda wire: wire.name)
-@pytest.mark.parametrize("name", ["a slot", "an answer"])
-def test_it_ends_the_waits_of_each_library(name: str, wire: Wire, gateway: KisGateway) -> None:
-    interrupt_one(WAITS[name], _own, wire, "get", gateway)
-
-
-def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway: KisGateway) -> None:
+    wait = WAITS[name]
     headers = headers_for(gateway)
     is_called = threading.Event()
 

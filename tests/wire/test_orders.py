@@ -285,17 +285,22 @@ def _to_nowhere() -> str:
 
 
 BEHIND: dict[str, Callable[[KisGateway], object]] = {
+    "dropped": lambda gateway: gateway.drop(path=PRICE),
     "refused for its token": lambda gateway: gateway.expire_at(2),
     "too many": lambda gateway: gateway.refuse_calls("EGW00201", path=PRICE),
-    "dropped": lambda gateway: gateway.drop(path=PRICE),
     "never left": lambda gateway: None,
 }
 
 
-@ALL
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("status", [303, 307])
-@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize(
+    ("wire", "status", "behind"),
+    [
+        *((wire, status, "dropped") for wire in WIRES for status in (303, 307)),
+        *((WIRES[0], 303, behind) for behind in list(BEHIND)[1:]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_an_order_that_a_redirect_answered_is_never_repeated(
     wire: Wire, status: int, behind: str, gateway: KisGateway
 ) -> None:
