@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 import requests
 
-from alarms import alarm_once
 from answers import GOOD_CODE, PRICE
 from clocks import interrupt
 from crowds import together
@@ -52,31 +50,6 @@ def handled(handler: Any) -> Iterator[None]:
 
 
 # --- signals
-
-
-@needs_signals
-@pytest.mark.parametrize(("handler", "raised"), [(time_limit, TimeLimitError), (interrupt, KeyboardInterrupt)])
-def test_a_signals_exception_ends_nested_calls_at_once_and_nothing_leaves_afterwards(
-    handler: Callable[..., object], raised: type[BaseException], client: KisClient, gateway: KisGateway
-) -> None:
-    """Before: the outer layer began a refresh of its own, which lost the exception or held it up."""
-
-    @retry_on_transient_error
-    @refresh_on_expired_token
-    def batch() -> Any:
-        return client.fetch_domestic_price("005930")
-
-    assert batch()["rt_cd"] == "0"
-    gateway.expire()
-    gateway.hang("tokens")
-    asked = gateway.counts.token_requests
-    with handled(handler), pytest.raises(raised), alarm_once(lambda: gateway.counts.token_requests > asked):
-        batch()
-    left = gateway.counts.calls
-    gateway.heal()
-    time.sleep(0.2)
-    assert gateway.counts.calls == left
-    assert batch()["rt_cd"] == "0", "and everything goes on"
 
 
 class Limit:

@@ -165,7 +165,7 @@ def test_an_exception_of_a_signal_handler_ends_each_wait(
         is_called.set()
         getattr(wire, method)(gateway, **headers)
 
-    call = both(ask, **wait.begin(gateway))
+    call = both(both(ask, **wait.begin(gateway)))
     before = signal.signal(signal.SIGALRM, handler)
     try:
         with alarm_once(lambda: is_called.is_set() and wait.has_begun(gateway)), pytest.raises(BaseException) as raised:

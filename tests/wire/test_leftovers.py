@@ -33,7 +33,6 @@ class Argument:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -20,9 +20,10 @@ import requests
 
 from kis_retry import RefreshEvent, RetryPolicy, refresh_on_expired_token, retry_on_transient_error
 from kis_retry.testing import KisGateway
-from senders import BALANCE, BUYABLE, GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, sent
+from senders import BALANCE, BUYABLE, GOOD, KINDS, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, sent
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+TWO = pytest.mark.parametrize("wire", KINDS, ids=lambda wire: wire.name)
 BRIEF = RetryPolicy(order_deadline=0.4)
 
 
@@ -50,8 +51,14 @@ LOSSES: dict[str, Callable[[KisGateway], object]] = {
 # Lost.
 
 
-@ALL
-@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize(
+    ("wire", "lose"),
+    [
+        *((wire, lose) for wire in WIRES for lose in ("503", "dropped")),
+        *((WIRES[0], lose) for lose in list(LOSSES)[2:]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_an_order_whose_answer_was_lost_is_not_sent_again_by_a_loop_around_it(
     wire: Wire, lose: str, gateway: KisGateway, events: list[RefreshEvent]
 ) -> None:
@@ -121,7 +128,7 @@ def test_the_loop_may_be_inside_and_the_function_another_one(gateway: KisGateway
     assert sent(gateway) == 1
 
 
-@ALL
+@TWO
 def test_another_order_is_not_the_lost_one(wire: Wire, gateway: KisGateway) -> None:
     gateway.fail(503, times=1, reached=True)
     assert [both(lambda: wire.order(gateway, tr_id="TTTC0012U"))().status for _ in range(2)] == [503, 503]
@@ -169,7 +176,7 @@ def test_an_order_is_held_back_for_order_hold_seconds(hold: float, passes: float
     assert place() == GOOD
 
 
-@ALL
+@TWO
 def test_an_idempotent_order_is_repeated_as_a_read_is(wire: Wire, gateway: KisGateway) -> None:
     gateway.drop(times=1, reached=True)
     gateway.fail(503, times=1, reached=True)
@@ -177,7 +184,7 @@ def test_an_idempotent_order_is_repeated_as_a_read_is(wire: Wire, gateway: KisGa
     assert sent(gateway) == 3
 
 
-@ALL
+@TWO
 def test_an_order_that_may_not_be_repeated_at_all_leaves_once(wire: Wire, gateway: KisGateway) -> None:
     gateway.refuse_calls("EGW00201", 1)
     assert both(lambda: wire.order(gateway), idempotent=False)().msg_cd == "EGW00201"
@@ -246,7 +253,7 @@ async def test_an_order_beside_a_refused_read_is_placed_once(gateway: KisGateway
     assert (sent(gateway) + sent(gateway, BALANCE), len(gateway.orders)) == (3, 1)
 
 
-@ALL
+@TWO
 @pytest.mark.parametrize(
     "refuse", [KisGateway.expire_at, lambda gateway, _: gateway.refuse_calls("EGW00201", 1, path=BALANCE)]
 )
