@@ -30,8 +30,6 @@ from kis_retry import (
 )
 from kis_retry.testing import KisGateway
 
-needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signals")
-
 
 class TimeLimitError(TimeoutError):
     """A user's own, of a kind that the network knows too."""
@@ -39,14 +37,6 @@ class TimeLimitError(TimeoutError):
 
 def time_limit(*_: object) -> None:
     raise TimeLimitError
-
-
-@contextmanager
-def handled(handler: Any) -> Iterator[None]:
-    """Have SIGALRM handled so."""
-    before = signal.signal(signal.SIGALRM, handler)
-    yield
-    signal.signal(signal.SIGALRM, before)
 
 
 # --- signals
@@ -57,7 +47,7 @@ class Limit:
         time_limit()
 
 
-@needs_signals
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signals")
 @pytest.mark.parametrize("handle", [time_limit, Limit().raise_it, partial(time_limit, 1)])
 def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: Any) -> None:
     outcomes = Counter[str]()
@@ -75,10 +65,11 @@ def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: 
         outcomes["failing"] += 1
         raise TimeoutError("of its own")
 
-    with handled(handle):
-        for fetch in (interrupted, failing):
-            with pytest.raises(TimeoutError):
-                fetch()
+    before = signal.signal(signal.SIGALRM, handle)
+    for fetch in (interrupted, failing):
+        with pytest.raises(TimeoutError):
+            fetch()
+    signal.signal(signal.SIGALRM, before)
     assert outcomes["interrupted"] == 1
     assert outcomes["failing"] > 1
 

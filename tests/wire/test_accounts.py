@@ -19,6 +19,7 @@ from kis_retry import (
     Credentials,
     MemoryTokenStore,
     RefreshEvent,
+    RetryPolicy,
     TokenManager,
     install,
     refresh_on_expired_token,
@@ -224,6 +225,19 @@ def test_the_tokens_of_a_first_argument_count(gateway: KisGateway) -> None:
     gateway.expire()
     assert library.fetch() == "MCA00000"
     assert library.tokens.token().value == gateway.current_token
+
+
+def test_the_policy_of_a_first_argument_comes_before_the_sources(gateway: KisGateway) -> None:
+    dead = f"Bearer {gateway.current_token}"
+
+    class Library:
+        policy = RetryPolicy(max_retries=0)
+        fetch = refresh_on_expired_token(tokens=manager_for(gateway))(lambda _: ask(gateway, authorization=dead))
+
+    gateway.expire()
+    assert Library().fetch() == REFUSED
+    del Library.policy
+    assert Library().fetch() == GOOD, "by the source's, which allows a repeat"
 
 
 # Somebody else's tokens.

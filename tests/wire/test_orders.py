@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -85,11 +83,6 @@ def _loud_httpx(url: str, headers: dict[str, str]) -> Any:
     return response.raise_for_status().json()
 
 
-def _loud_urllib(url: str, headers: dict[str, str]) -> Any:
-    request = urllib.request.Request(url, b'{"PDNO": "005930"}', headers)
-    return json.load(urllib.request.urlopen(request, timeout=5))
-
-
 def _loud_aiohttp(url: str, headers: dict[str, str]) -> Any:
     async def place() -> Any:
         async with (
@@ -104,7 +97,7 @@ def _loud_aiohttp(url: str, headers: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("status", [503, 200])
-@pytest.mark.parametrize("place", [_loud_requests, _loud_httpx, _loud_urllib, _loud_aiohttp])
+@pytest.mark.parametrize("place", [_loud_requests, _loud_httpx, _loud_aiohttp])
 def test_an_order_that_is_held_back_ends_in_the_same_words(place: Any, status: int, gateway: KisGateway) -> None:
     gateway.fail(status, times=1, reached=True, path=ORDER)
     url, headers = gateway.url + ORDER, headers_for(gateway)
