@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from kis_retry.pace.schedule import Adaptation, Ask, PaceState
+from kis_retry.pace.schedule import Ask, PaceState
 from simulated_pace import Kis, Simulation
 
 LONG = 600.0
@@ -98,24 +98,14 @@ def refused(simulation: Simulation, seconds: float) -> float:
     return limited / (limited + simulation.rate("answered", 0, seconds))
 
 
-@pytest.mark.parametrize(("processes", "most"), [(4, 0.15), (12, 0.2)])
-def test_processes_that_share_a_pace_adapt_together(processes: int, most: float) -> None:
+@pytest.mark.parametrize(("processes", "rtt", "most"), [(4, 0, 0.15), (12, 0, 0.2), (2, 0.1, 0.25), (2, 0.3, 0.25)])
+def test_processes_that_share_a_pace_adapt_together(processes: int, rtt: float, most: float) -> None:
     simulation = Simulation(Kis(3))
-    found = [simulation.process(18, 32 // processes) for _ in range(processes)]
+    found = [simulation.process(18, 32 // processes, rtt=rtt) for _ in range(processes)]
     simulation.run(300)
     assert refused(simulation, 300) <= most
     assert simulation.rate("answered", 0, 300) >= 2.7
     assert {process.line.fit for process in found} == {0.95 * 3}
-
-
-@pytest.mark.parametrize("rtt", [0.1, 0.3])
-def test_it_adapts_by_a_distant_store_too(rtt: float) -> None:
-    simulation = Simulation(Kis(3))
-    for _ in range(2):
-        simulation.process(18, 16, rtt=rtt)
-    simulation.run(300)
-    assert refused(simulation, 300) <= 0.25
-    assert simulation.rate("answered", 0, 300) >= 2.7
 
 
 def test_on_paper_refusals_at_random_never_slow_down() -> None:
@@ -124,62 +114,3 @@ def test_on_paper_refusals_at_random_never_slow_down() -> None:
     simulation.run(600)
     assert process.line.fit == 0
     assert simulation.rate("answered", 0, 600) + simulation.rate("limited", 0, 600) >= 0.97 / 1.024
-
-
-# -- the rule, one window at a time
-
-
-def window(found: Adaptation, passed: int, refused: int, *, now: float, seconds: float = 4.0) -> float:
-    """Count a window that begins at `now`; return the time after it."""
-    for _ in range(1 + int(seconds)):
-        found.count(0, 0, 18, now)
-        now += 1
-    found.count(passed, refused, 18, now - 1)
-    return now - 1
-
-
-def slowed() -> tuple[Adaptation, float]:
-    found = Adaptation()
-    now = window(found, 12, 30, now=100)
-    return found, now
-
-
-def test_most_calls_refused_ask_for_a_pace_just_under_what_gets_through() -> None:
-    found, _ = slowed()
-    assert found.fit == 0.95 * 3
-
-
-@pytest.mark.parametrize(("passed", "refused", "seconds"), [(14, 6, 4), (5, 14, 4), (10, 30, 2), (80, 60, 4)])
-def test_few_refusals_few_calls_little_time_or_much_that_gets_through_do_not(
-    passed: int, refused: int, seconds: float
-) -> None:
-    found = Adaptation()
-    window(found, passed, refused, now=100, seconds=seconds)
-    assert found.fit == 0
-
-
-def test_a_pace_that_is_refused_as_before_is_given_up_and_not_tried_again_at_once() -> None:
-    found, now = slowed()
-    found.count(0, 1, 18, now)
-    found.count(2, 3, 18, now + 1)
-    assert found.fit
-    found.count(0, 1, 18, now + 2)
-    assert not found.fit
-    again = window(found, 12, 30, now=now + 2)
-    assert not found.fit
-    window(found, 12, 30, now=again)
-    assert found.fit
-
-
-def test_twice_the_pace_is_tried_and_where_it_is_refused_again_later_and_later() -> None:
-    found, now = slowed()
-    pauses = []
-    for _ in range(6):
-        held = now
-        while not found.looking:
-            now = window(found, 20, 0, now=now, seconds=1)
-        pauses.append(now - held)
-        now = window(found, 10, 10, now=now)
-        assert (found.looking, found.fit) == (False, 0.95 * 3)
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == pytest.approx(60, abs=3)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import freezegun
 import pytest
 
+from crowds import ended, started
 from kis_retry import (
     ConfigurationError,
     Credentials,
@@ -41,15 +42,6 @@ TAKES = "a number of calls a second from 0.1 to 1,000, or 0 for no pace"
 
 def interval(rate: float) -> float:
     return 1.024 / rate
-
-
-def in_threads(count: int, work: Callable[[], object]) -> None:
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 # -- which rate
@@ -203,7 +195,7 @@ def test_threads_share_the_rate_evenly_and_all_of_it(store: TokenStore) -> None:
             assert limiter.acquire()
             left.append((time.monotonic(), threading.get_ident()))
 
-    in_threads(8, call)
+    ended(started(8, call))
     times = sorted(now for now, _ in left)
     assert 54 * interval(80) <= times[-1] - times[0], "55, but for what the first was late"
     had = [ident for _, ident in sorted(left)[:32]]
@@ -364,7 +356,7 @@ def test_an_outage_lets_probes_out_and_all_go_on_when_one_is_answered(store: Tok
 
     mending = threading.Timer(0.4, away.clear)
     mending.start()
-    in_threads(8, call)
+    ended(started(8, call))
     during = [now for now in left if now < answered[0]]
     assert 5 <= len(during) <= 0.5 * 200 * (answered[0] - during[0]), "eight were under way when it was known"
     assert sorted(answered)[29] - answered[0] < 8, "as probes they take 15 seconds"
@@ -383,7 +375,7 @@ def test_others_learn_of_an_outage_and_of_its_end(tmp_path: Path) -> None:
     asked.result(PATIENCE)
     first.report(asked, "answered")
     began = time.monotonic()
-    in_threads(2, lambda: [limiter.acquire() for limiter in (first, second) for _ in range(5)])
+    ended(started(2, lambda: [limiter.acquire() for limiter in (first, second) for _ in range(5)]))
     assert time.monotonic() - began < 5, "as probes they take ten seconds"
     assert (first.is_away, second.is_away) == (False, False)
 

@@ -20,6 +20,7 @@ import pytest
 
 from alarms import alarm_once
 from children import Child
+from crowds import ended, started
 from kis_retry import Credentials, MemoryTokenStore, RateLimiter, TokenStore
 from patience import PATIENCE, until
 from simulated_pace import worst_second
@@ -96,7 +97,7 @@ def test_processes_share_the_whole_rate_and_one_that_dies_or_stands_still_costs_
             worker.join(PATIENCE)
 
 
-# -- forked and spawned
+# -- forked
 
 
 @forking
@@ -111,9 +112,7 @@ def test_a_child_that_was_forked_while_others_waited_has_a_queue_of_its_own(stor
     def served() -> bool:
         return all(limiter.acquire(PATIENCE) for _ in range(2)) and asyncio.run(limiter.acquire_async(PATIENCE))
 
-    threads = [threading.Thread(target=keep_busy) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    threads = started(4, keep_busy)
     try:
         children = []
         for _ in range(5):
@@ -122,36 +121,7 @@ def test_a_child_that_was_forked_while_others_waited_has_a_queue_of_its_own(stor
         assert [child.ended_well() for child in children] == [True] * 5
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-
-
-@forking
-@quietly
-def test_what_failed_in_the_parent_is_no_outage_of_a_childs() -> None:
-    limiter = RateLimiter(KEY, rate=500, store=MemoryTokenStore())
-
-    def fail() -> None:
-        reservation = limiter.reserve()
-        reservation.result(PATIENCE)
-        limiter.report(reservation, "failed")
-
-    for _ in range(4):
-        fail()
-
-    def fails_once() -> bool:
-        fail()
-        return all(limiter.acquire(0.4) for _ in range(4)) and not limiter.is_away
-
-    assert Child(fails_once).ended_well()
-
-
-@shared
-def test_a_spawned_worker_shares_the_pace(store: TokenStore) -> None:
-    limiter = RateLimiter(KEY, rate=0.1, store=store)
-    assert limiter.acquire(PATIENCE)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(RateLimiter.acquire, (limiter, 0)) is False
+        ended(threads)
 
 
 # -- signals
@@ -169,10 +139,8 @@ def test_a_signals_exception_ends_the_waiting_at_once_and_costs_no_slot() -> Non
     limiter = RateLimiter(KEY, rate=1, store=MemoryTokenStore())
     assert limiter.acquire(PATIENCE)
     began = time.monotonic()
-    usual = signal.signal(signal.SIGALRM, raise_it)
-    with pytest.raises(AlarmError), alarm_once(lambda: True):
+    with pytest.raises(AlarmError), alarm_once(raise_it, lambda: True):
         limiter.acquire()
-    signal.signal(signal.SIGALRM, usual)
     assert time.monotonic() - began < 0.9
     assert limiter.acquire(PATIENCE)
     assert time.monotonic() - began < 1.9, "its slot went to the next"

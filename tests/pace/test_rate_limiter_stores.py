@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from crowds import ended, started, together
 from kis_retry import Credentials, FileTokenStore, RateLimiter, RedisTokenStore
 from kis_retry.pace.schedule import PaceState
 from kis_retry.stores.base import key_of
@@ -52,32 +53,15 @@ def slots(limiter: RateLimiter, threads: int, seconds: float) -> list[float]:
         while limiter.acquire(ends - time.monotonic()):
             left.append(time.monotonic())
 
-    running = [threading.Thread(target=call) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join(PATIENCE)
+    ended(started(threads, call))
     return sorted(left)
-
-
-def test_a_server_a_tenth_of_a_second_away_slows_nobody(valkey_server: Any) -> None:
-    limiter = RateLimiter(KEY, rate=18, store=RedisTokenStore(Distant(valkey_server.url, 0.1)))
-    assert limiter.acquire(PATIENCE)
-    left = slots(limiter, 16, 3.5)
-    assert len([now for now in left if now > left[-1] - 2]) >= 0.9 * 2 * FULL, "one slot a trip is half of it"
-    assert worst_second(left) <= 19
 
 
 def test_two_clocks_are_brought_together(valkey_server: Any) -> None:
     """One process is near the server, one is far away, and they share the pace."""
     near, far = RedisTokenStore(valkey_server.url), RedisTokenStore(Distant(valkey_server.url, 0.1))
     limiters = [RateLimiter(KEY, rate=18, store=store) for store in (near, far)]
-    found: list[list[float]] = []
-    threads = [threading.Thread(target=lambda each=each: found.append(slots(each, 8, 3.5))) for each in limiters]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    found = together(2, lambda number: slots(limiters[number], 8, 3.5))
     left = sorted(found[0] + found[1])
     assert worst_second([now for now in left if now > left[0] + 1]) <= 20
     assert len([now for now in left if now > left[-1] - 2]) >= 0.85 * 2 * FULL

@@ -125,17 +125,6 @@ def test_repeats_keep_their_place_and_orders_go_first(threads: int, longest: flo
     assert simulation.rate("answered", 20, 150) >= 0.96 * 0.4 * FULL
 
 
-def test_an_order_a_second_beside_sixteen_reading_threads_hardly_waits() -> None:
-    simulation = Simulation(Kis(18), latency=0)
-    process = simulation.process(18, 16)
-    for number in range(60):
-        simulation.at(number + 0.5 + number / 137, partial(process.begin, order=True, again=False))
-    simulation.run(60)
-    orders = waits(process.calls, order=True)
-    assert orders[len(orders) // 2] <= 0.1
-    assert orders[-1] <= 0.2
-
-
 def serve(line: WaitingLine, state: PaceState, now: float) -> None:
     """Do what is due with a store that answers at once."""
     line.hand_out(now)
@@ -201,12 +190,6 @@ def test_five_failures_in_a_row_are_an_outage_and_four_are_none() -> None:
     outage(state, 102, failures=4)
     assert not state.reserve(Ask(18, 18), 103).away
     assert state.reserve(Ask(18, 18, failures=1, now=9, failed_at=9), 103).away
-
-
-def test_failures_a_minute_apart_are_no_row() -> None:
-    state = PaceState()
-    for number in range(20):
-        assert not state.reserve(Ask(18, 18, failures=1, now=9, failed_at=9), 100 + 61 * number).away
 
 
 def test_between_two_probes_nobody_has_a_slot_and_an_answer_ends_it_for_all() -> None:

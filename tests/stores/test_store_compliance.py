@@ -17,6 +17,7 @@ import redis
 import valkey
 
 from children import in_child
+from crowds import together
 from kis_retry import AccessToken, Credentials, FileTokenStore, MemoryTokenStore, RedisTokenStore, TokenStore
 from kis_retry.stores.base import key_of
 from patience import PATIENCE
@@ -140,24 +141,16 @@ def test_readers_never_see_half_an_entry(store: TokenStore, second: TokenStore) 
 
 def test_only_one_at_a_time_holds_the_lock(store: TokenStore, second: TokenStore) -> None:
     inside: list[int] = []
-    crowds: list[tuple[int, bool]] = []
-    views = [store, second] * 3
-    start = threading.Barrier(len(views))
 
-    def enter(view: TokenStore) -> None:
-        start.wait(PATIENCE)
-        with view.lock(KEY, timeout=PATIENCE, lease=LEASE) as held:
+    def enter(number: int) -> tuple[int, bool]:
+        with (store, second)[number % 2].lock(KEY, timeout=PATIENCE, lease=LEASE) as held:
             inside.append(1)
             time.sleep(0.005)
-            crowds.append((len(inside), held))
+            crowd = len(inside)
             inside.pop()
+            return crowd, held
 
-    threads = [threading.Thread(target=enter, args=[view]) for view in views]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert crowds == [(1, True)] * len(views)
+    assert together(6, enter) == [(1, True)] * 6
 
 
 @pytest.mark.parametrize("timeout", [0, -1, MOMENT])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType
+from typing import Any
 
 from patience import PATIENCE, until
 
@@ -20,9 +21,9 @@ _MOST_LOOKS = 500
 
 
 @contextmanager
-def alarm_once(condition: Callable[[], object]) -> Iterator[None]:
+def alarm_once(handler: Callable[..., Any], condition: Callable[[], object]) -> Iterator[None]:
     """
-    Send SIGALRM to this thread once `condition` holds and the thread waits for something.
+    Have SIGALRM handled so, and send it to this thread once `condition` holds and the thread waits for something.
 
     In the middle of its work the signal could meet coverage's tracer, whose lock stays locked when a handler raises.
     """
@@ -42,9 +43,11 @@ def alarm_once(condition: Callable[[], object]) -> Iterator[None]:
             seen.append(place())
         signal.pthread_kill(me, signal.SIGALRM)
 
+    before = signal.signal(signal.SIGALRM, handler)
     sending = threading.Thread(target=send)
     sending.start()
     try:
         yield
     finally:
         sending.join(PATIENCE)
+        signal.signal(signal.SIGALRM, before)

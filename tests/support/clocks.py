@@ -1,11 +1,13 @@
-"""Time that passes when a test says so."""
+"""Time that passes when a test says so, and the type of what makes managers on it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from kis_retry import TokenManager, TokenStore
 
 
 class FakeClock:
@@ -51,3 +53,9 @@ class FakeClock:
 def interrupt(*_: object) -> NoReturn:
     """What Ctrl-C comes to, also in a run in the background, which begins with the signal ignored."""
     raise KeyboardInterrupt
+
+
+class Make(Protocol):
+    """Make a manager; on a machine of its own where it is given no store."""
+
+    def __call__(self, store: TokenStore | None = None, **policy: Any) -> TokenManager: ...

@@ -1,4 +1,4 @@
-"""Many threads that begin at once."""
+"""Many threads: that begin at once, and that end."""
 
 from __future__ import annotations
 
@@ -22,3 +22,18 @@ def together(threads: int, work: Callable[[int], T]) -> list[T]:
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(begin, range(threads)))
+
+
+def started(number: int, work: Callable[[], object]) -> list[threading.Thread]:
+    """Have so many threads do the work."""
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def ended(threads: list[threading.Thread]) -> None:
+    """Wait until they are done."""
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.error
-import urllib.request
 from datetime import datetime, timezone
 from typing import Any
 
 from kis_retry import KisClient, RefreshEvent
 
-__all__ = ["FULL_EVENT", "by_urllib", "call", "scripted", "scripted_async"]
+__all__ = ["FULL_EVENT", "call", "scripted", "scripted_async"]
 
 FULL_EVENT = RefreshEvent(
     name="token_refreshed",
@@ -61,12 +59,3 @@ def scripted_async(*outcomes: object) -> Any:
 def call(client: KisClient) -> str:
     """What a call of the client comes to: KIS's code."""
     return str(client.fetch_domestic_price("005930")["msg_cd"])
-
-
-def by_urllib(url: str, data: bytes | None = None) -> Any:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=5) as answer:
-            return answer.read()
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise

@@ -30,6 +30,7 @@ __all__ = [
     "BALANCE",
     "BUYABLE",
     "GOOD",
+    "KINDS",
     "ORDER",
     "PRICE",
     "SYNC",
@@ -203,5 +204,8 @@ WIRES = [
 ]
 with suppress(ImportError):  # of Python 3.11 and later
     WIRES += _httpx(import_module("httpx2"))
+
+KINDS = [WIRES[0], WIRES[4]]
+"""One that blocks and one on an event loop: each of the others goes by the same engine as one of them."""
 
 SYNC = [wire for wire in WIRES if not wire.name.endswith("async") and wire.name != "aiohttp"]

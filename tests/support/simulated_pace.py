@@ -67,14 +67,13 @@ class Call:
         self.began, self.order = now, order
         self.ended = 0.0
         self.last: Reservation | None = None
-        self.attempts = 0
 
 
 class Process:
     """Callers that call again and again, and repeat what was refused with the same ticket."""
 
-    def __init__(self, simulation: Simulation, rate: float, *, rtt: float = 0.0, rtt_jitter: float = 0.1) -> None:
-        self.simulation, self.rtt, self.rtt_jitter = simulation, rtt, rtt_jitter
+    def __init__(self, simulation: Simulation, rate: float, *, rtt: float = 0.0) -> None:
+        self.simulation, self.rtt = simulation, rtt
         self.line = WaitingLine(rate, simulation.published)
         self.left: list[float] = []
         self.outcomes: list[tuple[float, str]] = []
@@ -114,7 +113,6 @@ class Process:
 
     def _answered(self, reservation: Reservation, call: Call, outcome: str, again: bool) -> None:
         simulation = self.simulation
-        call.attempts += 1
         self.line.report(reservation.generation, outcome, simulation.now)
         if outcome == "answered":
             call.ended = simulation.now
@@ -158,17 +156,15 @@ class Process:
         self.poll()
 
     def _stretch(self) -> float:
-        return 1 + self.rtt_jitter * self._random.random()
+        return 1 + 0.1 * self._random.random()
 
 
 class Simulation:
-    def __init__(
-        self, kis: Kis, *, published: float = 18.0, jitter: float = 0.01, latency: float = 0.05, seed: int = 7
-    ) -> None:
-        self.kis, self.published, self.jitter, self.latency = kis, published, jitter, latency
+    def __init__(self, kis: Kis, *, published: float = 18.0, jitter: float = 0.01) -> None:
+        self.kis, self.published, self.jitter, self.latency = kis, published, jitter, 0.05
         self.now = 0.0
         self.state = PaceState()
-        self.random = random.Random(seed)
+        self.random = random.Random(7)
         self.processes: list[Process] = []
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()

@@ -1,12 +1,15 @@
-"""Token sources of a user's own."""
+"""Token sources of a user's own, and a library's object: `Broker`, importable by a spawned worker."""
 
 from __future__ import annotations
 
 import threading
 from datetime import datetime, timezone
+from typing import Any
 
-from answers import EXPIRED, GOOD
-from kis_retry import AccessToken
+import requests
+
+from answers import EXPIRED, GOOD, PRICE
+from kis_retry import AccessToken, Credentials
 
 FAR = datetime(2040, 1, 1, tzinfo=timezone.utc)
 
@@ -43,3 +46,16 @@ class NumberedTokens:
     def answer(self, authorization: str) -> dict[str, str]:
         """What KIS says to that header."""
         return dict(GOOD if authorization == self.token().bearer else EXPIRED)
+
+
+class Broker:
+    """Sends app key and secret with every request, as all packages do, and keeps no token."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._url = credentials.base_url + PRICE
+        self._headers = {"appkey": credentials.app_key, "appsecret": credentials.app_secret}
+
+    def fetch_price(self, symbol: str) -> dict[str, Any]:
+        query = {"FID_INPUT_ISCD": symbol}
+        answer: dict[str, Any] = requests.get(self._url, query, headers=self._headers, timeout=60).json()
+        return answer

@@ -78,15 +78,15 @@ class Readers:
 # --- batches
 
 
-async def test_two_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(gateway: KisGateway) -> None:
+async def test_a_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(gateway: KisGateway) -> None:
     gateway.refuse_calls("EGW00201", share=0.22)
-    gateway.drop(share=0.01)
+    gateway.drop(share=0.02)
     made = parts(gateway.credentials, rate=40)  # more than a busy machine serves would pile up
     await made["tokens"].token_async()
-    gateway.expire_at(100)
+    gateway.expire_at(50)
     few = httpx.AsyncClient(limits=httpx.Limits(max_connections=12))  # it looks at each of them for each request
     async with few, AsyncKisClient(**made, session=few) as client:
-        answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(200)))
+        answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(100)))
     assert {answer["msg_cd"] for answer in answers} == {"MCA00000"}
     assert gateway.counts.token_requests == 2, "the one before the batch, and one for all of its tasks"
 

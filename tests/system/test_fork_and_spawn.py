@@ -18,7 +18,6 @@ import pytest
 import requests
 
 from answers import PRICE
-from brokers import Broker
 from children import Child
 from forks import unmeasured
 from kis_retry import (
@@ -34,6 +33,7 @@ from kis_retry import (
 )
 from kis_retry.testing import KisGateway
 from patience import PATIENCE, until
+from sources import Broker
 from workers import environment
 
 if TYPE_CHECKING:

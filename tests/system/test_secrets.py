@@ -17,7 +17,6 @@ import pytest
 import requests
 
 from answers import GOOD_CODE
-from brokers import Broker
 from clients import KINDS, Asking, asking
 from kis_retry import (
     AccessToken,
@@ -42,6 +41,7 @@ from kis_retry.cli import main
 from kis_retry.testing import KisGateway
 from loopback import Loopback
 from senders import ORDER, WIRES
+from sources import Broker
 
 WRONG_SECRET, REDIS_PASSWORD, PLANTED = "wr0ng-s3cr3t-wr0ng-s3cr3t", "r3d1s-p4ssw0rd", "pl4nt3d-s3cr3t-pl4nt3d"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 import requests
 
-from alarms import alarm_once
 from answers import GOOD_CODE, PRICE
 from clocks import interrupt
 from crowds import together
@@ -32,8 +30,6 @@ from kis_retry import (
 )
 from kis_retry.testing import KisGateway
 
-needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signals")
-
 
 class TimeLimitError(TimeoutError):
     """A user's own, of a kind that the network knows too."""
@@ -43,40 +39,7 @@ def time_limit(*_: object) -> None:
     raise TimeLimitError
 
 
-@contextmanager
-def handled(handler: Any) -> Iterator[None]:
-    """Have SIGALRM handled so."""
-    before = signal.signal(signal.SIGALRM, handler)
-    yield
-    signal.signal(signal.SIGALRM, before)
-
-
 # --- signals
-
-
-@needs_signals
-@pytest.mark.parametrize(("handler", "raised"), [(time_limit, TimeLimitError), (interrupt, KeyboardInterrupt)])
-def test_a_signals_exception_ends_nested_calls_at_once_and_nothing_leaves_afterwards(
-    handler: Callable[..., object], raised: type[BaseException], client: KisClient, gateway: KisGateway
-) -> None:
-    """Before: the outer layer began a refresh of its own, which lost the exception or held it up."""
-
-    @retry_on_transient_error
-    @refresh_on_expired_token
-    def batch() -> Any:
-        return client.fetch_domestic_price("005930")
-
-    assert batch()["rt_cd"] == "0"
-    gateway.expire()
-    gateway.hang("tokens")
-    asked = gateway.counts.token_requests
-    with handled(handler), pytest.raises(raised), alarm_once(lambda: gateway.counts.token_requests > asked):
-        batch()
-    left = gateway.counts.calls
-    gateway.heal()
-    time.sleep(0.2)
-    assert gateway.counts.calls == left
-    assert batch()["rt_cd"] == "0", "and everything goes on"
 
 
 class Limit:
@@ -84,7 +47,7 @@ class Limit:
         time_limit()
 
 
-@needs_signals
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signals")
 @pytest.mark.parametrize("handle", [time_limit, Limit().raise_it, partial(time_limit, 1)])
 def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: Any) -> None:
     outcomes = Counter[str]()
@@ -102,10 +65,11 @@ def test_a_handler_of_any_kind_is_told_from_the_code_that_it_interrupts(handle: 
         outcomes["failing"] += 1
         raise TimeoutError("of its own")
 
-    with handled(handle):
-        for fetch in (interrupted, failing):
-            with pytest.raises(TimeoutError):
-                fetch()
+    before = signal.signal(signal.SIGALRM, handle)
+    for fetch in (interrupted, failing):
+        with pytest.raises(TimeoutError):
+            fetch()
+    signal.signal(signal.SIGALRM, before)
     assert outcomes["interrupted"] == 1
     assert outcomes["failing"] > 1
 

@@ -13,7 +13,7 @@ from kis_retry.testing import KisGateway
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from managers import Make
+    from clocks import Make
 
 
 @pytest.fixture

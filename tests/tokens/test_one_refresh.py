@@ -20,8 +20,7 @@ from kis_retry.testing import KisGateway
 from patience import PATIENCE, until, until_async
 
 if TYPE_CHECKING:
-    from clocks import FakeClock
-    from managers import Make
+    from clocks import FakeClock, Make
 
 
 # --- threads
@@ -151,12 +150,8 @@ def test_a_handler_that_asks_during_a_refresh_gets_its_token(manager: TokenManag
         gateway.heal()
         got.append(manager.token())
 
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with alarm_once(lambda: gateway.counts.token_requests == 1):
-            assert manager.token().value == gateway.current_token
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with alarm_once(handler, lambda: gateway.counts.token_requests == 1):
+        assert manager.token().value == gateway.current_token
     assert got == [manager.token()]
     assert gateway.counts.token_requests == 1
 

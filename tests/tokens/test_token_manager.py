@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from clocks import FakeClock
+from crowds import ended, started
 from kis_retry import (
     AccessToken,
     ConfigurationError,
@@ -24,14 +25,13 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from managers import ended, started
 from patience import until_async
 
 if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
-    from managers import Make
+    from clocks import Make
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
 

@@ -11,6 +11,7 @@ import pytest
 import requests
 from freezegun import freeze_time
 
+from crowds import ended, started
 from kis_retry import (
     AccessToken,
     FileTokenStore,
@@ -24,14 +25,12 @@ from kis_retry import (
 )
 from kis_retry.stores.base import key_of
 from kis_retry.testing import KisGateway
-from managers import ended, started
 from patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clocks import FakeClock
-    from managers import Make
+    from clocks import FakeClock, Make
 
 DAY, MARGIN = 86_400, 600
 

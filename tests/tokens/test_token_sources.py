@@ -19,7 +19,7 @@ from kis_retry.testing import KisGateway
 from kis_retry.tokens.foreign import BrokerSource, as_source, is_broker
 from kis_retry.tokens.source import LiveSource, is_source
 from patience import PATIENCE, until
-from sources import FAR, NumberedTokens
+from sources import NumberedTokens
 
 
 def replaced(source: LiveSource, rejected: str | None) -> tuple[str, str]:
@@ -51,22 +51,11 @@ def test_a_manager_is_its_own_source(gateway: KisGateway) -> None:
 
 
 def test_sources_of_one_object_share_its_history_and_those_of_equal_ones_do_not() -> None:
-    class Equal:
-        __slots__ = ("number",)  # so it allows no weak references
+    class Equal(NumberedTokens):
         __hash__ = None  # type: ignore[assignment]  # as a dataclass
-
-        def __init__(self) -> None:
-            self.number = 1
 
         def __eq__(self, other: object) -> bool:
             return True
-
-        def token(self) -> AccessToken:
-            return AccessToken(f"t{self.number}", FAR)
-
-        def refresh(self, rejected: AccessToken) -> AccessToken:
-            self.number += 1
-            return self.token()
 
     tokens, other = Equal(), Equal()
     first, second = as_source(tokens), as_source(tokens)
@@ -154,19 +143,6 @@ def test_a_token_that_the_users_code_asked_for_itself_is_known(monkeypatch: pyte
     assert not source.handed_out("foreign")
     until(lambda: source.handed_out("t2"))
     assert source.current_unless("t1") == tokens.token()
-
-
-def test_asking_whose_a_token_is_takes_no_time() -> None:
-    class Slow(NumberedTokens):
-        def token(self) -> AccessToken:
-            until(lambda: over.is_set())
-            return super().token()
-
-    over = threading.Event()
-    began = time.monotonic()
-    assert not as_source(Slow()).handed_out("t1")
-    assert time.monotonic() - began < 5
-    over.set()
 
 
 def test_a_token_past_its_stamp_is_asked_for_again() -> None:

@@ -19,7 +19,7 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh that cannot succeed ends soon."""
-    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "1")
+    monkeypatch.setenv("KIS_RETRY_ISSUE_WAIT", "0.5")
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from kis_retry import (
     Credentials,
     MemoryTokenStore,
     RefreshEvent,
+    RetryPolicy,
     TokenManager,
     install,
     refresh_on_expired_token,
 )
 from kis_retry.testing import KisGateway
-from senders import GOOD, PRICE, WIRES, Answer, Wire, both, headers_for, issued, manager_for
+from senders import GOOD, PRICE, WIRES, Answer, both, headers_for, issued, manager_for
 
-ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 REFUSED = Answer(500, "EGW00123")
 REQUESTS = WIRES[0]
 NOBODYS = "/uapi/of-nobody"  # told of once in a process, so of no other test
@@ -39,10 +39,7 @@ def ask(gateway: KisGateway, **headers: str) -> Answer:
 # Learned, and known.
 
 
-@ALL
-def test_several_accounts_in_one_function_are_each_their_own(
-    wire: Wire, gateway: KisGateway, other: KisGateway
-) -> None:
+def test_several_accounts_in_one_function_are_each_their_own(gateway: KisGateway, other: KisGateway) -> None:
     mine, theirs = f"Bearer {gateway.current_token}", issued(other)
     gateway.accept("PSthird", "third")
 
@@ -50,7 +47,7 @@ def test_several_accounts_in_one_function_are_each_their_own(
     def fetch() -> list[Answer]:
         third = {"authorization": "", "appkey": "PSthird", "appsecret": "third"}
         accounts = [(gateway, {"authorization": mine}), (other, {"authorization": theirs}), (gateway, third)]
-        return [wire.get(place, **headers) for place, headers in accounts]
+        return [ask(place, **headers) for place, headers in accounts]
 
     gateway.expire()
     other.expire()
@@ -228,6 +225,19 @@ def test_the_tokens_of_a_first_argument_count(gateway: KisGateway) -> None:
     gateway.expire()
     assert library.fetch() == "MCA00000"
     assert library.tokens.token().value == gateway.current_token
+
+
+def test_the_policy_of_a_first_argument_comes_before_the_sources(gateway: KisGateway) -> None:
+    dead = f"Bearer {gateway.current_token}"
+
+    class Library:
+        policy = RetryPolicy(max_retries=0)
+        fetch = refresh_on_expired_token(tokens=manager_for(gateway))(lambda _: ask(gateway, authorization=dead))
+
+    gateway.expire()
+    assert Library().fetch() == REFUSED
+    del Library.policy
+    assert Library().fetch() == GOOD, "by the source's, which allows a repeat"
 
 
 # Somebody else's tokens.

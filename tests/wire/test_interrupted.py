@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from alarms import alarm_once
+from clocks import interrupt
 from kis_retry import MemoryTokenStore, RateLimiter, RetryPolicy, TokenManager
 from kis_retry.testing import KisGateway
 from patience import until_async
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a s
 SOON = 5.0  # seconds in which a wait is over that would take a minute
 
 
-class OwnTimeoutError(Exception):
-    """A time limit of a program's own, as people raise it in a signal handler."""
+class OwnTimeoutError(TimeoutError):
+    """A time limit of a program's own, of a type that failures of the network have, too."""
 
 
 class Waiting(NamedTuple):
@@ -105,8 +106,7 @@ async def _by_aiohttp(url: str, headers: dict[str, str], method: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("ask", [_by_httpx, _by_aiohttp])
+@pytest.mark.parametrize(("ask", "method"), [(_by_httpx, "POST"), (_by_aiohttp, "GET")])
 @pytest.mark.parametrize("name", WAITS)
 def test_cancelling_a_task_ends_each_wait(name: str, ask: Any, method: str, gateway: KisGateway) -> None:
     wait, path = WAITS[name], ORDER if method == "POST" else PRICE
@@ -135,33 +135,21 @@ def _own(*_: object) -> NoReturn:
     raise OwnTimeoutError
 
 
-def _timeout(*_: object) -> NoReturn:
-    """Of a type that failures of the network have, too."""
-    raise TimeoutError("the program's own")
+HANDLERS: dict[Any, type[BaseException]] = {_own: OwnTimeoutError, interrupt: KeyboardInterrupt}
 
 
-def _ctrl_c(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-HANDLERS: dict[Any, type[BaseException]] = {_own: OwnTimeoutError, _timeout: TimeoutError, _ctrl_c: KeyboardInterrupt}
-
-
-@pytest.mark.parametrize(("handler", "method"), [(_own, "get"), (_own, "order"), (_timeout, "get"), (_ctrl_c, "order")])
-@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize(
+    ("wire", "name", "handler", "method"),
+    [
+        *((SYNC[0], name, *each) for name in WAITS for each in ((_own, "get"), (interrupt, "order"))),
+        *((wire, name, _own, "get") for wire in SYNC[1:] for name in ("a slot", "an answer")),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_an_exception_of_a_signal_handler_ends_each_wait(
-    name: str, handler: Any, method: str, gateway: KisGateway
+    wire: Wire, name: str, handler: Any, method: str, gateway: KisGateway
 ) -> None:
-    interrupt_one(WAITS[name], handler, SYNC[0], method, gateway)
-
-
-@pytest.mark.parametrize("wire", SYNC[1:], ids=lambda wire: wire.name)
-@pytest.mark.parametrize("name", ["a slot", "an answer"])
-def test_it_ends_the_waits_of_each_library(name: str, wire: Wire, gateway: KisGateway) -> None:
-    interrupt_one(WAITS[name], _own, wire, "get", gateway)
-
-
-def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway: KisGateway) -> None:
+    wait = WAITS[name]
     headers = headers_for(gateway)
     is_called = threading.Event()
 
@@ -169,13 +157,10 @@ def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway:
         is_called.set()
         getattr(wire, method)(gateway, **headers)
 
-    call = both(ask, **wait.begin(gateway))
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with alarm_once(lambda: is_called.is_set() and wait.has_begun(gateway)), pytest.raises(BaseException) as raised:
-            call()
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    call = both(both(ask, **wait.begin(gateway)))
+    alarm = alarm_once(handler, lambda: is_called.is_set() and wait.has_begun(gateway))
+    with alarm, pytest.raises(BaseException) as raised:
+        call()
     found: Any = raised.value
     while found is not None and type(found) is not HANDLERS[handler]:
         found = found.__cause__ or found.__context__  # a library makes its own of one that it takes for the network's
@@ -186,12 +171,8 @@ def interrupt_one(wait: Waiting, handler: Any, wire: Wire, method: str, gateway:
 def test_an_order_that_a_signal_ended_is_held_back(gateway: KisGateway) -> None:
     call = both(lambda: SYNC[0].order(gateway))
     gateway.hang(times=1, seconds=60)
-    before = signal.signal(signal.SIGALRM, _own)
-    try:
-        with alarm_once(lambda: gateway.faults_met.get("hung")), pytest.raises(OwnTimeoutError):
-            call()
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with alarm_once(interrupt, lambda: gateway.faults_met.get("hung")), pytest.raises(KeyboardInterrupt):
+        call()
     with pytest.raises(TimeoutError, match="nobody waited"):
         call()
     gateway.heal()
@@ -207,14 +188,10 @@ def test_who_waits_beside_gets_his_token_all_the_same(gateway: KisGateway) -> No
     headers = headers_for(gateway)
     call = both(lambda: SYNC[0].get(gateway, **headers), **_a_token(gateway))
     others = [threading.Thread(target=lambda: answers.append(call())) for _ in range(3)]
-    before = signal.signal(signal.SIGALRM, _own)
     for other in others:
         other.start()
-    try:
-        with alarm_once(lambda: gateway.faults_met.get("hung")), pytest.raises(OwnTimeoutError):
-            call()
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with alarm_once(_own, lambda: gateway.faults_met.get("hung")), pytest.raises(OwnTimeoutError):
+        call()
     gateway.heal()
     for other in others:
         other.join(20)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,9 +18,10 @@ import requests
 
 from kis_retry import RefreshEvent, RetryPolicy, refresh_on_expired_token, retry_on_transient_error
 from kis_retry.testing import KisGateway
-from senders import BALANCE, BUYABLE, GOOD, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, sent
+from senders import BALANCE, BUYABLE, GOOD, KINDS, ORDER, PRICE, WIRES, Answer, Wire, both, headers_for, sent
 
 ALL = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+TWO = pytest.mark.parametrize("wire", KINDS, ids=lambda wire: wire.name)
 BRIEF = RetryPolicy(order_deadline=0.4)
 
 
@@ -50,8 +49,14 @@ LOSSES: dict[str, Callable[[KisGateway], object]] = {
 # Lost.
 
 
-@ALL
-@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize(
+    ("wire", "lose"),
+    [
+        *((wire, lose) for wire in WIRES for lose in ("503", "dropped")),
+        *((WIRES[0], lose) for lose in list(LOSSES)[2:]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_an_order_whose_answer_was_lost_is_not_sent_again_by_a_loop_around_it(
     wire: Wire, lose: str, gateway: KisGateway, events: list[RefreshEvent]
 ) -> None:
@@ -78,11 +83,6 @@ def _loud_httpx(url: str, headers: dict[str, str]) -> Any:
     return response.raise_for_status().json()
 
 
-def _loud_urllib(url: str, headers: dict[str, str]) -> Any:
-    request = urllib.request.Request(url, b'{"PDNO": "005930"}', headers)
-    return json.load(urllib.request.urlopen(request, timeout=5))
-
-
 def _loud_aiohttp(url: str, headers: dict[str, str]) -> Any:
     async def place() -> Any:
         async with (
@@ -97,7 +97,7 @@ def _loud_aiohttp(url: str, headers: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("status", [503, 200])
-@pytest.mark.parametrize("place", [_loud_requests, _loud_httpx, _loud_urllib, _loud_aiohttp])
+@pytest.mark.parametrize("place", [_loud_requests, _loud_httpx, _loud_aiohttp])
 def test_an_order_that_is_held_back_ends_in_the_same_words(place: Any, status: int, gateway: KisGateway) -> None:
     gateway.fail(status, times=1, reached=True, path=ORDER)
     url, headers = gateway.url + ORDER, headers_for(gateway)
@@ -121,7 +121,7 @@ def test_the_loop_may_be_inside_and_the_function_another_one(gateway: KisGateway
     assert sent(gateway) == 1
 
 
-@ALL
+@TWO
 def test_another_order_is_not_the_lost_one(wire: Wire, gateway: KisGateway) -> None:
     gateway.fail(503, times=1, reached=True)
     assert [both(lambda: wire.order(gateway, tr_id="TTTC0012U"))().status for _ in range(2)] == [503, 503]
@@ -169,7 +169,7 @@ def test_an_order_is_held_back_for_order_hold_seconds(hold: float, passes: float
     assert place() == GOOD
 
 
-@ALL
+@TWO
 def test_an_idempotent_order_is_repeated_as_a_read_is(wire: Wire, gateway: KisGateway) -> None:
     gateway.drop(times=1, reached=True)
     gateway.fail(503, times=1, reached=True)
@@ -177,7 +177,7 @@ def test_an_idempotent_order_is_repeated_as_a_read_is(wire: Wire, gateway: KisGa
     assert sent(gateway) == 3
 
 
-@ALL
+@TWO
 def test_an_order_that_may_not_be_repeated_at_all_leaves_once(wire: Wire, gateway: KisGateway) -> None:
     gateway.refuse_calls("EGW00201", 1)
     assert both(lambda: wire.order(gateway), idempotent=False)().msg_cd == "EGW00201"
@@ -246,7 +246,7 @@ async def test_an_order_beside_a_refused_read_is_placed_once(gateway: KisGateway
     assert (sent(gateway) + sent(gateway, BALANCE), len(gateway.orders)) == (3, 1)
 
 
-@ALL
+@TWO
 @pytest.mark.parametrize(
     "refuse", [KisGateway.expire_at, lambda gateway, _: gateway.refuse_calls("EGW00201", 1, path=BALANCE)]
 )
@@ -285,17 +285,22 @@ def _to_nowhere() -> str:
 
 
 BEHIND: dict[str, Callable[[KisGateway], object]] = {
+    "dropped": lambda gateway: gateway.drop(path=PRICE),
     "refused for its token": lambda gateway: gateway.expire_at(2),
     "too many": lambda gateway: gateway.refuse_calls("EGW00201", path=PRICE),
-    "dropped": lambda gateway: gateway.drop(path=PRICE),
     "never left": lambda gateway: None,
 }
 
 
-@ALL
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("status", [303, 307])
-@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize(
+    ("wire", "status", "behind"),
+    [
+        *((wire, status, "dropped") for wire in WIRES for status in (303, 307)),
+        *((WIRES[0], 303, behind) for behind in list(BEHIND)[1:]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_an_order_that_a_redirect_answered_is_never_repeated(
     wire: Wire, status: int, behind: str, gateway: KisGateway
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -20,16 +20,10 @@ import requests
 
 from kis_retry import refresh_on_expired_token
 from kis_retry.testing import KisGateway
-from senders import PRICE, headers_for, issued, query
+from senders import PRICE, headers_for, query
 
 THREADS = 16
 CALLS = 3 * THREADS  # so many after the expiry that more are refused than were under way, if each has to be
-
-
-@pytest.fixture(params=[500, 200])
-def gateway(request: pytest.FixtureRequest) -> Iterator[KisGateway]:
-    with KisGateway(expired_status=request.param) as running:
-        yield running
 
 
 class Library:
@@ -94,7 +88,6 @@ SHAPES = [name for name in vars(Library) if name not in {"ask", "close"} and not
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_no_call_is_lost_wherever_the_token_is_kept(name: str, gateway: KisGateway) -> None:
-    issued(gateway)
     gateway.reset_counts()
     with closing(Library(gateway)) as library:
         assert lost(refresh_on_expired_token(getattr(library, name)), gateway) == 0
@@ -141,7 +134,6 @@ async def _in_tasks(session: aiohttp.ClientSession, url: str, symbol: int) -> An
 
 @pytest.mark.parametrize("ask", [_swallowed, _raised, _in_tasks])
 async def test_aiohttp_loses_no_call(ask: Ask, gateway: KisGateway) -> None:
-    await asyncio.to_thread(issued, gateway)
     fetch = refresh_on_expired_token(ask)
     async with aiohttp.ClientSession(headers=headers_for(gateway)) as session:
         gateway.expire()

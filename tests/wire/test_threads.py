@@ -134,19 +134,6 @@ def test_a_thread_has_the_protection_under_which_it_was_started(is_started_insid
     assert answers == [GOOD if is_started_inside else REFUSED]
 
 
-def test_a_thread_that_cannot_be_started_twice_still_cannot(ask: Ask) -> None:
-    @refresh_on_expired_token
-    def start_twice() -> None:
-        thread = threading.Thread(target=ask)
-        thread.start()
-        thread.join()
-        with pytest.raises(RuntimeError, match="once"):
-            thread.start()
-        assert thread.run.__func__ is threading.Thread.run, "it is as it was"  # type: ignore[attr-defined]  # a method
-
-    start_twice()
-
-
 GREENLETS = """
 from gevent import monkey; monkey.patch_all()
 import gevent, json, sys, requests, threading
