@@ -23,11 +23,10 @@ from ..context import behind
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..forking import after_fork
-from ..token import YEARS, AccessToken, bare
+from ..token import SEOUL, YEARS, AccessToken, bare
 
-__all__ = ["SEOUL", "TokenIssuer", "leave_connections_to_parent", "missing_bundle", "read_answer"]
+__all__ = ["TokenIssuer", "leave_connections_to_parent", "missing_bundle", "read_answer"]
 
-SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises

@@ -22,8 +22,8 @@ from ..settings import Environment
 from ..stores.base import TokenStore
 from ..stores.entry import store_from_env
 from ..stores.file import FileTokenStore
-from ..token import AccessToken
-from ..tokens.issuer import SEOUL, read_answer
+from ..token import SEOUL, AccessToken
+from ..tokens.issuer import read_answer
 from ..tokens.manager import TokenManager, every_manager
 from ..tokens.source import LiveSource
 from .request import KisRequest, LibraryCall, Sent
