@@ -14,9 +14,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .context import attribute_of, behind
 
@@ -99,8 +98,7 @@ _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 _TOO_MANY = r"too many (429|5(?!00)\d\d) error responses"  # urllib3's words for a status that it repeated
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """How an answer or an error was judged."""
 
     meaning: Meaning
@@ -146,8 +144,8 @@ def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdic
         response = attribute_of(error, "response")
         carried = judge(response, codes)
         if carried.meaning is not Meaning.GOOD:
-            return replace(carried, error=name)
-        return replace(final, meaning=_failure_of(error), unanswered=response is None or carried.unanswered)
+            return carried._replace(error=name)
+        return final._replace(meaning=_failure_of(error), unanswered=response is None or carried.unanswered)
     except Exception:  # of its own properties
         return final
 
@@ -161,6 +159,8 @@ def judge(value: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:
     """
     status = None
     try:
+        if isinstance(value, Mapping):
+            return judge_answer(None, value, codes)
         kept = getattr(value, "verdict", None)
         if isinstance(kept, Verdict):  # judged already
             return kept
@@ -237,10 +237,10 @@ def is_transient_error(exc: object) -> bool:
 
 def _judge_words(answer: Mapping[str, Any], codes: Collection[str]) -> Verdict:
     rt_cd = _text(answer.get("rt_cd"))
+    if rt_cd == "0":
+        return Verdict(Meaning.GOOD)
     code = (_text(answer.get("msg_cd")) or _text(answer.get("error_code"))).upper()
     shown = code if re.fullmatch("[A-Z0-9]{1,16}", code) else None
-    if rt_cd == "0":
-        return Verdict(Meaning.GOOD, shown)
     if code in codes:
         return Verdict(Meaning.EXPIRED, shown)
     if code in CODES:  # it has a meaning of its own, so the message is not asked, however it sounds
@@ -303,9 +303,7 @@ def _status_of(value: object) -> int | None:
 
 
 def _body_of(value: Any) -> bytes | Mapping[str, Any] | None:
-    """Return the JSON object of a value, b"" for any other document, None if the body has not been read."""
-    if isinstance(value, Mapping):
-        return value
+    """Return the JSON object of an answer, b"" for any other document, None if the body has not been read."""
     headers = getattr(value, "headers", None)
     kind = str(headers.get("content-type")) if isinstance(headers, Mapping) else ""
     is_stream = re.match(r"(?i)\s*(text/event-stream|application/(x-ndjson|json-seq))", kind)  # it goes on and on

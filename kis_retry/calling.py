@@ -24,7 +24,6 @@ from .wire.request import Sent
 
 __all__ = ["DecoratedFunction"]
 
-_READS = ("GET", "HEAD")
 _KEEP_IT = "keep the token in a parameter headers or access_token, give bind=, or call tokens.headers() inside"
 
 
@@ -212,7 +211,7 @@ class FunctionCall:
         idempotent, meaning = self._rules.idempotent, returned.verdict.meaning
         if meaning is Meaning.EXPIRED or idempotent is False or not self._may_call(returned):
             return False
-        is_read = idempotent is True or _method_of(returned) in _READS
+        is_read = idempotent is True or _method_of(returned) in ("GET", "HEAD")
         return self._protection.policy.transient_deadline > 0 and (meaning is Meaning.LIMITED or is_read)
 
     def _tell_end(self, returned: Sent) -> None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from .binding import Binding
 from .calling import DecoratedFunction
@@ -16,9 +16,6 @@ from .tokens.foreign import as_source
 from .tokens.source import TokenSource, is_source
 from .wire import watch
 from .wire.protection import Rules
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["decorated", "is_decoratable", "refresh_on_expired_token", "retry_on_transient_error", "rules_of"]
 
@@ -33,19 +30,25 @@ _TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-class _Refreshing(TypedDict, total=False):
-    tokens: TokenSource | None
-    policy: RetryPolicy | None
-    bind: Callable[..., object] | None
-    watch_transport: bool
+@overload
+def refresh_on_expired_token(
+    fn: F,
+    *,
+    tokens: TokenSource | None = None,
+    policy: RetryPolicy | None = None,
+    bind: Callable[..., object] | None = None,
+    watch_transport: bool = True,
+) -> F: ...
 
 
 @overload
-def refresh_on_expired_token(fn: F, **options: Unpack[_Refreshing]) -> F: ...
-
-
-@overload
-def refresh_on_expired_token(**options: Unpack[_Refreshing]) -> Callable[[F], F]: ...
+def refresh_on_expired_token(
+    *,
+    tokens: TokenSource | None = None,
+    policy: RetryPolicy | None = None,
+    bind: Callable[..., object] | None = None,
+    watch_transport: bool = True,
+) -> Callable[[F], F]: ...
 
 
 def refresh_on_expired_token(

@@ -52,7 +52,7 @@ def refreshing(policy: RetryPolicy, before_sleep: BeforeSleep) -> Retrying:
         stop=stop_after_attempt(1 + policy.max_retries),
         wait=wait_fixed(policy.wait),
         before_sleep=before_sleep,  # reissue the token, rebind the header, tell it
-        retry_error_callback=_last_outcome,
+        retry_error_callback=_last_outcome,  # never RetryError
         sleep=lambda _: None,  # the engine does, which knows whether it runs in a thread or a task
     )
 
@@ -77,7 +77,7 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
         stop=lambda _: deadline - Monotonic.now() < _LEAST_WAIT,
         wait=wait,
         before_sleep=before_sleep,
-        retry_error_callback=_last_outcome,
+        retry_error_callback=_last_outcome,  # never RetryError
         sleep=lambda _: None,  # the engine does, which knows whether it runs in a thread or a task
     )
 
@@ -126,11 +126,9 @@ def renewed(
         tell("token_refresh_failed", previous_token=refused, msg_cd=why, error=error, elapsed=took)
         return None
     replacement: Replacement = future.result()
-    quiet = replacement.origin == "memory"
-    tell(quiet=quiet, msg_cd=code, previous_token=refused, elapsed=took, **replacement.told())
+    tell(quiet=replacement.origin == "memory", msg_cd=code, previous_token=refused, elapsed=took, **replacement.told())
     return replacement
 
 
 def _last_outcome(state: RetryCallState) -> Any:
-    """Hand the last outcome back, never a `RetryError`."""
     return state.outcome.result() if state.outcome is not None else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
-__all__ = ["YEARS", "AccessToken", "bare", "fingerprint"]
+__all__ = ["SEOUL", "YEARS", "AccessToken", "bare", "fingerprint"]
 
+SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")  # no summer time since 1988
 YEARS = range(1970, 2200)  # further out, date arithmetic overflows
 
 

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -27,6 +28,8 @@ with contextlib.suppress(ImportError):  # the tests of other people's libraries 
     # How long an example takes says something about the machine, and nothing about the rule.
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a background job, and by its children
 
 ONE_CERTIFICATE = str(Path(__file__).parent / "stores" / "certificates" / "elsewhere.pem")
 """Of no server here: httpx reads all that it trusts for each client, and a bundle takes longer than most tests do."""

@@ -1,8 +1,7 @@
 """
 The command line: what may be asked, how it speaks, and which exit status an outcome has.
 
-0 done, 1 could not, 2 wrong use or configuration, 130 interrupted. A mistake of the user, a refusal of KIS or a host
-that is away is one line on stderr and never a traceback.
+A mistake of the user, a refusal of KIS or a host that is away is one line on stderr and never a traceback.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def gateway(arguments: Namespace) -> int:
         while True:
             time.sleep(0.5)  # in steps, since Windows delivers no signal during a sleep
     if not arguments.env:
-        echo_json(vars(running.counts))
+        echo_json(running.counts._asdict())
     return 0
 
 

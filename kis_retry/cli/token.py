@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from argparse import Namespace
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import KisRetryError
 from ..events import RefreshEvent, on_event
 from ..stores.base import MemoryTokenStore, key_of
-from ..token import AccessToken
+from ..token import SEOUL, AccessToken
 from ..tokens.manager import TokenManager
 from . import echo_error, echo_json, echo_table
-
-_SEOUL = timezone(timedelta(hours=9))
 
 
 def token(arguments: Namespace) -> int:
@@ -68,7 +66,7 @@ def _state(manager: TokenManager, found: AccessToken | None) -> dict[str, Any]:
     return {
         "state": soon if left > 0 else "expired",
         "fingerprint": found.fingerprint,
-        "expires_at": found.expires_at.astimezone(_SEOUL).isoformat(" ", "seconds"),
+        "expires_at": found.expires_at.astimezone(SEOUL).isoformat(" ", "seconds"),
         "remaining_seconds": max(int(left), 0),
         "store": repr(manager.store),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import wraps
 from inspect import unwrap
 from json import dumps
@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from ..decorators import decorated, rules_of
 from ..errors import PageError
+from ..token import SEOUL
 
 __all__ = ["Answer", "Call", "Endpoints", "Fields", "Flow", "Payload", "checked", "following"]
 
@@ -32,7 +33,6 @@ _PRODUCT_TYPES = {"KR": "300", "KRX": "300", "US": "512 513 529", "JP": "515", "
 _PRODUCT_TYPES |= {"CN": "551 552", "VN": "507 508"}
 _PRICES = {"Stock": "FHKST01010100", "ETF": "FHPST02400000"}
 
-_SEOUL = timezone(timedelta(hours=9))  # no summer time since 1988
 _SYMBOL = re.compile(r"\s*\S.*", re.DOTALL)
 _PATH = re.compile(r"/?[^/\s?#\\]+(/[^/\s?#\\]+)*/?")  # below the host, and nowhere else: the request has the secret
 _TRANSACTION = re.compile(r"[A-Za-z0-9]+")
@@ -165,7 +165,7 @@ class Endpoints(Generic[R]):
         Raises:
             ValueError: a date is malformed, or the first is after the last.
         """
-        today = datetime.now(_SEOUL).replace(tzinfo=None)
+        today = datetime.now(SEOUL).replace(tzinfo=None)
         first = _date("from_date", from_date) if from_date else today
         last = _date("to_date", to_date) if to_date else max(today, first) + timedelta(days=30)
         if first.date() > last.date():

@@ -7,6 +7,7 @@ from typing import Any
 
 import requests
 
+from ..context import behind
 from ..errors import ConfigurationError
 from ..tokens.issuer import missing_bundle
 from .endpoints import Answer
@@ -25,11 +26,8 @@ def harmless(error: BaseException) -> BaseException:
     """
     if isinstance(error, OSError) and (problem := missing_bundle(error)):
         return ConfigurationError(problem)
-    parts = [error]
     is_of_library = isinstance(error, requests.RequestException) or type(error).__module__.startswith("httpx")
-    for part in parts:
-        made_of = (part.__cause__, getattr(part, "reason", None), *part.args)
-        parts += [found for found in made_of if isinstance(found, BaseException) and found not in parts]
+    for part in behind(error, context=False):
         part.__traceback__ = part.__context__ = None
         if is_of_library:
             part.args = tuple(_told("", value) for value in part.args)

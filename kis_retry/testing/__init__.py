@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .gateway import KisGateway
-    from .rules import ReceivedRequest
+    from .rules import Counts, ReceivedRequest
 
-__all__ = ["KisGateway", "ReceivedRequest"]
+__all__ = ["Counts", "KisGateway", "ReceivedRequest"]
 
 
 def __getattr__(name: str) -> Any:  # late: every run of pytest imports the plugin, which is in this folder

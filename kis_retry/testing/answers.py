@@ -124,9 +124,10 @@ def listing(path: str, query: Query, tr_id: str) -> Body:
 
 
 def _is_listed(symbol: str, exchange: str | None) -> bool:
-    """Say so of a symbol without a home at every first exchange, of "NONE…" nowhere."""
-    if symbol in _HOMES:
-        return exchange == _HOMES[symbol]
+    """Say so of "AMS001" at AMS, of others without a home at every first exchange, of "NONE…" nowhere."""
+    home = symbol[:3] if symbol[3:].isdigit() and symbol[:3] in _EXCHANGE_OF.values() else _HOMES.get(symbol)
+    if home is not None:
+        return exchange == home
     return exchange in _FIRST_EXCHANGES and symbol[:4] not in {"", "NONE"}
 
 

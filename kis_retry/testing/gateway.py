@@ -12,7 +12,6 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Thread, current_thread
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 from weakref import WeakSet
@@ -20,9 +19,9 @@ from weakref import WeakSet
 from ..credentials import Credentials
 from .answers import Pages, Request, require
 from .hosts import divert
-from .rules import ReceivedRequest, StateMachine
+from .rules import Counts, ReceivedRequest, StateMachine
 
-__all__ = ["KisGateway", "ReceivedRequest"]
+__all__ = ["Counts", "KisGateway", "ReceivedRequest"]
 
 
 class KisGateway(StateMachine):
@@ -118,15 +117,10 @@ class KisGateway(StateMachine):
         return replace(self._own, base_url=self.url)
 
     @property
-    def counts(self) -> SimpleNamespace:
-        """
-        What has been received and answered so far, as a snapshot.
-
-        Of the `calls` (all that is not under `/oauth2/`) some are `answered` normally, "no such data" included, and
-        some `refused` in KIS's words; of the `token_requests`, `tokens_issued` and `token_requests_refused`.
-        """
+    def counts(self) -> Counts:
+        """What has been received and answered so far."""
         with self._lock:
-            return SimpleNamespace(**self._counts)
+            return Counts(**self._counts)
 
     @property
     def faults_met(self) -> dict[str, int]:

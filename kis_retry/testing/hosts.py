@@ -21,10 +21,9 @@ def divert(url: str | None, hosts: frozenset[str] = frozenset()) -> Iterator[Non
     """
     Lead to the gateway at `url` what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
 
-    `hosts` are others that lead to KIS.
-
-    Through `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx` and `aiohttp`, and by sessions that were
-    connected before. What else would reach KIS fails where it looks the host up; where `url` is None, everything does.
+    `hosts` are others that lead to KIS. It works for `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx` and
+    `aiohttp`, and for sessions that were connected before. What else would reach KIS fails where it looks the host up;
+    where `url` is None, everything does.
     """
     _patch()
     _places.append((url, hosts))
@@ -42,9 +41,7 @@ def _address(host: object) -> tuple[str, int] | None:
     if host not in hosts and "koreainvestment.com" not in str(host):  # of bytes too
         return None
     if url is None:
-        raise ConfigurationError(
-            f"{host} is not to be reached from this test: have it take the fixture kis_gateway_env"
-        )
+        raise ConfigurationError(f"{host} is not to be reached from a test without the fixture kis_gateway_env")
     found = urlsplit(url)
     return str(found.hostname), int(found.port or 80)
 

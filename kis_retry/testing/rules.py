@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter, defaultdict, deque
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..credentials import PAPER_URL, REAL_URL, Credentials
+from ..token import SEOUL
 from .answers import Pages, Request, Response, error_body, failure, json_response, listing, success
 from .faults import TOKEN_PATH, Fault, FaultInjection
-
-_COUNTERS = ("calls", "answered", "refused", "token_requests", "tokens_issued", "token_requests_refused")
 
 _IS_PAPER = {urlsplit(REAL_URL).netloc: False, urlsplit(PAPER_URL).netloc: True}
 _OF_THE_OTHER = {False: (("V",), "EGW02004"), True: (("T", "J", "C"), "EGW02006")}
 """How a `tr_id` of the other environment begins (as kis_auth.py of the official samples has it), and its refusal."""
 
 _REVOKE_PATH, _APPROVAL_PATH, _HASH_PATH = "/oauth2/revokeP", "/oauth2/Approval", "/uapi/hashkey"
-_SEOUL = timezone(timedelta(hours=9))
 _LIFETIME, _SAME_TOKEN_FOR = 24 * 3600, 6 * 3600
 _STATUS = {None: 200, "OPSQ0002": 404, "EGW02004": 500, "EGW02006": 500}
 """HTTP status of an answer by its code; that of every other refusal goes by the path."""
@@ -45,6 +43,22 @@ class ReceivedRequest(NamedTuple):
     outcome: str
 
 
+class Counts(NamedTuple):
+    """
+    What a gateway has received and answered so far, as a snapshot.
+
+    Of the `calls` (all that is not under `/oauth2/`) some are `answered` normally, "no such data" included, and some
+    `refused` in KIS's words; of the `token_requests`, `tokens_issued` and `token_requests_refused`.
+    """
+
+    calls: int
+    answered: int
+    refused: int
+    token_requests: int
+    tokens_issued: int
+    token_requests_refused: int
+
+
 class IssuedTokens:
     """The tokens of one app key, by the rules of `KisGateway`. Not thread-safe: the gateway's lock guards it."""
 
@@ -66,7 +80,7 @@ class IssuedTokens:
         return {
             "access_token": token,
             # Seoul's time, and not a word of the zone
-            "access_token_token_expired": f"{datetime.fromtimestamp(expiry, _SEOUL):%Y-%m-%d %H:%M:%S}",
+            "access_token_token_expired": f"{datetime.fromtimestamp(expiry, SEOUL):%Y-%m-%d %H:%M:%S}",
             "token_type": "Bearer",
             "expires_in": int(expiry - now),
         }
@@ -105,7 +119,7 @@ class StateMachine(FaultInjection):
     def reset_counts(self) -> None:
         """Start `counts`, `faults_met` and `received` afresh. `expire_at` goes on counting."""
         with self._lock:
-            self._counts = dict.fromkeys(_COUNTERS, 0)
+            self._counts = dict.fromkeys(Counts._fields, 0)
             self._faults_met = Counter[str]()
             self._received = deque[ReceivedRequest](maxlen=100_000)
 

@@ -81,7 +81,6 @@ class BrokerSource(_ForeignSource):
 
     @property
     def _memory(self) -> Memory:  # type: ignore[override]  # only read
-        """What is known, with what the library holds now as the current token."""
         known, value = self._known, getattr(self._target, "access_token", None)
         value = bare(value) if isinstance(value, str) else ""
         if known.current is None or known.current.token.value != value:

@@ -23,11 +23,10 @@ from ..context import behind
 from ..credentials import Credentials
 from ..errors import KisRetryError, TokenIssueError, TokenIssueLimited
 from ..forking import after_fork
-from ..token import YEARS, AccessToken, bare
+from ..token import SEOUL, YEARS, AccessToken, bare
 
-__all__ = ["SEOUL", "TokenIssuer", "leave_connections_to_parent", "missing_bundle", "read_answer"]
+__all__ = ["TokenIssuer", "leave_connections_to_parent", "missing_bundle", "read_answer"]
 
-SEOUL = timezone(timedelta(hours=9), "Asia/Seoul")
 """Korea has had no summer time since 1988, so a fixed offset needs no time zone database."""
 
 _CONNECT_TIMEOUT = 3.05  # seconds; just above one TCP retransmission, as the requests manual advises
@@ -112,9 +111,7 @@ def read_answer(status: int, body: object, now: datetime) -> AccessToken:
         raise _error_in(status, body)
     expires_at = _expiry(body, now)
     if expires_at is None:
-        raise TokenIssueError(
-            "the token came with neither access_token_token_expired nor expires_in, so nobody knows how long it lives"
-        )
+        raise TokenIssueError("the token came with neither access_token_token_expired nor expires_in: it has no expiry")
     try:
         return AccessToken(bare(value), expires_at)
     except ValueError as error:

@@ -11,10 +11,9 @@ import math
 import random
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 
@@ -32,8 +31,6 @@ from .single_flight import without_traceback
 from .source import CachedToken, LiveSource, Memory, Replacement, headers_for
 
 __all__ = ["TokenManager", "every_manager"]
-
-_T = TypeVar("_T")
 
 _MINUTE = 60.0  # seconds in which KIS issues one token for an app key (observed since 2023-10-27)
 _LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
@@ -237,8 +234,10 @@ class TokenManager(Refresher):
 
     async def token_async(self) -> AccessToken:
         """Do what `token` does without stopping the event loop; a good token is handed out at once."""
+        import asyncio  # who runs a coroutine has it already
+
         token = self.peek()
-        return self._handed(token if token is not None else await _awaited(self.token_future()))
+        return self._handed(token if token is not None else await asyncio.wrap_future(self.token_future()))
 
     def _handed(self, token: AccessToken) -> AccessToken:
         activity = ACTIVE.get()
@@ -280,7 +279,9 @@ class TokenManager(Refresher):
 
     async def approval_key_async(self) -> str:
         """Do what `approval_key` does without stopping the event loop."""
-        return (await _awaited(self._approval.token_future())).value
+        import asyncio  # as above
+
+        return (await asyncio.wrap_future(self._approval.token_future())).value
 
     def _revoke(self, _: float) -> bool:
         with self._store_lock(self.policy.issue_timeout + 2):
@@ -307,12 +308,6 @@ def every_manager() -> list[TokenManager]:
     """List the managers of this process that somebody holds, the newest last."""
     found = [reference() for reference in _managers.valuerefs()]  # at once: other threads make managers meanwhile
     return [manager for manager in found if manager is not None]
-
-
-async def _awaited(future: Future[_T]) -> _T:
-    import asyncio  # who runs a coroutine has it already
-
-    return await asyncio.wrap_future(future)
 
 
 def _check(name: str, value: object, *kinds: type) -> None:

@@ -36,7 +36,6 @@ class TokenSource(Protocol):
 
     def token(self) -> AccessToken:
         """Give the current token, from memory where there is one. May block to get the first."""
-        ...
 
     def refresh(self, rejected: AccessToken) -> AccessToken:
         """
@@ -45,7 +44,6 @@ class TokenSource(Protocol):
         Where the current token is another one already, hand that back and issue nothing: other threads were refused
         with the same dead token and have been here before.
         """
-        ...
 
 
 class Replacement(NamedTuple):
@@ -244,8 +242,7 @@ class LiveSource:
         return self.policy or RetryPolicy.from_env()
 
     def _replace(self, rejected: str | None, ends: float) -> Replacement:
-        """Get another token than `rejected` until `ends`; another refresh may have got it meanwhile."""
-        found = self.current_unless(rejected)
+        found = self.current_unless(rejected)  # another refresh may have got it meanwhile
         return Replacement(found, "memory") if found is not None else self._ask(rejected, ends)
 
     def _cooling(self) -> Exception | None:

@@ -15,6 +15,8 @@ from ..forking import no_fork
 
 __all__ = ["watch"]
 
+# Library, class and method; our module and the function that stands in the method's place. It is the whole library, not
+# the module of it that has the class: when that has been imported, the rest may be still to come.
 _PLACES = (
     ("requests", "Session", "send", "for_requests", "send"),
     ("urllib3", "HTTPConnectionPool", "urlopen", "for_requests", "open_urllib3"),
@@ -27,11 +29,6 @@ _PLACES = (
     ("threading", "Thread", "start", "protection", "start_thread"),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", "protection", "submit"),
 )
-"""
-Module, class and method; our module and the function that stands in the method's place.
-
-The whole library, not the module of it that has the class: when that has been imported, the rest may be still to come.
-"""
 
 _AGENTS = (
     ("opentelemetry.instrumentation.instrumentor", "BaseInstrumentor.uninstrument"),

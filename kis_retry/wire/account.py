@@ -22,15 +22,14 @@ from ..settings import Environment
 from ..stores.base import TokenStore
 from ..stores.entry import store_from_env
 from ..stores.file import FileTokenStore
-from ..token import AccessToken
-from ..tokens.issuer import SEOUL, read_answer
+from ..token import SEOUL, AccessToken
+from ..tokens.issuer import read_answer
 from ..tokens.manager import TokenManager, every_manager
 from ..tokens.source import LiveSource
 from .request import KisRequest, LibraryCall, Sent
 
 __all__ = ["credentials_of", "source_of_account", "token_flow"]
 
-_STAMP = "%Y-%m-%d %H:%M:%S"
 _SAYINGS = {
     "EGW00103": "유효하지 않은 AppKey입니다.",
     "EGW00105": "유효하지 않은 AppSecret입니다.",
@@ -83,28 +82,27 @@ def token_flow(call: LibraryCall, source: LiveSource | None) -> Flow[Sent]:
 
     The token is never one that was refused or is about to expire.
     """
-    request: KisRequest = call.request
-    if source is not None and call.answers_tokens and request.revoked is None:
+    if source is not None and call.answers_tokens and call.request.revoked is None:
         future = source.renewed_future()
         yield Wait(future)
         return _said(call, future)
     sent: Sent = yield Send()
     if source is not None and sent.status == 200:  # as KIS answers
-        if request.revoked:
-            source.note_refused(request.revoked)
+        if call.request.revoked:
+            source.note_refused(call.request.revoked)
         with suppress(TypeError, ValueError, TokenIssueError):  # a token revoked, a refusal, or another's answer
             source.adopt(read_answer(200, json.loads(sent.body), datetime.now(timezone.utc)))
     return sent
 
 
 def _said(call: LibraryCall, future: Future[AccessToken]) -> Sent:
-    """Return what KIS would have said."""
     words: dict[str, object]
     failure = future.exception()
     code = getattr(failure, "code", None)
     if failure is None:
         token = future.result()
-        stamp, left = token.expires_at.astimezone(SEOUL).strftime(_STAMP), max(0, int(token.expires - time.time()))
+        stamp = f"{token.expires_at.astimezone(SEOUL):%Y-%m-%d %H:%M:%S}"
+        left = max(0, int(token.expires - time.time()))
         words = {"access_token": token.value, "access_token_token_expired": stamp, "token_type": "Bearer"}
         status, words = 200, {**words, "expires_in": left}
     elif code is not None:

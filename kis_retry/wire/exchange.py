@@ -23,7 +23,7 @@ from ..token import AccessToken
 from ..tokens.source import LiveSource, Replacement
 from .account import token_flow
 from .orders import LOST, is_lost, kept
-from .protection import UNDER_WAY, Protection
+from .protection import UNDER_WAY, Protection, policy_of
 from .request import UNREPEATABLE, KisRequest, LibraryCall, Sent
 
 __all__ = ["flow_of"]
@@ -84,7 +84,8 @@ class _Exchange:
         self._is_left_to_function = owner is not None and source is None
         self._refreshes = bool(refreshing) and not self._is_left_to_function
         self._is_watched = any(each.rules.watches for each in protections)  # else it is only noticed
-        self._policy: RetryPolicy = (owner or protections[0]).policy_for(source)
+        whose = owner or protections[0]
+        self._policy: RetryPolicy = policy_of(whose.rules, whose.first, source) or whose.policy
         self._patience = repeating[0].policy if repeating else self._policy
         idempotent = repeating[0].rules.idempotent if repeating else None
         self._is_order = not (request.is_read or idempotent)
@@ -128,7 +129,6 @@ class _Exchange:
         return sent
 
     def _repeated(self, first: Sent) -> Flow[Sent]:
-        """Send it until KIS answers, or until the deadline."""
         deadline = Monotonic.now() + self._patience.transient_deadline
         if not self._is_order:
             self._leave_by = deadline
@@ -181,7 +181,6 @@ class _Exchange:
         return sent
 
     def _note(self, sent: Sent, sent_at: float, slot: Reservation | None) -> None:
-        """Remember what came of one attempt, and what is known of orders since."""
         meaning, unanswered = sent.verdict.meaning, sent.verdict.unanswered
         self._last = sent
         if slot is not None and self._limiter is not None:
@@ -267,7 +266,6 @@ class _Exchange:
         return True
 
     def _await_repeat(self, sent: Sent, seconds: float) -> Flow[bool]:
-        """Tell why it leaves again, and let the wait pass."""
         if not self._may_leave_again(sent):
             return False
         self._tell("call_retried", wait=seconds, **sent.verdict.reason)
@@ -306,8 +304,7 @@ class _Exchange:
     def _tell_end(self, sent: Sent) -> None:
         meaning, code = sent.verdict.meaning, sent.verdict.code
         if code in _WRONG_ENVIRONMENT:
-            advice = _WRONG_ENVIRONMENT[code]
-            warn_once("wrong_environment", request=self._request.name, msg_cd=code, advice=advice)
+            warn_once("wrong_environment", request=self._request.name, msg_cd=code, advice=_WRONG_ENVIRONMENT[code])
         is_of_repeats = self._repeats and (meaning in PASSING or meaning is Meaning.UNCERTAIN)
         if (self._refreshes if meaning is Meaning.EXPIRED else is_of_repeats) and not sent.replayed:
             self._tell("call_given_up", **sent.verdict.reason)

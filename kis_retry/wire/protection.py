@@ -64,8 +64,11 @@ class Rules:
 
 def policy_of(*holders: Any) -> RetryPolicy | None:
     """Return the policy of the first of these that has one."""
-    found = (attribute_of(holder, "policy") for holder in holders)
-    return next((policy for policy in found if isinstance(policy, RetryPolicy)), None)
+    for holder in holders:
+        policy = attribute_of(holder, "policy")
+        if isinstance(policy, RetryPolicy):
+            return policy
+    return None
 
 
 @dataclass(eq=False, repr=False)  # what it is called with is nobody's to see
@@ -127,15 +130,13 @@ class Protection:
         if self.rules.sources:
             return self.rules.sources
         found = attribute_of(self.first, "tokens")
+        if isinstance(found, LiveSource):
+            return (found,)
         return (as_source(found),) if is_source(found) else ()
 
     def broker(self) -> LiveSource | None:
         """Return the first argument as a source, if it issues tokens by itself."""
         return BrokerSource(self.first, self.policy) if is_broker(self.first) else None
-
-    def policy_for(self, source: LiveSource | None) -> RetryPolicy:
-        """Return the policy that was given, else the first argument's, the source's or the environment's."""
-        return policy_of(self.rules, self.first, source) or self.policy
 
     def limiter(self, request: KisRequest, source: LiveSource | None) -> RateLimiter | None:
         """Return the pace of a request's account, if this protection has it."""

@@ -22,9 +22,7 @@ from kis_retry import (
     KisClient,
     MemoryTokenStore,
     TokenManager,
-    install,
     refresh_on_expired_token,
-    uninstall,
 )
 
 PRICE = "/uapi/domestic-stock/v1/quotations/inquire-price"
@@ -80,11 +78,6 @@ def with_requests(url: str, key: str, secret: str) -> None:
     )
     told("a decorated function that sends one request ÷ itself undecorated", ours / plain, 1.10)
     told("KisClient ÷ requests.Session.get", shipped / plain, 0.95)
-    install(rate=0)
-    (protected,) = quickest(fetch, calls=100, rounds=10)
-    uninstall()
-    (plain,) = quickest(fetch, calls=100, rounds=10)
-    told("a request under install() ÷ itself", protected / plain, 1.10)
 
 
 def importing() -> None:

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from forks import unmeasured
 from kis_retry.cli import main
 from kis_retry.cli.demo import Batch
 from patience import PATIENCE
@@ -60,7 +61,7 @@ def test_a_terminal_gets_a_bar_that_leaves_room_and_ctrl_c_is_one_line_and_130()
 
 def interrupted_in_terminal(*words: str) -> tuple[str, int]:
     """Run it as on a terminal of 80 columns until it has begun; return what that got, and the exit status."""
-    environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color", "FORCE_COLOR": "1"}
+    environment = {**unmeasured(), "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color", "FORCE_COLOR": "1"}
     command, shown = [sys.executable, "-m", "kis_retry", "demo", *words], b""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True

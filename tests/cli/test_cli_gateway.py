@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from forks import unmeasured
 from kis_retry import Credentials, KisClient, MemoryTokenStore, RetryPolicy, TokenManager
 from kis_retry.cli import main
 
@@ -32,7 +33,8 @@ def start() -> Iterator[Starter]:
             absent = "for name in ('rich', 'responses', 'redis', 'httpx'): sys.modules[name] = None"
             program = f"import sys\n{absent}\nfrom kis_retry.cli import main; sys.exit(main())"
             command, pipe = [sys.executable, "-c", program, "gateway", *words], subprocess.PIPE
-            process = stack.enter_context(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+            popen = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=unmeasured())
+            process = stack.enter_context(popen)
             stack.callback(process.kill)
             return process
 

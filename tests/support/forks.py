@@ -36,7 +36,7 @@ def forks() -> ForkServerContext:
         [
             *("filelock", "httpcore", "httpx", "platformdirs", "redis", "wrapt"),
             *("kis_retry.client.client", "kis_retry.protecting", "kis_retry.stores.redis", "kis_retry.testing.gateway"),
-            *("kis_retry.wire.for_httpx", "kis_retry.wire.for_requests", "kis_retry.wire.token_endpoint"),
+            *("kis_retry.wire.for_httpx", "kis_retry.wire.for_requests"),
         ]
     )
     before = dict(os.environ)

@@ -82,7 +82,7 @@ def test_the_fixture_is_a_running_gateway_that_from_env_finds(
 ) -> None:
     assert kis_gateway_env is kis_gateway
     assert kis_gateway.url.startswith("http://127.0.0.1:")
-    assert set(vars(kis_gateway.counts).values()) == {0}
+    assert set(kis_gateway.counts) == {0}
     assert os.environ["KIS_ACCOUNT_NO"] == kis_gateway.credentials.account == "12345678-01"
     kis_gateway.expire_at(2)
     with KisClient.from_env() as client:
@@ -187,7 +187,7 @@ URL = "https://openapi.koreainvestment.com:9443/uapi/x"
 
 def test_alone():
     assert "real" not in MADE_EARLY.app_key
-    with pytest.raises(ConfigurationError, match="have it take the fixture kis_gateway_env"):
+    with pytest.raises(ConfigurationError, match="without the fixture kis_gateway_env"):
         requests.get(URL, timeout=10)
 
 def test_with_a_gateway(kis_gateway_env):
