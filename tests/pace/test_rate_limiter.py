@@ -153,15 +153,6 @@ def test_a_limiter_made_for_each_call_keeps_the_pace(store: TokenStore) -> None:
     assert not RateLimiter(KEY, rate=0.1, store=store).acquire(0)
 
 
-def test_a_store_that_cannot_be_a_key_is_taken_all_the_same() -> None:
-    class Unhashable(dict[str, Any]):
-        load = save = delete = lock = dict.get
-
-    limiter = RateLimiter(Credentials("unhashable", "s"), rate=0.1, store=Unhashable())  # type: ignore[arg-type]  # a store only by its methods
-    assert limiter.acquire(1)
-    assert not limiter.acquire(0)
-
-
 def test_a_pace_keeps_no_store_and_no_client_alive(valkey_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from redis import Redis
 

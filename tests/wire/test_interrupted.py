@@ -142,7 +142,7 @@ HANDLERS: dict[Any, type[BaseException]] = {_own: OwnTimeoutError, interrupt: Ke
     ("wire", "name", "handler", "method"),
     [
         *((SYNC[0], name, *each) for name in WAITS for each in ((_own, "get"), (interrupt, "order"))),
-        *((wire, name, _own, "get") for wire in SYNC[1:] for name in ("a slot", "an answer")),
+        *((wire, name, interrupt, "get") for wire in SYNC[1:] for name in ("a slot", "an answer")),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
