@@ -131,7 +131,7 @@ def judge_answer(
         return Verdict(Meaning.TRANSIENT, unanswered=True)
     if status is not None and status >= 400 and body is not None:
         return Verdict(Meaning.FINAL, unanswered=True)
-    return Verdict(Meaning.GOOD, unanswered=answer is None)
+    return Verdict(Meaning.GOOD, unanswered=True)
 
 
 def judge_error(error: object, codes: Collection[str] = EXPIRED_CODES) -> Verdict:

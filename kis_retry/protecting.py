@@ -67,6 +67,7 @@ def protect(
         TypeError: a method named outright cannot be protected, or the target cannot be changed.
     """
     arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
+    methods = methods if methods is None or isinstance(methods, str) else tuple(methods)
     again = partial(protect, **arguments, methods=methods, watch_transport=watch_transport)
     rules = rules_of(
         **arguments, refreshes=True, repeats=True, calls_again=methods is not None, watches=bool(watch_transport)

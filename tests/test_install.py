@@ -47,6 +47,14 @@ def test_any_request_of_any_thread_is_renewed_and_repeated(gateway: KisGateway) 
     assert headers["authorization"] != f"Bearer {gateway.current_token}"  # a request is protected, not its caller
 
 
+def test_without_a_pace_too_many_calls_a_second_are_no_storm(gateway: KisGateway) -> None:
+    headers = headers_of(gateway)
+    install(rate=0, policy=RetryPolicy(transient_deadline=0.5))
+    gateway.refuse_calls("EGW00201")
+    assert price(gateway, headers)["msg_cd"] == "EGW00201"
+    assert gateway.counts.calls <= 11
+
+
 def test_uninstall_ends_it(gateway: KisGateway) -> None:
     install()
     uninstall()

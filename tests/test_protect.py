@@ -179,7 +179,7 @@ def test_by_default_no_function_is_called_again_and_a_named_one_is(events: list[
 
 @pytest.mark.parametrize("methods", ["several", "s*", ["pric?", "several"]])
 def test_names_and_patterns(broker: Broker, gateway: KisGateway, methods: Any) -> None:
-    protect(broker, methods=methods)
+    broker = copy.copy(protect(broker, methods=methods if isinstance(methods, str) else iter(methods)))
     gateway.expire()
     assert broker.several(["005930"])[0]["rt_cd"] == "0"
     assert is_protected(broker, gateway) is ("pric?" in methods)

@@ -47,12 +47,15 @@ def _refuse_blind_python(command: list[str]) -> None:
     if name == "opentelemetry-instrument":  # its `sitecustomize` does not go on to the next one
         raise ConfigurationError(f"{name} hides kis-retry from the program: write {name} kis-retry run COMMAND…")
     python, *options = command if _PYTHON.fullmatch(name) else _shebang(command[0])
-    for option in options:  # behind a script, `-c` or `-m` they are the program's own
-        letters = re.match("-(?=[^cm])([^-cmWX]*)", option)
-        if letters is None:
-            break
-        if set("EIS") & set(letters[1]):
+    words = iter(options)
+    for option in words:  # behind a script, `-c` or `-m` they are the program's own
+        dash, flags, kind, rest = re.findall("(-?)([^-cmWX]*)([cmWX]?)(.*)", option)[0]
+        if set("EIS") & set(flags) and dash:
             raise ConfigurationError(f"{python} {option} does not look on PYTHONPATH: it would run unprotected")
+        if not dash or option == "-" or kind in ("c", "m"):
+            break
+        if (kind and not rest) or option == "--check-hash-based-pycs":
+            next(words, None)  # its value
 
 
 def _shebang(program: str) -> list[str]:

@@ -26,7 +26,7 @@ LATE = 0.008  # seconds of those that a call may be late when it leaves; later o
 
 FORGOTTEN = 600.0  # seconds after which nobody needs what was known: limits change, outages end
 TOP_HOLDS = 10.0  # seconds for which the highest rate that was asked for counts
-OUTAGE, APART = 5, 60.0  # failures in a row that make an outage; seconds after which a failure belongs to no row
+OUTAGE = 5  # failures in a row that make one
 PROBE = 0.5  # seconds between two probes, or two looks at whether somebody else's got through
 
 WINDOW, SETTLED = 20, 3.0  # calls that a verdict takes, and seconds that it takes at the full pace
@@ -161,8 +161,6 @@ class PaceState:
         if ask.through_at and ask.through_at + ahead >= self.failed_at:
             self.failures, self.away = 0, False
         if ask.failures:
-            if ask.failed_at + ahead - self.failed_at > APART:
-                self.failures = 0
             self.failures, self.failed_at = self.failures + ask.failures, max(self.failed_at, ask.failed_at + ahead)
             self.away |= self.failures >= OUTAGE
 

@@ -21,9 +21,8 @@ def divert(url: str | None, hosts: frozenset[str] = frozenset()) -> Iterator[Non
     """
     Lead to the gateway at `url` what this process sends to KIS's hosts, below all that `kis_retry` sees of a request.
 
-    `hosts` are others that lead to KIS. It works for `requests`, `urllib3`, `urllib.request`, `http.client`, `httpx`,
-    `aiohttp`, and for sessions that were connected before. What else would reach KIS fails where it looks the host up;
-    where `url` is None, everything does.
+    `hosts` are others that lead to KIS. Sessions that were connected before are led there too. What none of the
+    libraries below sends fails where it looks KIS's host up; where `url` is None, everything does.
     """
     _patch()
     _places.append((url, hosts))

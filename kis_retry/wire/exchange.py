@@ -134,7 +134,8 @@ class _Exchange:
             self._leave_by = deadline
         deadline = min(deadline, self._leave_by or deadline)
         again = self._again  # tenacity keeps what is asked, and would keep this call
-        cause = partial(passing, lambda sent: sent.verdict.meaning in again, deadline, self._limiter is not None)
+        is_paced = self._limiter is not None and self._limiter.rate > 0
+        cause = partial(passing, lambda sent: sent.verdict.meaning in again, deadline, is_paced)
         return (yield from repeat(cause, first, self._renewed, self._await_repeat))
 
     def _resend(self) -> Flow[Sent]:

@@ -18,7 +18,7 @@ from .request import UNREPEATABLE, LibraryCall, Sent, is_short, read_request
 
 __all__ = ["send", "send_async"]
 
-_REDIRECTED = "kis_retry.redirected"  # in the extensions of a request, which its redirect shares
+_REDIRECTED = "kis_retry.redirected"  # the host that led on, in the extensions of a request, which its redirect shares
 
 
 def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -39,9 +39,12 @@ async def send_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, 
 
 def _seen(wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
     """Return one call of a client; None where nothing protects it."""
-    protections = chain()
-    call = _Call(wrapped, protections, args[0] if args else kwargs["request"]) if protections else None
-    return call if call is not None and call.request is not None else None
+    protections, prepared = chain(), args[0] if args else kwargs["request"]
+    # What a redirect takes to another host is nobody's request there: that host is not asked for a token.
+    if not protections or prepared.extensions.get(_REDIRECTED, prepared.url.netloc) != prepared.url.netloc:
+        return None
+    call = _Call(wrapped, protections, prepared)
+    return call if call.request is not None else None
 
 
 class _Call(LibraryCall):
@@ -100,7 +103,7 @@ class _Call(LibraryCall):
         sent = self.judged(response, status, body, redirected=self._is_redirected())
         if not response.has_redirect_location:
             return sent
-        self._prepared.extensions[_REDIRECTED] = True
+        self._prepared.extensions[_REDIRECTED] = self._prepared.url.netloc
         return sent._replace(location=response.headers["location"])
 
     def _is_redirected(self) -> bool:

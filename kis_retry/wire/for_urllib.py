@@ -24,6 +24,8 @@ from .request import UNREPEATABLE, LibraryCall, Sent, is_short, read_request
 
 __all__ = ["open_url"]
 
+_LED_ON = "redirect_dict"  # what a redirect leaves in a request, whatever the address that it led to
+
 
 def open_url(wrapped: Callable[..., Any], opener: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `OpenerDirector.open`, for `wrapt`."""
@@ -70,11 +72,10 @@ class _Call(LibraryCall):
             response = self._wrapped(ours, None, *self._rest, **self._options)
             body = _read(response)
         except urllib.error.HTTPError as error:
-            return self._refused(error)
+            return self._refused(error)._replace(redirected=hasattr(ours, _LED_ON))
         except Exception as error:
-            return self.failed(error, redirected=hasattr(ours, "redirect_dict"))  # which a redirect leaves there
-        redirected = response.geturl() != self._given.full_url
-        return self.judged(response, response.status, body, redirected=redirected)
+            return self.failed(error, redirected=hasattr(ours, _LED_ON))
+        return self.judged(response, response.status, body, redirected=hasattr(ours, _LED_ON))
 
     def _refused(self, error: urllib.error.HTTPError) -> Sent:
         """Judge an answer that is raised, its body put back."""
@@ -84,8 +85,7 @@ class _Call(LibraryCall):
         except Exception as broken:  # the connection was dropped in the middle of it
             return self.failed(broken)
         again = urllib.error.HTTPError(error.url or "", error.code, error.msg, error.hdrs, io.BytesIO(body))
-        sent = self.judged(None, error.code, body, redirected=error.url != self._given.full_url)
-        return sent._replace(error=again)
+        return self.judged(None, error.code, body)._replace(error=again)
 
     def answer(self, status: int, body: bytes, location: str = "") -> Sent:
         headers, url = Message(), self._given.full_url

@@ -221,6 +221,7 @@ def test_switched_off_it_runs_the_program_plainly(become: Mock, monkeypatch: pyt
         (["python", "-I", "batch.py"], 2, "python -I does not look on PYTHONPATH"),
         (["python3.11", "-uE", "batch.py"], 2, "python3.11 -uE does not look"),
         (["/usr/bin/python3", "-Wignore", "-S", "-m", "x"], 2, "/usr/bin/python3 -S does not look"),
+        (["python", "-X", "dev", "-I", "batch.py"], 2, "python -I does not look"),
         (["./isolated", "-x"], 2, "/usr/bin/python3 -I does not look"),
     ],
     ids=str,

@@ -42,6 +42,7 @@ LOSSES: dict[str, Callable[[KisGateway], object]] = {
     "dropped": lambda gateway: gateway.drop(times=1, reached=True, path=ORDER),
     "hung": lambda gateway: gateway.hang(times=1, seconds=20),
     "no JSON": lambda gateway: gateway.fail(200, times=1, body=b"<html>maintenance</html>", reached=True),
+    "JSON without KIS's words": lambda gateway: gateway.fail(200, times=1, body=b'{"message": "?"}', reached=True),
     "EGW00301": lambda gateway: gateway.refuse_calls("EGW00301", 1, reached=True, path=ORDER),
 }
 
@@ -312,3 +313,11 @@ def test_an_order_that_a_redirect_answered_is_never_repeated(
     for _ in range(2):
         outcome(place)
     assert (sent(gateway), len(gateway.orders)) == (1, 1)
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+def test_an_order_that_was_led_back_to_its_own_address_is_never_repeated(wire: Wire, gateway: KisGateway) -> None:
+    gateway.fail(302, times=1, headers={"Location": gateway.url + ORDER}, reached=True, path=ORDER)
+    gateway.expire_at(2)
+    outcome(both(lambda: wire.order(gateway)))
+    assert len(gateway.orders) == 1

@@ -13,7 +13,7 @@ import requests
 
 from kis_retry import install, refresh_on_expired_token, uninstall
 from kis_retry.testing import KisGateway
-from senders import GOOD, SYNC, Answer, Wire, manager_for
+from senders import GOOD, PRICE, SYNC, Answer, Wire, headers_for, manager_for
 
 
 def token_request(gateway: KisGateway, path: str = "tokenP", **body: str) -> dict[str, Any]:
@@ -116,6 +116,13 @@ async def test_a_token_that_aiohttp_got_by_itself_is_adopted(other: KisGateway) 
     token = await begin()
     assert (await tokens.token_async()).value == token
     assert other.counts.token_requests == 1
+
+
+def test_no_token_is_asked_of_another_host_that_a_redirect_leads_to(gateway: KisGateway, other: KisGateway) -> None:
+    install(rate=0)
+    gateway.fail(303, times=1, headers={"Location": other.url + PRICE})
+    httpx.get(gateway.url + PRICE, headers=headers_for(gateway), follow_redirects=True)
+    assert (other.counts.calls, other.counts.token_requests) == (1, 0)
 
 
 def test_a_websocket_key_needs_neither_token_nor_slot_and_is_repeated_as_a_read(other: KisGateway) -> None:
