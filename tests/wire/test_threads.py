@@ -125,7 +125,7 @@ def test_a_thread_has_the_protection_under_which_it_was_started(is_started_insid
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: (goes_on.wait(20), answers.append(ask())))  # type: ignore[func-returns-value]
     if is_started_inside:
-        refresh_on_expired_token(thread.start)()
+        refresh_on_expired_token(lambda: thread.start())()
         goes_on.set()
     else:
         thread.start()
