@@ -7,19 +7,19 @@ from importlib.util import module_from_spec
 from time import sleep, time
 from typing import Any
 
-__all__ = ["Monotonic", "monotonic", "sleep", "time"]
+__all__ = ["LEAST_WAIT", "Monotonic", "monotonic", "sleep", "time"]
 
+LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
 
-def _copy_of(module: Any) -> Any:
-    copy = module_from_spec(module.__spec__)
-    module.__spec__.loader.exec_module(copy)
-    return copy
+_spec: Any = sys.modules["time"].__spec__
+_copy = module_from_spec(_spec)
+_spec.loader.exec_module(_copy)
 
 
 class Monotonic:
     """Seconds that only ever grow; `freezegun` knows nothing of a copy of the module `time`, and so cannot stop it."""
 
-    now = staticmethod(_copy_of(sys.modules["time"]).monotonic)
+    now = staticmethod(_copy.monotonic)
 
 
 monotonic = Monotonic.now

@@ -67,7 +67,7 @@ def protect(
         TypeError: a method named outright cannot be protected, or the target cannot be changed.
     """
     arguments: dict[str, Any] = {"tokens": tokens, "policy": policy, "bind": bind, "limiter": limiter}
-    methods = methods if methods is None or isinstance(methods, str) else tuple(methods)
+    methods = (methods,) if isinstance(methods, str) else methods and tuple(methods)
     again = partial(protect, **arguments, methods=methods, watch_transport=watch_transport)
     rules = rules_of(
         **arguments, refreshes=True, repeats=True, calls_again=methods is not None, watches=bool(watch_transport)
@@ -232,13 +232,13 @@ def _remade(calls: tuple[Callable[[Any], Any], ...], make: Callable[..., Any], *
     return target
 
 
-def _matching(target: Any, methods: str | Iterable[str] | None) -> dict[str, Any]:
+def _matching(target: Any, methods: Iterable[str] | None) -> dict[str, Any]:
     """Return the members to decorate, by name, as they stand (unbound, with their staticmethod or classmethod)."""
     members = {name: inspect.getattr_static(target, name, None) for name in dir(target)}
     able = {name: member for name, member in members.items() if _can_be_repeated(member)}
     public = {name: member for name, member in able.items() if not name.startswith("_")}
     found = public if methods is None else {}
-    for pattern in [methods] if isinstance(methods, str) else methods or ():
+    for pattern in methods or ():
         if pattern in members and pattern not in able:
             raise TypeError(f"{pattern} of {_name_of(target)} cannot be protected: it is no method to be repeated")
         names = [name for name in able if fnmatchcase(name, pattern) and (name == pattern or name[:2] != "__")]

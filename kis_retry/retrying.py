@@ -24,7 +24,7 @@ from tenacity import (
 )
 
 from .answers import Meaning, is_token_expired_error, is_token_expired_response
-from .clock import Monotonic
+from .clock import LEAST_WAIT, Monotonic
 from .engine import Flow, Wait
 from .policy import RetryPolicy
 from .token import fingerprint
@@ -37,8 +37,6 @@ _DROPPED_WAIT = wait_random_exponential(multiplier=0.2, max=5)
 
 _LIMITED_WAIT = wait_random(0.05, 0.15) + wait_random_exponential(multiplier=0.1, max=2)
 """Seconds before a call is made again that KIS refused for its rate (its advice is: at once), where nobody paces."""
-
-_LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
 
 O = TypeVar("O")  # noqa: E741  # an outcome, with its `verdict`: read and judged once, and taken by the predicates
 
@@ -74,7 +72,7 @@ def passing(may_repeat: Callable[[Any], bool], deadline: float, paced: bool, bef
 
     return Retrying(
         retry=retry_if_result(may_repeat),
-        stop=lambda _: deadline - Monotonic.now() < _LEAST_WAIT,
+        stop=lambda _: deadline - Monotonic.now() < LEAST_WAIT,
         wait=wait,
         before_sleep=before_sleep,
         retry_error_callback=_last_outcome,  # never RetryError

@@ -33,7 +33,6 @@ from .source import CachedToken, LiveSource, Memory, Replacement, headers_for
 __all__ = ["TokenManager", "every_manager"]
 
 _MINUTE = 60.0  # seconds in which KIS issues one token for an app key (observed since 2023-10-27)
-_LEAST_WAIT = 0.01  # seconds; less is the rounding of a sum of waits
 _LOOK = 0.5  # seconds between two looks into the store while waiting for somebody else's token
 _BACKOFF, _LONGEST = 0.2, 2.0  # seconds; so much longer is each pause while the endpoint is away, with jitter
 _LAST_TRY = 0.5  # seconds that a token request gets at least, however little of issue_wait is left
@@ -95,7 +94,7 @@ class Refresher(LiveSource):
                 adopted = self._attempt(rejected, before, ends)
             except TokenIssueError as error:
                 left = ends - self._clock.monotonic()
-                if not error.retryable or not self.policy.issue_wait or left < _LEAST_WAIT:
+                if not error.retryable or not self.policy.issue_wait or left < system_clock.LEAST_WAIT:
                     raise
                 failures, is_minute = failures + 1, isinstance(error, TokenIssueLimited)
                 if self._minute_ends not in told:  # each minute that is waited out, and one wait for the endpoint
@@ -111,7 +110,7 @@ class Refresher(LiveSource):
         timeout, left = self.policy.issue_timeout, ends - self._clock.monotonic()
         with self._store_lock(min(timeout + _LOCK_MARGIN, left / 2)):
             adopted = self._adopt(rejected, before)
-            if adopted is None and self._minute_left() > _LEAST_WAIT:  # KIS said so a moment ago
+            if adopted is None and self._minute_left() > system_clock.LEAST_WAIT:  # KIS said so a moment ago
                 raise TokenIssueLimited("KIS issues one token a minute", code="EGW00133", retryable=True)
             return adopted or self._issue(max(min(timeout, ends - self._clock.monotonic()), _LAST_TRY))
 

@@ -259,7 +259,7 @@ class _Exchange:
         if replacement is not None:
             self._put(replacement.token)
             self._adopted = replacement.origin != "issued"
-        if replacement is None or self._is_late():
+        if replacement is None or self._is_late(seconds):
             self._is_over = True
             return False
         self._tell("call_retried", quiet=True, msg_cd=code, token=replacement.token.fingerprint, wait=seconds)
@@ -281,8 +281,8 @@ class _Exchange:
     def _seconds_left(self) -> float | None:
         return max(self._leave_by - Monotonic.now(), 0.0) if self._leave_by is not None else None
 
-    def _is_late(self) -> bool:
-        return self._leave_by is not None and Monotonic.now() > self._leave_by
+    def _is_late(self, seconds: float = 0.0) -> bool:
+        return self._leave_by is not None and Monotonic.now() + seconds > self._leave_by
 
     def _held_back(self) -> Sent | None:
         """Return how the same order ended, where its answer was lost."""

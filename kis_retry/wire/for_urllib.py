@@ -24,8 +24,6 @@ from .request import UNREPEATABLE, LibraryCall, Sent, is_short, read_request
 
 __all__ = ["open_url"]
 
-_LED_ON = "redirect_dict"  # what a redirect leaves in a request, whatever the address that it led to
-
 
 def open_url(wrapped: Callable[..., Any], opener: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stand in the place of `OpenerDirector.open`, for `wrapt`."""
@@ -72,10 +70,10 @@ class _Call(LibraryCall):
             response = self._wrapped(ours, None, *self._rest, **self._options)
             body = _read(response)
         except urllib.error.HTTPError as error:
-            return self._refused(error)._replace(redirected=hasattr(ours, _LED_ON))
+            return self._refused(error)._replace(redirected=hasattr(ours, "redirect_dict"))  # which a redirect leaves
         except Exception as error:
-            return self.failed(error, redirected=hasattr(ours, _LED_ON))
-        return self.judged(response, response.status, body, redirected=hasattr(ours, _LED_ON))
+            return self.failed(error, redirected=hasattr(ours, "redirect_dict"))
+        return self.judged(response, response.status, body, redirected=hasattr(ours, "redirect_dict"))
 
     def _refused(self, error: urllib.error.HTTPError) -> Sent:
         """Judge an answer that is raised, its body put back."""
