@@ -68,7 +68,7 @@ def _a_repeat(gateway: KisGateway) -> dict[str, Any]:
 
 def _a_pause(gateway: KisGateway) -> dict[str, Any]:
     gateway.expire()
-    return _with_tokens(gateway, wait=60, order_deadline=60)
+    return _with_tokens(gateway, wait=60, order_deadline=90)
 
 
 def _an_answer(gateway: KisGateway) -> dict[str, Any]:
