@@ -68,7 +68,9 @@ def interrupted_in_terminal(*words: str) -> tuple[str, int]:
     ) as process:
         assert process.stdout is not None
         while not re.search(rb"[1-9]\d*/4000", shown):
-            shown += os.read(process.stdout.fileno(), 65_536)
+            part = os.read(process.stdout.fileno(), 65_536)
+            assert part, shown
+            shown += part
         process.send_signal(signal.SIGINT)
         shown += process.communicate(timeout=PATIENCE)[0]
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()), process.returncode
