@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,6 +120,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) ->
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.chdir(home)
+
+
+@pytest.fixture(autouse=True)
+def measured_to_the_end() -> Iterator[None]:
+    """An exception of a signal handler that meets coverage's tracer ends it, and later tests would not be measured."""
+    tracer = sys.gettrace()
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture(autouse=True)
