@@ -35,7 +35,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a b
 ONE_CERTIFICATE = str(Path(__file__).parent / "stores" / "certificates" / "elsewhere.pem")
 """Of no server here: httpx reads all that it trusts for each client, and a bundle takes longer than most tests do."""
 
-IDLE_THREADS = {"kis_retry-pace", "kis_retry-refresh", "kis_retry-source", "kis-gateway-connection"}
+IDLE_THREADS = {"kis_retry-pace", "kis_retry-refresh", "kis-gateway-connection"}
 """They wait for nothing but more work, the one for its time and the other until its gateway or its client closes."""
 
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Monotonic
+from ..context import behind
 from ..errors import ConfigurationError
 from ..events import warn
 from ..forking import no_fork
@@ -166,6 +167,5 @@ def warn_unavailable(store: TokenStore, operation: str, error: Exception) -> Non
     """Log that `store` cannot do `operation`, and why: the type of the error, and what the operating system said."""
     # Another's store is shown as its class, since its `repr` may hold a password, as the text of its error may.
     shown, cause = repr(store) if isinstance(store, DocumentStore) else type(store).__qualname__, type(error).__name__
-    behind = (error, error.__cause__, error.__context__)
-    said = next((each.strerror for each in behind if isinstance(each, OSError) and each.strerror), None)
+    said = next((each.strerror for each in behind(error) if isinstance(each, OSError) and each.strerror), None)
     warn("store_unavailable", store=shown, operation=operation, error=f"{cause}: {said}" if said else cause)

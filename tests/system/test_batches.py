@@ -78,15 +78,15 @@ class Readers:
 # --- batches
 
 
-async def test_a_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(gateway: KisGateway) -> None:
+async def test_two_hundred_tasks_lose_nothing_over_an_expiry_refusals_and_drops(gateway: KisGateway) -> None:
     gateway.refuse_calls("EGW00201", share=0.22)
     gateway.drop(share=0.02)
     made = parts(gateway.credentials, rate=40)  # more than a busy machine serves would pile up
     await made["tokens"].token_async()
-    gateway.expire_at(50)
+    gateway.expire_at(100)
     few = httpx.AsyncClient(limits=httpx.Limits(max_connections=12))  # it looks at each of them for each request
     async with few, AsyncKisClient(**made, session=few) as client:
-        answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(100)))
+        answers = await asyncio.gather(*(client.fetch_domestic_price(f"{number:06d}") for number in range(200)))
     assert {answer["msg_cd"] for answer in answers} == {"MCA00000"}
     assert gateway.counts.token_requests == 2, "the one before the batch, and one for all of its tasks"
 
@@ -138,13 +138,13 @@ def test_orders_hardly_wait_beside_sixteen_reading_threads_and_no_read_is_lost(g
     assert statistics.median(arrived(gateway, path)[0] - at for path, at in asked.items()) < 0.2
 
 
-@pytest.mark.parametrize(("away_for", "placed"), [(0.2, 1), (1.3, 0)])
+@pytest.mark.parametrize(("away_for", "order_deadline", "placed"), [(0.2, 5, 1), (1.3, 1.1, 0)])
 def test_an_order_that_never_left_is_placed_when_somebody_listens_in_time_or_never(
-    away_for: float, placed: int, gateway: KisGateway
+    away_for: float, order_deadline: float, placed: int, gateway: KisGateway
 ) -> None:
     back = KisGateway(port=int(gateway.url.rpartition(":")[2]), **KEYS)
     gateway.close()
-    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50, order_deadline=1.1)
+    made = parts(Credentials(**KEYS, base_url=gateway.url), rate=50, order_deadline=order_deadline)
     made["tokens"].adopt(AccessToken("eyJ.a.b", datetime.now(timezone.utc) + timedelta(hours=9)))
     with KisClient(**made) as client, ThreadPoolExecutor(1) as pool:
         order = pool.submit(client.post, ORDER, "TTTC0012U", {"PDNO": "1"})
